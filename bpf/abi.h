@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The contract between the programs in this folder and the agent: every layout, number and limit that both must know is written
+ * here and nowhere else. TypeScript's view of it is generated from the BTF of the compiled object.
+ *
+ * Addresses are 16 bytes in network order; IPv4 is held v4-mapped (::ffff:a.b.c.d), so nothing exists twice.
+ * Ids (rulesets, identities, classes, port sets) are the first 64 bits of a SHA-256 of their content; 0 means none.
+ */
+#ifndef POSTERN_ABI_H
+#define POSTERN_ABI_H
+
+#include <linux/types.h>
+
+#define POSTERN_ABI 1
+
+/* Defaults; the agent may resize every map before it loads the object. */
+#define MAX_WORKLOADS 4096
+#define MAX_IDENTITIES 1048576
+#define MAX_NETWORKS 1048576
+#define MAX_VERDICTS 262144
+#define MAX_PORTS 262144
+#define MAX_SELVES 16384
+#define MAX_COUNTERS 65536
+#define MAX_FLOWS 131072
+#define EVENTS_BYTES (1 << 20)
+
+#define SLOT_UNKNOWN 0 /* workloads that no policy source has named; slots of the known begin at 1 */
+#define ROW_ENTRIES 6 /* inline entries: a verdicts element then fills a 192-byte allocation */
+#define MAX_LIMITS 8 /* Limits on one workload; a bit each */
+#define RULE_NONE 0xffff
+
+struct address {
+	__u8 bytes[16];
+};
+
+/* workloads: cgroup id -> workload. A ruleset of 0 is no policy at all: everything passes. */
+struct workload {
+	__u32 slot; /* index of epochs and budgets */
+	__u32 reserved;
+	__u64 enforced; /* what packets get */
+	__u64 shadow; /* what they would get if Audit policies were enforced; equal to enforced where there are none */
+};
+
+/* identities: address -> who has it. Also holds host prefixes of networks (/32, /128), which a hash finds faster than a trie. */
+struct identity {
+	__u64 id; /* pod, node or service; 0: none */
+	__u64 network; /* network class of exactly this address; 0: ask networks */
+	__u32 kind; /* what entity rules need to know of this address; KIND_STRANGER where id is 0 */
+	__u32 reserved;
+};
+#define KIND_STRANGER 1 /* an address that nothing in the cluster has; other kinds are hashes, above 1 */
+
+/* networks: LPM, prefix -> class. Two tries in one map: `space` is compared first. prefixlen counts space: 32 + prefix. */
+enum network_space {
+	SPACE_NETWORKS = 0, /* prefixes that policies list */
+	SPACE_ZONES = 1, /* prefixes that entities are made of */
+};
+struct network_key {
+	__u32 prefixlen;
+	__u32 space;
+	struct address address;
+};
+
+/*
+ * verdicts: ruleset, subject -> row. The subjects of a destination, each looked up on its own and merged:
+ *   subject 0, kind 0             the header: settings of the ruleset, and what holds for every destination
+ *   its identity, kind 0          if it has one
+ *   its network class, kind 0
+ *   its zone class, its kind      only if the header has ROW_ZONES
+ */
+struct verdict_key {
+	__u64 ruleset;
+	__u64 subject;
+	__u32 kind;
+	__u32 reserved;
+};
+
+/* What one subject contributes for a protocol and port. Merging takes the smallest of each precedence and ORs limits. */
+struct answer {
+	__u16 admin; /* precedence << 2 | action; RULE_NONE: silent on it */
+	__u16 policy; /* precedence of the first rule that allows; RULE_NONE: none does */
+	__u16 baseline; /* as admin */
+	__u8 limits; /* the Limits that this satisfies */
+	__u8 final; /* not 0: the whole verdict, and nothing else is asked; FINAL_* | reason; `policy` is the rule told */
+};
+#define ACTION_ACCEPT 0
+#define ACTION_DENY 1
+#define ACTION_PASS 2
+#define ACTION_MASK 3
+#define FINAL_SILENT 0x80 /* a denial that is a Drop */
+#define FINAL_REASON 0x7f
+
+/* The first entry that matches answers. Ports in host order, bounds included; for ICMP an icmp_kind stands for the port. */
+struct entry {
+	__u8 protocol; /* IP protocol number; ICMPv6 is held as ICMP (1); PROTOCOL_ANY matches every protocol, port ignored */
+	__u8 reserved;
+	__u16 first;
+	__u16 last;
+	struct answer answer;
+};
+#define PROTOCOL_ANY 0
+
+enum row_flags {
+	ROW_ISOLATED = 1, /* header: without an allowing rule the policy tier denies */
+	ROW_SILENT = 2, /* header: that default denial is a Drop */
+	ROW_ZONES = 4, /* header: this ruleset has zone rows */
+	ROW_PORT_SET = 8, /* entries are in `ports`, under port_set; the inline ones are unused */
+};
+struct row {
+	__u8 count; /* inline entries in use */
+	__u8 flags; /* row_flags */
+	__u8 limits; /* header: the Limits that must be satisfied */
+	__u8 limits_silent; /* header: those of them that say Drop */
+	__u32 reserved;
+	__u64 port_set;
+	struct entry entries[ROW_ENTRIES];
+	__u8 padding[12];
+};
+
+/* ports: LPM, (port set, protocol, port) -> answer, for rows of more than ROW_ENTRIES entries. prefixlen: 64 any protocol, 80 any port, 96 one port. */
+struct port_key {
+	__u32 prefixlen;
+	__u8 port_set[8]; /* as held in struct row, byte for byte */
+	__u8 protocol;
+	__u8 zero;
+	__u8 port[2]; /* network order, so that a prefix is a range */
+};
+
+/* selves: a workload's own addresses. Traffic to oneself passes. */
+struct self_key {
+	__u32 slot;
+	__u32 reserved;
+	struct address address;
+};
+
+/* ICMP types of both families under one number; anything else is ICMP_OTHER. */
+enum icmp_kind {
+	ICMP_OTHER = 0,
+	ICMP_ECHO_REQUEST = 1, /* v4 8, v6 128 */
+	ICMP_ECHO_ANSWER = 2, /* v4 0, v6 129 */
+	ICMP_UNREACHABLE = 3, /* v4 3 (but code 4), v6 1 */
+	ICMP_TOO_BIG = 4, /* v4 3 code 4, v6 2 */
+	ICMP_TIME_OUT = 5, /* v4 11, v6 3 */
+	ICMP_PARAMETER = 6, /* v4 12, v6 4 */
+};
+
+enum verdict {
+	VERDICT_ALLOW = 0,
+	VERDICT_AUDIT = 1, /* passes; would be refused if Audit policies were enforced */
+	VERDICT_DENY = 2,
+};
+
+/*
+ * Why. Numbers are never reused: a retired one stays taken. Below REASON_DENIED it passed. The spelling that users see is the
+ * enumerator's, less REASON_, in lower case.
+ */
+enum reason {
+	REASON_RULE = 1, /* a rule of the policy tier allows it */
+	REASON_ADMIN_ACCEPT = 2, /* ClusterNetworkPolicy, Admin tier */
+	REASON_BASELINE_ACCEPT = 3,
+	REASON_NOT_ISOLATED = 4, /* no policy isolates this workload */
+	REASON_REPLY = 5, /* answers a connection that came from outside */
+	REASON_LOOPBACK = 6,
+	REASON_SELF = 7, /* the workload's own address */
+	REASON_NEIGHBOUR_DISCOVERY = 8,
+	REASON_ICMP_ERROR = 9, /* belongs to a known flow */
+	REASON_UNKNOWN_ALLOWED = 10, /* workload unknown, --unknown allow */
+	REASON_UNKNOWN_HOST = 11, /* workload unknown, in the host's network namespace */
+	REASON_FRAGMENT = 12, /* later fragment of a datagram that was allowed */
+
+	REASON_DENIED = 32, /* not a reason: the first number of refusals */
+	REASON_NO_RULE = 32, /* isolated, and no rule allows it: default deny */
+	REASON_LIMIT = 33, /* a Limit does not contain it */
+	REASON_ADMIN_DENY = 34,
+	REASON_BASELINE_DENY = 35,
+	REASON_NO_READY_ENDPOINT = 36, /* a Service that nothing stands behind */
+	REASON_UNKNOWN_WORKLOAD = 37, /* --unknown deny */
+	REASON_MISSING_ROW = 38, /* the ruleset's header is not in the kernel: a bug or drift, refused */
+	REASON_TRUNCATED_HEADER = 48,
+	REASON_BAD_LENGTH = 49, /* lengths in headers contradict the packet */
+	REASON_BAD_VERSION = 50, /* neither IPv4 nor IPv6 */
+	REASON_UNKNOWN_EXTENSION_HEADER = 51,
+	REASON_TOO_MANY_EXTENSION_HEADERS = 52,
+	REASON_SOURCE_ROUTE = 53, /* IPv4 LSRR or SSRR, IPv6 routing header: the address judged is not where it goes */
+	REASON_MAPPED_ADDRESS = 54, /* ::ffff:0:0/96 on the wire */
+	REASON_FRAGMENT_UNTRACKED = 55, /* no first fragment was allowed */
+	REASON_FRAGMENT_TINY = 56, /* first fragment without the whole transport header, or a later one that overlaps it */
+	REASON_NO_MEMORY = 57, /* a record that opens something could not be kept */
+};
+
+enum direction {
+	DIRECTION_EGRESS = 0,
+	DIRECTION_INGRESS = 1, /* began outside; what leaves are replies */
+};
+
+/* sockets: sk_storage. 64 bytes for ever: sk_storage cannot be iterated, so this map outlives every version of the agent. */
+#define RECORD_VERSION 1
+struct record {
+	__u8 version;
+	__u8 verdict;
+	__u8 reason;
+	__u8 protocol;
+	__u32 slot;
+	__u32 epoch;
+	__u16 rule;
+	__be16 port; /* remote */
+	struct address address; /* remote; all zero in an inbound record not yet used */
+	__u64 ruleset; /* the one that is told: shadow's where the verdict is audit */
+	__u8 direction;
+	__u8 flags;
+	__u16 reserved;
+	__u32 reserved2;
+	__u64 reserved3[2]; /* names */
+};
+
+/* flows: what has no socket storage or needs it by 5-tuple: inbound UDP and ICMP, outbound UDP of sockets with many peers, fragments. */
+enum flow_kind { FLOW_TRANSPORT = 0, FLOW_FRAGMENT = 1 };
+struct flow_key {
+	__u64 netns; /* cookie: a note made in a namespace of the workload's own opens nothing in the pod's */
+	struct address local;
+	struct address remote;
+	__u32 slot;
+	__be16 local_port; /* of ICMP echo, the id; of a fragment, the high half of its id */
+	__be16 remote_port; /* of ICMP 0; of a fragment, the low half of its id */
+	__u8 protocol;
+	__u8 kind; /* flow_kind */
+	__u16 reserved;
+	__u32 reserved2;
+};
+struct flow {
+	__u64 seen_ns; /* last inbound packet, or last use; monotonic */
+	__u32 epoch;
+	__u8 direction;
+	__u8 verdict;
+	__u8 reason;
+	__u8 reserved;
+	__u64 ruleset;
+	__u16 rule;
+	__u16 reserved2;
+	__u32 reserved3;
+};
+#define FLOW_INBOUND_NS (180ULL * 1000000000ULL)
+#define FLOW_FRAGMENT_NS (30ULL * 1000000000ULL)
+
+/* counters: per CPU. The hook that decides counts, once: packets by gso_segs, bytes at L3. A refused connect or send is one packet of no bytes. */
+struct counter_key {
+	__u64 ruleset;
+	__u32 slot;
+	__u16 rule; /* precedence in the tier that the reason names; of REASON_LIMIT the Limit's bit number */
+	__u8 reason;
+	__u8 verdict;
+};
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+enum hook {
+	HOOK_EGRESS = 0,
+	HOOK_CONNECT = 1,
+	HOOK_SENDMSG = 2,
+};
+enum event_flags {
+	EVENT_SILENT = 1, /* a Drop */
+	EVENT_PROCESS = 2, /* pid and command are the sender's (else they are those of its socket's last connect, or 0) */
+	EVENT_CUT = 4, /* an established TCP flow was cut: the agent ends the socket */
+};
+/* events: ring buffer. */
+struct event {
+	__u64 time_ns; /* monotonic */
+	__u64 cgroup; /* of the workload; of an unknown one its own */
+	__u64 ruleset;
+	__u64 shadow; /* the shadow ruleset where it has another answer, else 0 */
+	__u64 socket_cookie;
+	__u64 netns_cookie;
+	__u32 slot;
+	__u32 pid;
+	__u32 length; /* L3 bytes; 0 from connect and sendmsg */
+	__u16 rule;
+	__u16 shadow_rule;
+	__u8 reason;
+	__u8 shadow_reason;
+	__u8 verdict;
+	__u8 hook;
+	__u8 protocol;
+	__u8 icmp; /* icmp_kind */
+	__u8 flags;
+	__u8 reserved;
+	__be16 local_port;
+	__be16 remote_port;
+	__u32 reserved2;
+	struct address local;
+	struct address remote;
+	char command[16];
+};
+
+/* budgets: ARRAY by slot; a token bucket of events. */
+#define EVENTS_PER_SECOND 100
+#define EVENTS_BURST 200
+struct budget {
+	__u64 refilled_ns;
+	__u32 tokens;
+	__u32 reserved;
+};
+
+/* losses: per CPU; what could not be done, counted and never ignored. */
+enum loss {
+	LOSS_EVENTS_RATE = 0, /* events beyond a workload's budget */
+	LOSS_EVENTS_FULL = 1, /* events that found the ring buffer full */
+	LOSS_COUNTERS = 2, /* packets that found no room in counters */
+	LOSS_RECORDS = 3, /* sockets without a record: judged packet by packet */
+	LOSS_FLOWS = 4,
+	LOSS_COUNT = 5,
+};
+
+/* settings: ARRAY of one. */
+enum unknown_policy { UNKNOWN_ALLOW = 0, UNKNOWN_DENY = 1 };
+struct settings {
+	__u32 levels; /* bit n: some workload's cgroup is an ancestor at level n (the cgroup2 root is level 0) */
+	__u32 unknown; /* unknown_policy */
+	__u64 host_netns; /* cookie of the host's network namespace; 0: not known, nobody is in it */
+};
+
+#endif

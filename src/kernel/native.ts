@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// The native boundary: what the addon exports, as types, and the one place where it is loaded and its errors converted.
+// Buffers are laid out as bpf/abi.h says; null, never undefined, crosses.
+
+/** A loaded object: its maps and programs. Closing it closes every descriptor and link that was not pinned. */
+export interface NativeObject {
+  /** Maps of the object by name. */
+  maps(): Record<string, { type: number; keySize: number; valueSize: number; maxEntries: number; flags: number }>;
+  programs(): string[];
+  /** Batch where the kernel has it for this map type, else one by one. `flags`: 0 any, 1 noexist, 2 exist. Throws at the first failure. */
+  update(map: string, keys: Buffer, values: Buffer, count: number, flags: number): void;
+  /** For per-CPU maps: the values of all possible CPUs, one after another. */
+  lookup(map: string, key: Buffer): Buffer | null;
+  /** Keys that are absent are passed over. Returns how many were there. */
+  remove(map: string, keys: Buffer, count: number): number;
+  dump(map: string): { keys: Buffer; values: Buffer; count: number };
+  /** Returns after every program that was running when it was called has ended (an RCU grace period). */
+  waitForPrograms(): void;
+  /** Attaches a cgroup program (its attach type is the section's). Returns a link number for `detach`. */
+  attachCgroup(program: string, cgroupPath: string): number;
+  detach(link: number): void;
+  /** BPF_PROG_TEST_RUN. `retval` is the program's, `durationNs` the mean of the repeats. */
+  testRun(program: string, packet: Buffer, repeat: number): { retval: number; durationNs: number };
+  /** Calls back on Node's loop with each record of the ring buffer; one reader a map. */
+  readEvents(map: string, onEvent: (event: Buffer) => void): void;
+  stopEvents(map: string): void;
+  /** Everything in the ring buffer now, at once (for tests and the last read before exit). */
+  drainEvents(map: string, onEvent: (event: Buffer) => void): number;
+  close(): void;
+}
+
+export interface Native {
+  /** Opens, sizes and loads an object file. `maxEntries` by map name. The verifier's log is in the error's message. */
+  load(path: string, maxEntries: Record<string, number>): NativeObject;
+  /** The cgroup2 id of a folder. */
+  cgroupId(path: string): bigint;
+  /** Cookie of the network namespace at this path (`/proc/self/ns/net`, `/run/netns/x`). */
+  netnsCookie(path: string): bigint;
+  /** Which program and map types this kernel really loads, by trying: name → null, or why not. */
+  probe(): Record<string, string | null>;
+  /**
+   * SOCK_DESTROY in the namespace at `netns`: ends a TCP socket; addresses of 16 bytes, v4 v4-mapped. False: no such socket.
+   */
+  destroyTcp(
+    netns: string,
+    local: Buffer,
+    localPort: number,
+    remote: Buffer,
+    remotePort: number,
+    cookie: bigint,
+  ): boolean;
+}
+
+/** A failure of the kernel or of libbpf. `code` is the errno's name (EPERM, E2BIG, …); `operation` what was tried. */
+export class KernelError extends Error {
+  override readonly name = 'KernelError';
+  readonly code: string;
+  readonly operation: string;
+  constructor(message: string, code: string, operation: string) {
+    super(message);
+    this.code = code;
+    this.operation = operation;
+  }
+}
