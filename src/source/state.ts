@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// The last valid version of each object, on disk, so that a restart does not forget what a file that is broken now once said.
+// One state file for each source file: an edit costs what it changes. Knows nothing of what the objects mean.
+import { hash } from 'node:crypto';
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import path from 'node:path';
+
+/** Raise it when src/model/objects.ts changes shape: older state is then left aside, and said so. */
+const STATE_VERSION = 1;
+
+export interface KeptObject {
+  /** `Kind/namespace/name`. */
+  readonly key: string;
+  readonly kind: string;
+  /** null: valid, but nothing to do with egress. */
+  readonly value: unknown;
+}
+
+/** A failure of the world: the state directory cannot be used. `code` is the errno's name, or `STATE_VERSION`, `STATE_CORRUPT`. */
+export class StateError extends Error {
+  override readonly name = 'StateError';
+  readonly code: string;
+  readonly path: string;
+  constructor(message: string, code: string, file: string, cause?: unknown) {
+    super(message, { cause });
+    this.code = code;
+    this.path = file;
+  }
+}
+
+export class StateDir {
+  readonly #folder: string;
+
+  /** Makes the folder (mode 0700) where it is not there. Throws StateError. */
+  constructor(dir: string) {
+    this.#folder = path.join(dir, 'objects');
+    try {
+      mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+    } catch (error) {
+      throw stateError(this.#folder, error);
+    }
+  }
+
+  /**
+   * What was kept, by source path. A file that cannot be used is passed over and reported: losing one file's memory must not
+   * stop the agent.
+   */
+  read(): { readonly kept: ReadonlyMap<string, readonly KeptObject[]>; readonly failures: readonly StateError[] } {
+    const kept = new Map<string, readonly KeptObject[]>();
+    const failures: StateError[] = [];
+    for (const name of readdirSync(this.#folder).sort()) {
+      if (!name.endsWith('.json')) continue;
+      const file = path.join(this.#folder, name);
+      try {
+        const content = JSON.parse(readFileSync(file, 'utf8')) as {
+          version?: unknown;
+          source?: unknown;
+          objects?: unknown;
+        };
+        if (content.version !== STATE_VERSION) {
+          failures.push(new StateError(`${file} was written by another version`, 'STATE_VERSION', file));
+        } else if (typeof content.source === 'string' && Array.isArray(content.objects)) {
+          kept.set(content.source, content.objects as KeptObject[]);
+        } else {
+          failures.push(new StateError(`${file} is damaged`, 'STATE_CORRUPT', file));
+        }
+      } catch (error) {
+        failures.push(
+          error instanceof SyntaxError
+            ? new StateError(`${file} is damaged`, 'STATE_CORRUPT', file, error)
+            : stateError(file, error),
+        );
+      }
+    }
+    return { kept, failures };
+  }
+
+  /** Replaces what is kept of a source file, whole or not at all; an empty list removes it. Throws StateError. */
+  write(source: string, objects: readonly KeptObject[]): void {
+    const file = path.join(this.#folder, `${hash('sha256', source, 'hex').slice(0, 32)}.json`);
+    try {
+      if (objects.length === 0) {
+        rmSync(file, { force: true });
+        return;
+      }
+      const next = `${file}.next`;
+      const descriptor = openSync(next, 'w', 0o600);
+      try {
+        writeSync(descriptor, JSON.stringify({ version: STATE_VERSION, source, objects }));
+        fsyncSync(descriptor);
+      } finally {
+        closeSync(descriptor);
+      }
+      renameSync(next, file);
+    } catch (error) {
+      throw stateError(file, error);
+    }
+  }
+}
+
+function stateError(file: string, error: unknown): StateError {
+  const code = (error as NodeJS.ErrnoException).code ?? 'UNKNOWN';
+  return new StateError(`the state directory cannot be used: ${file}: ${code}`, code, file, error);
+}
