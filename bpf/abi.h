@@ -11,23 +11,28 @@
 
 #include <linux/types.h>
 
-#define POSTERN_ABI 1
+/* Constants that the agent needs too are enumerators, because BTF carries no macros. */
+enum abi_version { POSTERN_ABI = 1 };
 
 /* Defaults; the agent may resize every map before it loads the object. */
-#define MAX_WORKLOADS 4096
-#define MAX_IDENTITIES 1048576
-#define MAX_NETWORKS 1048576
-#define MAX_VERDICTS 262144
-#define MAX_PORTS 262144
-#define MAX_SELVES 16384
-#define MAX_COUNTERS 65536
-#define MAX_FLOWS 131072
-#define EVENTS_BYTES (1 << 20)
+enum map_limit {
+	MAX_WORKLOADS = 4096,
+	MAX_IDENTITIES = 1048576,
+	MAX_NETWORKS = 1048576,
+	MAX_VERDICTS = 262144,
+	MAX_PORTS = 262144,
+	MAX_SELVES = 16384,
+	MAX_COUNTERS = 65536,
+	MAX_FLOWS = 131072,
+	EVENTS_BYTES = 1 << 20,
+};
 
-#define SLOT_UNKNOWN 0 /* workloads that no policy source has named; slots of the known begin at 1 */
-#define ROW_ENTRIES 6 /* inline entries: a verdicts element then fills a 192-byte allocation */
-#define MAX_LIMITS 8 /* Limits on one workload; a bit each */
-#define RULE_NONE 0xffff
+enum abi_bound {
+	SLOT_UNKNOWN = 0, /* workloads that no policy source has named; slots of the known begin at 1 */
+	ROW_ENTRIES = 6, /* inline entries: a verdicts element then fills a 192-byte allocation */
+	MAX_LIMITS = 8, /* Limits on one workload; a bit each */
+	RULE_NONE = 0xffff,
+};
 
 struct address {
 	__u8 bytes[16];
@@ -48,7 +53,9 @@ struct identity {
 	__u32 kind; /* what entity rules need to know of this address; KIND_STRANGER where id is 0 */
 	__u32 reserved;
 };
-#define KIND_STRANGER 1 /* an address that nothing in the cluster has; other kinds are hashes, above 1 */
+enum kind {
+	KIND_STRANGER = 1, /* an address that nothing in the cluster has; other kinds are hashes, above 1 */
+};
 
 /* networks: LPM, prefix -> class. Two tries in one map: `space` is compared first. prefixlen counts space: 32 + prefix. */
 enum network_space {
@@ -83,12 +90,16 @@ struct answer {
 	__u8 limits; /* the Limits that this satisfies */
 	__u8 final; /* not 0: the whole verdict, and nothing else is asked; FINAL_* | reason; `policy` is the rule told */
 };
-#define ACTION_ACCEPT 0
-#define ACTION_DENY 1
-#define ACTION_PASS 2
-#define ACTION_MASK 3
-#define FINAL_SILENT 0x80 /* a denial that is a Drop */
-#define FINAL_REASON 0x7f
+enum action {
+	ACTION_ACCEPT = 0,
+	ACTION_DENY = 1,
+	ACTION_PASS = 2,
+	ACTION_MASK = 3,
+};
+enum final {
+	FINAL_SILENT = 0x80, /* a denial that is a Drop */
+	FINAL_REASON = 0x7f,
+};
 
 /* The first entry that matches answers. Ports in host order, bounds included; for ICMP an icmp_kind stands for the port. */
 struct entry {
@@ -98,7 +109,7 @@ struct entry {
 	__u16 last;
 	struct answer answer;
 };
-#define PROTOCOL_ANY 0
+enum entry_protocol { PROTOCOL_ANY = 0 };
 
 enum row_flags {
 	ROW_ISOLATED = 1, /* header: without an allowing rule the policy tier denies */
@@ -194,7 +205,7 @@ enum direction {
 };
 
 /* sockets: sk_storage. 64 bytes for ever: sk_storage cannot be iterated, so this map outlives every version of the agent. */
-#define RECORD_VERSION 1
+enum record_version { RECORD_VERSION = 1 };
 struct record {
 	__u8 version;
 	__u8 verdict;
@@ -295,8 +306,7 @@ struct event {
 };
 
 /* budgets: ARRAY by slot; a token bucket of events. */
-#define EVENTS_PER_SECOND 100
-#define EVENTS_BURST 200
+enum events_budget { EVENTS_PER_SECOND = 100, EVENTS_BURST = 200 };
 struct budget {
 	__u64 refilled_ns;
 	__u32 tokens;
@@ -319,6 +329,51 @@ struct settings {
 	__u32 levels; /* bit n: some workload's cgroup is an ancestor at level n (the cgroup2 root is level 0) */
 	__u32 unknown; /* unknown_policy */
 	__u64 host_netns; /* cookie of the host's network namespace; 0: not known, nobody is in it */
+};
+
+/*
+ * Every type above. A variable of this type in an object puts all of them into its BTF, whatever its programs use; it needs no
+ * more than `const struct abi *abi_types SEC("abi");`, a section that no loader maps.
+ */
+struct abi {
+	enum abi_version abi_version;
+	enum map_limit map_limit;
+	enum abi_bound abi_bound;
+	enum kind kind;
+	enum network_space network_space;
+	enum action action;
+	enum final final;
+	enum entry_protocol entry_protocol;
+	enum row_flags row_flags;
+	enum icmp_kind icmp_kind;
+	enum verdict verdict;
+	enum reason reason;
+	enum direction direction;
+	enum record_version record_version;
+	enum flow_kind flow_kind;
+	enum hook hook;
+	enum event_flags event_flags;
+	enum events_budget events_budget;
+	enum loss loss;
+	enum unknown_policy unknown_policy;
+	struct address address;
+	struct workload workload;
+	struct identity identity;
+	struct network_key network_key;
+	struct verdict_key verdict_key;
+	struct answer answer;
+	struct entry entry;
+	struct row row;
+	struct port_key port_key;
+	struct self_key self_key;
+	struct record record;
+	struct flow_key flow_key;
+	struct flow flow;
+	struct counter_key counter_key;
+	struct counter counter;
+	struct event event;
+	struct budget budget;
+	struct settings settings;
 };
 
 #endif
