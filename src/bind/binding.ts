@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which cgroup folder belongs to which pod, given the pods and the folders that are there? Pure; touches no file.
+import type { Pod, Problem } from '../model/objects.ts';
+
+/** A folder that is there. */
+export interface CgroupFolder {
+  /** Path below the cgroup2 mount, without slashes at its ends: `kubepods/burstable/pod1`. */
+  readonly path: string;
+  readonly id: bigint;
+}
+
+/** A workload's place in the kernel. */
+export interface Binding {
+  readonly path: string;
+  readonly cgroup: bigint;
+  /** Depth below the cgroup2 mount, whose own folder is level 0. */
+  readonly level: number;
+}
+
+/** By `namespace/name` of the pod. */
+export type Bindings = ReadonlyMap<string, Binding>;
+
+export interface Bound {
+  readonly bindings: Bindings;
+  readonly problems: readonly Problem[];
+}
+
+export interface Folders {
+  /** The folder at this path below the mount, or null where there is none. */
+  at(path: string): CgroupFolder | null;
+  /** Folders by the pod uid that their name holds. More than one: the first found counts. */
+  byUid(uid: string): CgroupFolder | null;
+}
+
+/** The deepest level that the kernel's programs look at (a bit each in `settings.levels`; the loop there is bounded). */
+export const MAX_LEVEL = 15;
+
+/**
+ * Binds pods to folders. Two pods on one folder, or one inside the other's, is a problem, and neither binding changes: a
+ * pod keeps what `before` gave it as long as that very folder (by its id) is there.
+ * `root` is the enforced root below the mount ('' for the mount itself): nothing outside it, and not itself, can be bound.
+ */
+export function bind(pods: readonly Pod[], folders: Folders, root: string, before: Bindings): Bound {
+  const problems: Problem[] = [];
+  const wanted = new Map<string, CgroupFolder>();
+  for (const pod of pods) {
+    if (pod.ended) continue;
+    const name = `${pod.namespace}/${pod.name}`;
+    if (pod.cgroup === null) {
+      const folder = pod.uid === null ? null : folders.byUid(pod.uid);
+      if (folder !== null) wanted.set(name, folder);
+      continue;
+    }
+    const path = pathBelow(pod.cgroup);
+    if (path === null || !isBelow(path, root) || levelOf(path) > MAX_LEVEL) {
+      problems.push(refused(pod, root));
+      continue;
+    }
+    const folder = folders.at(path);
+    if (folder !== null) wanted.set(name, folder);
+  }
+
+  const clashing = new Map<string, string>();
+  const byPath = [...wanted].sort(([, a], [, b]) => comparePaths(a.path, b.path));
+  // Sorted so that what is inside a folder follows it at once: only the folders open above need comparing.
+  const open: [string, CgroupFolder][] = [];
+  for (const [name, folder] of byPath) {
+    while (open.length > 0 && !isWithin(folder.path, open.at(-1)?.[1].path ?? '')) open.pop();
+    for (const [other] of open) {
+      if (!clashing.has(name)) clashing.set(name, other);
+      if (!clashing.has(other)) clashing.set(other, name);
+    }
+    open.push([name, folder]);
+  }
+
+  const bindings = new Map<string, Binding>();
+  const taken: string[] = [];
+  const keep = (name: string, binding: Binding): void => {
+    bindings.set(name, binding);
+    taken.push(binding.path);
+  };
+  for (const name of clashing.keys()) {
+    const kept = before.get(name);
+    if (kept !== undefined && folders.at(kept.path)?.id === kept.cgroup) keep(name, kept);
+  }
+  const disturbed = taken.slice();
+  for (const [name, folder] of wanted) {
+    if (clashing.has(name)) continue;
+    const other = disturbed.find((path) => isWithin(path, folder.path) || isWithin(folder.path, path));
+    if (other !== undefined) {
+      clashing.set(name, [...bindings].find(([, binding]) => binding.path === other)?.[0] ?? '');
+      continue;
+    }
+    const kept = before.get(name);
+    const same = kept !== undefined && kept.path === folder.path && kept.cgroup === folder.id;
+    keep(name, same ? kept : { path: folder.path, cgroup: folder.id, level: levelOf(folder.path) });
+  }
+  for (const pod of pods) {
+    const name = `${pod.namespace}/${pod.name}`;
+    const other = clashing.get(name);
+    if (other !== undefined) problems.push(clash(name, other, wanted.get(name)?.path ?? ''));
+  }
+  return { bindings, problems };
+}
+
+/** Depth below the mount. */
+export function levelOf(path: string): number {
+  return path === '' ? 0 : path.split('/').length;
+}
+
+/** `path` without slashes at its ends, or null where it is no plain path below something: empty, `..`, `.`, `//`. */
+export function pathBelow(path: string): string | null {
+  const trimmed = path.replace(/^\/+|\/+$/g, '');
+  const parts = trimmed.split('/');
+  if (parts.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0'))) return null;
+  return trimmed;
+}
+
+function isBelow(path: string, root: string): boolean {
+  return root === '' ? path !== '' : path.startsWith(`${root}/`);
+}
+
+function isWithin(path: string, outer: string): boolean {
+  return path === outer || path.startsWith(`${outer}/`);
+}
+
+/** By parts: `a/b` comes right after `a`, before `a-x`. */
+function comparePaths(a: string, b: string): number {
+  const left = a.replaceAll('/', '\0');
+  const right = b.replaceAll('/', '\0');
+  return left < right ? -1 : left > right ? 1 : 0;
+}
+
+function refused(pod: Pod, root: string): Problem {
+  return problem(
+    `${pod.namespace}/${pod.name}`,
+    'cgroup_refused',
+    `the cgroup "${pod.cgroup}" is not a path below the enforced root${root === '' ? '' : ` "${root}"`}`,
+    `write a path below the cgroup2 mount, such as "${root === '' ? 'workloads/web' : `${root}/web`}", without "..", at most ${MAX_LEVEL} folders deep`,
+  );
+}
+
+function clash(name: string, other: string, path: string): Problem {
+  return problem(
+    name,
+    'cgroup_clash',
+    `its cgroup "${path}" is that of ${other}, or one is inside the other; neither binding changes`,
+    'give each pod a cgroup of its own, beside one another',
+  );
+}
+
+function problem(name: string, code: string, message: string, advice: string): Problem {
+  return {
+    severity: 'error',
+    code,
+    file: null,
+    line: 0,
+    column: 0,
+    path: 'metadata.annotations["postern.dev/cgroup"]',
+    object: `Pod/${name}`,
+    message,
+    advice,
+  };
+}

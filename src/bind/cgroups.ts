@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which folders are there below the enforced root, now and from now on? Tells within milliseconds; knows nothing of pods'
+// objects. Every folder above pods' own is watched; what is inside a pod's folder is its containers' business.
+import { type FSWatcher, readdirSync, watch } from 'node:fs';
+import path from 'node:path';
+import type { CgroupFolder, Folders } from './binding.ts';
+import { podUidOf } from './pod-folder.ts';
+
+/** Bounds: a node has some hundred pods; beyond this, folders are found by the rescan alone, and it is said. */
+const MAX_WATCHES = 8192;
+const MAX_DEPTH = 15;
+
+export interface CgroupsOptions {
+  /** The cgroup2 mount. */
+  readonly mount: string;
+  /** The enforced root below it; '' is the mount. */
+  readonly root: string;
+  /** The cgroup2 id of a folder (absolute path). Throws where it is gone. */
+  readonly idOf: (folder: string) => bigint;
+  /** inotify can lose events; look again this often. */
+  readonly rescanMs?: number;
+}
+
+export class Cgroups implements Folders {
+  readonly #options: CgroupsOptions;
+  readonly #watchers = new Map<string, FSWatcher>();
+  /** Pods' folders by path below the mount. */
+  readonly #pods = new Map<string, { readonly uid: string }>();
+  readonly #byUid = new Map<string, Set<string>>();
+  /** Folders that each listed folder held, by path. */
+  readonly #children = new Map<string, ReadonlySet<string>>();
+  readonly #dirty = new Set<string>();
+  #onChange: () => void = () => undefined;
+  #scheduled = false;
+  #rescan: NodeJS.Timeout | null = null;
+  #closed = false;
+
+  constructor(options: CgroupsOptions) {
+    this.#options = options;
+  }
+
+  /** Looks at everything, and calls back whenever a folder came or went below the root. */
+  start(onChange: () => void): void {
+    this.#onChange = onChange;
+    this.#visit(this.#options.root, 0);
+    this.#rescan = setInterval(() => {
+      this.#visit(this.#options.root, 0);
+      this.#changed('');
+    }, this.#options.rescanMs ?? 10_000);
+    this.#rescan.unref();
+  }
+
+  close(): void {
+    this.#closed = true;
+    if (this.#rescan !== null) clearInterval(this.#rescan);
+    for (const watcher of this.#watchers.values()) watcher.close();
+    this.#watchers.clear();
+  }
+
+  get watches(): number {
+    return this.#watchers.size;
+  }
+
+  at(below: string): CgroupFolder | null {
+    const id = this.#id(below);
+    return id === null ? null : { path: below, id };
+  }
+
+  byUid(uid: string): CgroupFolder | null {
+    for (const below of [...(this.#byUid.get(uid) ?? [])].sort()) {
+      const folder = this.at(below);
+      if (folder !== null) return folder;
+    }
+    return null;
+  }
+
+  #id(below: string): bigint | null {
+    try {
+      return this.#options.idOf(path.join(this.#options.mount, below));
+    } catch {
+      return null;
+    }
+  }
+
+  /** Watches a folder, then lists it: what appears in between is heard of twice rather than not at all. */
+  #visit(below: string, depth: number): void {
+    if (this.#closed || depth > MAX_DEPTH) return;
+    const folder = path.join(this.#options.mount, below);
+    if (!this.#watchers.has(below) && this.#watchers.size < MAX_WATCHES) {
+      try {
+        const watcher = watch(folder, () => this.#changed(below));
+        watcher.on('error', () => this.#changed(below));
+        this.#watchers.set(below, watcher);
+      } catch {
+        // Gone already (then listing it fails too), or no watch is left: the rescan finds what comes.
+      }
+    }
+    let names: string[];
+    try {
+      names = readdirSync(folder, { withFileTypes: true })
+        .filter((entry) => entry.isDirectory())
+        .map((entry) => entry.name);
+    } catch {
+      this.#forget(below);
+      return;
+    }
+    const present = new Set(names.map((name) => (below === '' ? name : `${below}/${name}`)));
+    for (const known of this.#children.get(below) ?? []) if (!present.has(known)) this.#forget(known);
+    this.#children.set(below, present);
+    for (const child of present) {
+      const uid = podUidOf(child.slice(child.lastIndexOf('/') + 1));
+      if (uid === null) {
+        this.#visit(child, depth + 1);
+        continue;
+      }
+      this.#pods.set(child, { uid });
+      const paths = this.#byUid.get(uid) ?? new Set();
+      this.#byUid.set(uid, paths.add(child));
+    }
+  }
+
+  #forget(below: string): void {
+    for (const child of this.#children.get(below) ?? []) this.#forget(child);
+    this.#children.delete(below);
+    this.#watchers.get(below)?.close();
+    this.#watchers.delete(below);
+    const pod = this.#pods.get(below);
+    if (pod === undefined) return;
+    this.#pods.delete(below);
+    const paths = this.#byUid.get(pod.uid);
+    paths?.delete(below);
+    if (paths?.size === 0) this.#byUid.delete(pod.uid);
+  }
+
+  #changed(below: string): void {
+    if (this.#closed) return;
+    this.#dirty.add(below);
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    // One turn of the loop later: a folder made with its parents is one change.
+    setImmediate(() => {
+      this.#scheduled = false;
+      const dirty = [...this.#dirty].sort();
+      this.#dirty.clear();
+      for (const folder of dirty) this.#visit(folder, folder === '' ? 0 : folder.split('/').length);
+      if (!this.#closed) this.#onChange();
+    });
+  }
+}

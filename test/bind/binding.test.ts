@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which folder belongs to which pod, by table.
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { type Bindings, bind, type CgroupFolder, type Folders, levelOf, pathBelow } from '../../src/bind/binding.ts';
+import { cgroupMountIn } from '../../src/bind/mount.ts';
+import { podUidOf } from '../../src/bind/pod-folder.ts';
+import type { Pod } from '../../src/model/objects.ts';
+
+function pod(name: string, over: Partial<Pod> = {}): Pod {
+  return {
+    namespace: 'shop',
+    name,
+    uid: null,
+    labels: {},
+    node: null,
+    hostNetwork: false,
+    addresses: [],
+    ports: [],
+    ended: false,
+    isStatic: false,
+    cgroup: null,
+    ...over,
+  };
+}
+
+/** Folders by path and id; those whose last name is a pod's are found by uid. */
+function folders(paths: Record<string, bigint>): Folders {
+  const at = (path: string): CgroupFolder | null => {
+    const id = paths[path];
+    return id === undefined ? null : { path, id };
+  };
+  return {
+    at,
+    byUid: (uid) => {
+      const path = Object.keys(paths).find((one) => podUidOf(one.split('/').at(-1) ?? '') === uid);
+      return path === undefined ? null : at(path);
+    },
+  };
+}
+
+const none: Bindings = new Map();
+
+test('a folder name is a pod uid in both spellings of kubelet, and in no other', () => {
+  const table: [string, string | null][] = [
+    ['pod2f4c9a1e-0d1b-4c3e-9f00-aaaaaaaaaaaa', '2f4c9a1e-0d1b-4c3e-9f00-aaaaaaaaaaaa'],
+    ['kubepods-burstable-pod2f4c9a1e_0d1b_4c3e_9f00_aaaaaaaaaaaa.slice', '2f4c9a1e-0d1b-4c3e-9f00-aaaaaaaaaaaa'],
+    ['kubepods-pod2f4c9a1e_0d1b.slice', '2f4c9a1e-0d1b'],
+    ['kubelet-kubepods-besteffort-podabc.slice', 'abc'],
+    ['pod', null],
+    ['podman.service', null],
+    ['kubepods.slice', null],
+    ['kubepods-burstable.slice', null],
+    ['cri-containerd-abc.scope', null],
+  ];
+  for (const [name, uid] of table) assert.equal(podUidOf(name), uid, name);
+});
+
+test('paths are plain and below the mount', () => {
+  assert.equal(pathBelow('/a/b/'), 'a/b');
+  for (const bad of ['', '/', '..', 'a/../b', 'a/./b', 'a//b']) assert.equal(pathBelow(bad), null, bad);
+  assert.equal(levelOf('a/b'), 2);
+});
+
+test('pods are bound by annotation and by uid, with the level of their folder', () => {
+  const { bindings, problems } = bind(
+    [pod('web', { cgroup: '/work/web' }), pod('db', { uid: 'u-1' }), pod('away', { cgroup: 'work/not-yet' })],
+    folders({ 'work/web': 10n, 'work/kubepods/burstable/podu-1': 11n }),
+    'work',
+    none,
+  );
+  assert.deepEqual(problems, []);
+  assert.deepEqual(
+    [...bindings],
+    [
+      ['shop/web', { path: 'work/web', cgroup: 10n, level: 2 }],
+      ['shop/db', { path: 'work/kubepods/burstable/podu-1', cgroup: 11n, level: 4 }],
+    ],
+  );
+});
+
+test('a path outside the enforced root, the root itself and .. are refused', () => {
+  for (const cgroup of ['other/web', 'work', 'work/../other', 'workx/web', '']) {
+    const { bindings, problems } = bind([pod('web', { cgroup })], folders({ 'other/web': 1n, work: 2n }), 'work', none);
+    assert.equal(bindings.size, 0, cgroup);
+    assert.deepEqual(
+      problems.map((one) => [one.code, one.object]),
+      [['cgroup_refused', 'Pod/shop/web']],
+      cgroup,
+    );
+  }
+});
+
+test('two new pods on one folder, or nested: neither is bound', () => {
+  for (const second of ['work/a', 'work/a/b', 'work/a/b/c']) {
+    const { bindings, problems } = bind(
+      [pod('x', { cgroup: 'work/a' }), pod('y', { cgroup: second }), pod('z', { cgroup: 'work/a-b' })],
+      folders({ 'work/a': 1n, 'work/a/b': 2n, 'work/a/b/c': 3n, 'work/a-b': 4n }),
+      '',
+      none,
+    );
+    assert.deepEqual([...bindings.keys()], ['shop/z'], second);
+    assert.deepEqual(
+      problems.map((one) => [one.code, one.object]),
+      [
+        ['cgroup_clash', 'Pod/shop/x'],
+        ['cgroup_clash', 'Pod/shop/y'],
+      ],
+    );
+  }
+});
+
+test('a clash leaves an earlier binding as it was', () => {
+  const there = folders({ 'work/a': 1n, 'work/b': 2n });
+  const before = bind([pod('x', { cgroup: 'work/a' }), pod('y', { cgroup: 'work/b' })], there, '', none).bindings;
+  const after = bind([pod('x', { cgroup: 'work/a' }), pod('y', { cgroup: 'work/a' })], there, '', before);
+  assert.deepEqual([...after.bindings.values()].map((one) => one.path).sort(), ['work/a', 'work/b']);
+  assert.equal(after.problems.length, 2);
+});
+
+test('a folder that another pod still holds is not given to a third', () => {
+  const there = folders({ 'work/a': 1n, 'work/b': 2n });
+  const before = bind([pod('x', { cgroup: 'work/a' })], there, '', none).bindings;
+  // x and y both want b, so x stays on a; z wants a.
+  const after = bind(
+    [pod('x', { cgroup: 'work/b' }), pod('y', { cgroup: 'work/b' }), pod('z', { cgroup: 'work/a' })],
+    there,
+    '',
+    before,
+  );
+  assert.deepEqual([...after.bindings.keys()], ['shop/x']);
+  assert.equal(after.bindings.get('shop/x')?.path, 'work/a');
+  assert.equal(after.problems.length, 3);
+});
+
+test('a folder made anew is another cgroup', () => {
+  const before = bind([pod('x', { cgroup: 'work/a' })], folders({ 'work/a': 1n }), '', none).bindings;
+  const after = bind([pod('x', { cgroup: 'work/a' })], folders({ 'work/a': 9n }), '', before).bindings;
+  assert.equal(after.get('shop/x')?.cgroup, 9n);
+  assert.equal(bind([pod('x', { cgroup: 'work/a' })], folders({}), '', before).bindings.size, 0);
+});
+
+test('the mount of cgroup2 is found in a hybrid hierarchy, with escapes', () => {
+  const text = [
+    '31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw',
+    '32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu',
+    '41 31 0:38 / /sys/fs/cgroup/uni\\040fied rw,relatime shared:9 - cgroup2 cgroup2 rw',
+  ].join('\n');
+  assert.equal(cgroupMountIn(text), '/sys/fs/cgroup/uni fied');
+  assert.equal(cgroupMountIn('31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw'), null);
+});

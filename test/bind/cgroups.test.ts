@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Are real cgroup folders heard of, in both spellings, wherever and whenever they appear below the root?
+import assert from 'node:assert/strict';
+import { mkdirSync, rmdirSync, statSync } from 'node:fs';
+import path from 'node:path';
+import test from 'node:test';
+import { Cgroups } from '../../src/bind/cgroups.ts';
+import { cgroupMount, Lab } from '../support/lab.ts';
+
+/** A cgroup2 folder's inode number is its id (kernfs, 64-bit). */
+const idOf = (folder: string): bigint => statSync(folder, { bigint: true }).ino;
+
+async function changeUntil(cgroups: { next(): Promise<void> }, holds: () => boolean): Promise<void> {
+  while (!holds()) await cgroups.next();
+}
+
+test('folders are found when they are there, when they appear late and when they vanish', async () => {
+  const lab = await Lab.create();
+  const mount = cgroupMount();
+  const root = path.relative(mount, lab.root);
+  // No rescan within the test: what is heard, inotify told.
+  const cgroups = new Cgroups({ mount, root, idOf, rescanMs: 3_600_000 });
+  try {
+    lab.cgroup('kubepods/burstable/pod1111-aa');
+    let wake: () => void = () => undefined;
+    const heard = { next: () => new Promise<void>((resolve) => (wake = resolve)) };
+    cgroups.start(() => wake());
+    assert.equal(cgroups.byUid('1111-aa')?.path, `${root}/kubepods/burstable/pod1111-aa`);
+    assert.equal(cgroups.byUid('2222-bb'), null);
+
+    const slice = 'kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod2222_bb.slice';
+    const late = changeUntil(heard, () => cgroups.byUid('2222-bb') !== null);
+    lab.cgroup(slice);
+    await late;
+    assert.equal(cgroups.byUid('2222-bb')?.path, `${root}/${slice}`);
+    assert.equal(cgroups.byUid('2222-bb')?.id, idOf(path.join(mount, root, slice)));
+
+    const first = cgroups.byUid('2222-bb')?.id;
+    const gone = changeUntil(heard, () => cgroups.byUid('2222-bb') === null);
+    rmdirSync(path.join(lab.root, slice));
+    await gone;
+    const again = changeUntil(heard, () => cgroups.byUid('2222-bb') !== null);
+    mkdirSync(path.join(lab.root, slice));
+    await again;
+    assert.notEqual(cgroups.byUid('2222-bb')?.id, first);
+
+    assert.equal(cgroups.at(`${root}/plain`), null);
+    const plain = changeUntil(heard, () => cgroups.at(`${root}/plain`) !== null);
+    lab.cgroup('plain');
+    await plain;
+    assert.equal(cgroups.at(`${root}/plain`)?.id, idOf(path.join(lab.root, 'plain')));
+  } finally {
+    cgroups.close();
+    await lab.close();
+  }
+});
