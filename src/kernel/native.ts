@@ -2,27 +2,40 @@
 // The native boundary: what the addon exports, as types, and the one place where it is loaded and its errors converted.
 // Buffers are laid out as bpf/abi.h says; null, never undefined, crosses.
 
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+
 /** A loaded object: its maps and programs. Closing it closes every descriptor and link that was not pinned. */
 export interface NativeObject {
   /** Maps of the object by name. */
   maps(): Record<string, { type: number; keySize: number; valueSize: number; maxEntries: number; flags: number }>;
   programs(): string[];
-  /** Batch where the kernel has it for this map type, else one by one. `flags`: 0 any, 1 noexist, 2 exist. Throws at the first failure. */
+  /**
+   * Batch where the kernel has it for this map type, else one by one. `flags`: 0 any, 1 noexist, 2 exist. Throws at the first
+   * failure, with what came before it written. Sizes that are not the map's own: EINVAL, and nothing is written.
+   */
   update(map: string, keys: Buffer, values: Buffer, count: number, flags: number): void;
   /** For per-CPU maps: the values of all possible CPUs, one after another. */
   lookup(map: string, key: Buffer): Buffer | null;
   /** Keys that are absent are passed over. Returns how many were there. */
   remove(map: string, keys: Buffer, count: number): number;
   dump(map: string): { keys: Buffer; values: Buffer; count: number };
-  /** Returns after every program that was running when it was called has ended (an RCU grace period). */
+  /**
+   * Returns after every program that was running when it was called has ended (an RCU grace period, 8 to 16 ms, in which
+   * Node's loop stands still). Needs the object's map `grace`.
+   */
   waitForPrograms(): void;
   /** Attaches a cgroup program (its attach type is the section's). Returns a link number for `detach`. */
   attachCgroup(program: string, cgroupPath: string): number;
   detach(link: number): void;
   /** BPF_PROG_TEST_RUN. `retval` is the program's, `durationNs` the mean of the repeats. */
   testRun(program: string, packet: Buffer, repeat: number): { retval: number; durationNs: number };
-  /** Calls back on Node's loop with each record of the ring buffer; one reader a map. */
+  /**
+   * Calls back on Node's loop with each record of the ring buffer; one reader a map (EBUSY). Keeps the process alive until it is
+   * stopped. At most 1,024 records leave the ring buffer before the loop gets its turn; what no longer fits, the kernel counts.
+   */
   readEvents(map: string, onEvent: (event: Buffer) => void): void;
+  /** What was read but not yet told is told before this returns; without a reader it does nothing. */
   stopEvents(map: string): void;
   /** Everything in the ring buffer now, at once (for tests and the last read before exit). */
   drainEvents(map: string, onEvent: (event: Buffer) => void): number;
@@ -30,16 +43,20 @@ export interface NativeObject {
 }
 
 export interface Native {
-  /** Opens, sizes and loads an object file. `maxEntries` by map name. The verifier's log is in the error's message. */
+  /** Opens, sizes and loads an object file. `maxEntries` by map name. libbpf's and the verifier's log is in the error's message. */
   load(path: string, maxEntries: Record<string, number>): NativeObject;
-  /** The cgroup2 id of a folder. */
+  /** The cgroup2 id of a folder; EINVAL if it is not on a cgroup2 mount. */
   cgroupId(path: string): bigint;
   /** Cookie of the network namespace at this path (`/proc/self/ns/net`, `/run/netns/x`). */
   netnsCookie(path: string): bigint;
-  /** Which program and map types this kernel really loads, by trying: name → null, or why not. */
+  /**
+   * Which program types, map types and helpers this kernel really loads, by trying: `program/connect4`, `map/lpm_trie`,
+   * `helper/cgroup_skb/bpf_get_netns_cookie`, … → null, or why not.
+   */
   probe(): Record<string, string | null>;
   /**
-   * SOCK_DESTROY in the namespace at `netns`: ends a TCP socket; addresses of 16 bytes, v4 v4-mapped. False: no such socket.
+   * SOCK_DESTROY in the namespace at `netns`: ends a TCP socket; addresses of 16 bytes, v4 v4-mapped; ports in host order;
+   * `cookie` 0n: whichever socket has these ends. False: no such socket. A listener is never ended.
    */
   destroyTcp(
     netns: string,
@@ -60,5 +77,21 @@ export class KernelError extends Error {
     super(message);
     this.code = code;
     this.operation = operation;
+  }
+}
+
+const ADDON = fileURLToPath(new URL('../../build/postern.node', import.meta.url));
+
+/**
+ * Loads the addon. It throws KernelError for whatever the kernel refuses, and TypeError for arguments of the wrong type (a bug).
+ * Where the addon itself cannot be loaded: KernelError with the loader's code (ERR_DLOPEN_FAILED, MODULE_NOT_FOUND).
+ */
+export function loadNative(path: string = ADDON): Native {
+  try {
+    // The class is handed over, so that errors are converted where they arise and nowhere else.
+    return createRequire(import.meta.url)(path).open(KernelError);
+  } catch (error) {
+    if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') throw error;
+    throw new KernelError(error.message, error.code, `load ${path}`);
   }
 }

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+# How everything is built and checked: `make test` on a bare Debian 12 with git, make, Node's npm and root does it all.
+# Every file depends on what it is made from, so that a build with nothing to do does nothing.
+
+MAKEFLAGS += --no-builtin-rules
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all deps build check test ok fmt demo bench clean
+
+all: build
+
+# The pinned Node of node_modules runs everything but npm itself.
+BIN := node_modules/.bin
+NODE := $(BIN)/node
+ARCH_INCLUDE := /usr/include/$(shell uname -m)-linux-gnu
+
+# ---- deps: what must be installed -------------------------------------------------------------------------------------------
+
+DEBIAN_STAMP := build/.debian
+NPM_STAMP := node_modules/.installed
+DEPS := $(DEBIAN_STAMP) $(NPM_STAMP)
+
+deps: $(DEPS)
+
+$(DEBIAN_STAMP): install-debian-packages.sh
+	@mkdir -p $(@D)
+	sh $<
+	@touch $@
+
+$(NPM_STAMP): package-lock.json package.json .npmrc
+	npm ci --no-progress </dev/null
+	@touch $@
+
+# ---- build ------------------------------------------------------------------------------------------------------------------
+
+# Add what else is generated here; each with a rule of its own below.
+GENERATED := build/generated/abi.ts
+
+build: build/postern.bpf.o build/postern.node $(GENERATED)
+
+BPF_FLAGS := -O2 -g -target bpf -mcpu=v3 -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Werror -I$(ARCH_INCLUDE) -MMD -MP
+
+build/postern.bpf.o: bpf/postern.bpf.c | $(DEPS)
+	@mkdir -p $(@D)
+	clang $(BPF_FLAGS) -c $< -o $@
+
+build/test/%.bpf.o: test/%.bpf.c | $(DEPS)
+	@mkdir -p $(@D)
+	clang $(BPF_FLAGS) -c $< -o $@
+
+NATIVE := $(patsubst native/%.cc,build/native/%.o,$(wildcard native/*.cc))
+NATIVE_FLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror -DNAPI_VERSION=8 -DNAPI_CPP_EXCEPTIONS \
+	-isystem node_modules/node-api-headers/include -isystem node_modules/node-addon-api -MMD -MP
+
+build/native/%.o: native/%.cc | $(DEPS)
+	@mkdir -p $(@D)
+	g++ $(NATIVE_FLAGS) -c $< -o $@
+
+# Node brings the symbols of N-API when it loads the addon; all others must be there now.
+build/postern.node: $(NATIVE)
+	g++ -shared -Wl,-z,now -Wl,--as-needed -o $@.new $^ -lbpf
+	@mv $@.new $@
+
+build/generated/abi.ts: src/kernel/generate-abi.ts src/kernel/btf.ts build/postern.bpf.o
+	@mkdir -p $(@D)
+	$(NODE) $< build/postern.bpf.o $@
+
+-include $(wildcard build/*.d build/native/*.d build/test/*.d build/test/*/*.d)
+
+# ---- check ------------------------------------------------------------------------------------------------------------------
+
+C_FILES := $(wildcard bpf/*.[ch] native/*.cc native/*.h test/*/*.bpf.c)
+TESTS = $(shell find test -name '*.test.ts' | sort)
+TEST_OBJECTS := $(patsubst test/%.bpf.c,build/test/%.bpf.o,$(wildcard test/*/*.bpf.c))
+
+check: build
+	$(BIN)/biome check .
+	clang-format --dry-run -Werror $(C_FILES)
+	$(BIN)/tsc
+
+# A test that is skipped or left to do fails the run as a failing one does. The closing lines of node:test come last.
+test: build $(TEST_OBJECTS)
+	@$(NODE) --test --test-concurrency=2 --test-reporter=spec --test-reporter-destination=stdout \
+		--test-reporter=./test/no-skips.ts --test-reporter-destination=build/no-skips.txt $(TESTS)
+
+ok: check
+	@$(MAKE) --no-print-directory test
+
+fmt: deps
+	$(BIN)/biome check --write .
+	clang-format -i $(C_FILES)
+
+# ---- use --------------------------------------------------------------------------------------------------------------------
+
+demo: build
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+
+bench: build $(TEST_OBJECTS)
+	$(NODE) bench/run.ts
+
+clean:
+	rm -rf build

@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: Apache-2.0
+// The thin N-API face of kernel.h: argument types, error conversion and the hop of events onto Node's loop; no kernel knowledge.
+// Exports what src/kernel/native.ts declares.
+#include "kernel.h"
+
+#include <napi.h>
+
+namespace
+{
+
+using postern::Bytes;
+using postern::View;
+
+// The class that every failure is thrown as: src/kernel/native.ts hands it over when it loads the addon.
+struct Instance {
+	Napi::FunctionReference error_class;
+	Napi::FunctionReference object_class;
+};
+
+Instance &instance(Napi::Env env)
+{
+	return *env.GetInstanceData<Instance>();
+}
+
+template <typename Function> auto guarded(Napi::Env env, Function function) -> decltype(function())
+{
+	try {
+		return function();
+	} catch (const postern::Failure &failure) {
+		const Napi::Object error = instance(env).error_class.New({Napi::String::New(env, failure.what()),
+									  Napi::String::New(env, failure.code),
+									  Napi::String::New(env, failure.operation)});
+		throw Napi::Error(env, error);
+	} catch (const std::bad_alloc &) {
+		throw Napi::Error::New(env, "out of memory");
+	}
+}
+
+std::string text(const Napi::CallbackInfo &info, std::size_t index)
+{
+	if (!info[index].IsString())
+		throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be a string");
+	return info[index].As<Napi::String>().Utf8Value();
+}
+
+View bytes(const Napi::CallbackInfo &info, std::size_t index)
+{
+	if (!info[index].IsBuffer())
+		throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be a Buffer");
+	const auto buffer = info[index].As<Napi::Buffer<std::uint8_t>>();
+	return {buffer.Data(), buffer.Length()};
+}
+
+std::uint32_t number(const Napi::CallbackInfo &info, std::size_t index, double maximum = 4294967295.0)
+{
+	const double value = info[index].IsNumber() ? info[index].As<Napi::Number>().DoubleValue() : -1;
+	if (!(value >= 0 && value <= maximum && value == static_cast<double>(static_cast<std::uint32_t>(value))))
+		throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) +
+							       " must be a whole number from 0 to " +
+							       std::to_string(static_cast<std::uint64_t>(maximum)));
+	return static_cast<std::uint32_t>(value);
+}
+
+Napi::Function callback(const Napi::CallbackInfo &info, std::size_t index)
+{
+	if (!info[index].IsFunction())
+		throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be a function");
+	return info[index].As<Napi::Function>();
+}
+
+Napi::Buffer<std::uint8_t> buffer(Napi::Env env, const Bytes &content)
+{
+	return Napi::Buffer<std::uint8_t>::Copy(env, content.data(), content.size());
+}
+
+// A reader of one ring buffer and its way onto Node's loop. Everything but announce() runs on Node's thread.
+class Subscription : public std::enable_shared_from_this<Subscription>
+{
+      public:
+	static std::shared_ptr<Subscription> start(Napi::Env env, int map_fd, Napi::Function on_event)
+	{
+		auto subscription = std::make_shared<Subscription>();
+		subscription->on_event_ = Napi::Persistent(on_event);
+		// The function itself may outlive this object on Node's queue, so its finalizer keeps a share.
+		auto *share = new std::shared_ptr<Subscription>(subscription);
+		subscription->loop_ = Napi::ThreadSafeFunction::New(env, on_event, "postern events", 0, 1, [share](Napi::Env) {
+			(*share)->loop_open_ = false;
+			if ((*share)->reader_)
+					(*share)->reader_->stop();
+			delete share;
+		});
+		subscription->loop_open_ = true;
+		try {
+			subscription->reader_ =
+				std::make_unique<postern::EventReader>(map_fd, [raw = subscription.get()] { raw->announce(); });
+		} catch (...) {
+			subscription->reader_.reset();
+			subscription->loop_.Abort();
+			throw;
+		}
+		return subscription;
+	}
+
+	// What was read before the end is delivered before this returns.
+	void stop(Napi::Env env)
+	{
+		if (stopped_)
+			return;
+		stopped_ = true;
+		reader_->stop();
+		deliver(env);
+		end();
+	}
+
+	void abandon()
+	{
+		if (stopped_)
+			return;
+		stopped_ = true;
+		reader_->stop();
+		end();
+	}
+
+      private:
+	void announce()
+	{
+		loop_.NonBlockingCall([share = weak_from_this()](Napi::Env env, Napi::Function) {
+			if (const auto subscription = share.lock(); subscription && !subscription->stopped_)
+				subscription->deliver(env);
+		});
+	}
+
+	void deliver(Napi::Env env)
+	{
+		try {
+			while (!on_event_.IsEmpty()) { // a callback may close the object
+				const auto record = reader_->take();
+				if (!record)
+					return;
+				const Napi::HandleScope scope(env);
+				on_event_.Call({buffer(env, *record)});
+			}
+		} catch (...) {
+			reader_->resume();
+			throw;
+		}
+	}
+
+	void end()
+	{
+		if (loop_open_)
+			loop_.Release();
+		loop_open_ = false;
+		on_event_.Reset();
+	}
+
+	std::unique_ptr<postern::EventReader> reader_;
+	Napi::ThreadSafeFunction loop_;
+	Napi::FunctionReference on_event_;
+	bool loop_open_ = false;
+	bool stopped_ = false;
+};
+
+class NativeObject : public Napi::ObjectWrap<NativeObject>
+{
+      public:
+	static Napi::Function define(Napi::Env env)
+	{
+		return DefineClass(
+			env, "NativeObject",
+			{InstanceMethod<&NativeObject::maps>("maps"), InstanceMethod<&NativeObject::programs>("programs"),
+			 InstanceMethod<&NativeObject::update>("update"), InstanceMethod<&NativeObject::lookup>("lookup"),
+			 InstanceMethod<&NativeObject::remove>("remove"), InstanceMethod<&NativeObject::dump>("dump"),
+			 InstanceMethod<&NativeObject::wait_for_programs>("waitForPrograms"),
+			 InstanceMethod<&NativeObject::attach_cgroup>("attachCgroup"),
+			 InstanceMethod<&NativeObject::detach>("detach"), InstanceMethod<&NativeObject::test_run>("testRun"),
+			 InstanceMethod<&NativeObject::read_events>("readEvents"),
+			 InstanceMethod<&NativeObject::stop_events>("stopEvents"),
+			 InstanceMethod<&NativeObject::drain_events>("drainEvents"),
+			 InstanceMethod<&NativeObject::close>("close")});
+	}
+
+	explicit NativeObject(const Napi::CallbackInfo &info) : Napi::ObjectWrap<NativeObject>(info)
+	{
+		const Napi::Env env = info.Env();
+		const std::string path = text(info, 0);
+		std::map<std::string, std::uint32_t> sizes;
+		if (!info[1].IsObject())
+			throw Napi::TypeError::New(env, "argument 1 must be an object of numbers");
+		for (const auto &[name, value] : info[1].As<Napi::Object>())
+			sizes[name.ToString()] = static_cast<Napi::Value>(value).ToNumber().Uint32Value();
+		guarded(env, [&] { object_ = std::make_unique<postern::Object>(path, sizes); });
+	}
+
+	~NativeObject() override
+	{
+		for (const auto &[name, subscription] : subscriptions_)
+			subscription->abandon();
+	}
+
+      private:
+	Napi::Value maps(const Napi::CallbackInfo &info)
+	{
+		const Napi::Env env = info.Env();
+		const Napi::Object result = Napi::Object::New(env);
+		for (const auto &[name, shape] : object_->maps()) {
+			const Napi::Object entry = Napi::Object::New(env);
+			entry.Set("type", shape.type);
+			entry.Set("keySize", shape.key_size);
+			entry.Set("valueSize", shape.value_size);
+			entry.Set("maxEntries", shape.max_entries);
+			entry.Set("flags", shape.flags);
+			result.Set(name, entry);
+		}
+		return result;
+	}
+
+	Napi::Value programs(const Napi::CallbackInfo &info)
+	{
+		const std::vector<std::string> names = object_->programs();
+		const Napi::Array result = Napi::Array::New(info.Env(), names.size());
+		for (std::uint32_t index = 0; index < names.size(); index++)
+			result.Set(index, names[index]);
+		return result;
+	}
+
+	void update(const Napi::CallbackInfo &info)
+	{
+		const std::string map = text(info, 0);
+		const View keys = bytes(info, 1);
+		const View values = bytes(info, 2);
+		const std::uint32_t count = number(info, 3);
+		const std::uint32_t flags = number(info, 4);
+		guarded(info.Env(), [&] { object_->update(map, keys, values, count, flags); });
+	}
+
+	Napi::Value lookup(const Napi::CallbackInfo &info)
+	{
+		const std::string map = text(info, 0);
+		const View key = bytes(info, 1);
+		const auto value = guarded(info.Env(), [&] { return object_->lookup(map, key); });
+		return value ? buffer(info.Env(), *value) : info.Env().Null();
+	}
+
+	Napi::Value remove(const Napi::CallbackInfo &info)
+	{
+		const std::string map = text(info, 0);
+		const View keys = bytes(info, 1);
+		const std::uint32_t count = number(info, 2);
+		const std::size_t removed = guarded(info.Env(), [&] { return object_->remove(map, keys, count); });
+		return Napi::Number::New(info.Env(), static_cast<double>(removed));
+	}
+
+	Napi::Value dump(const Napi::CallbackInfo &info)
+	{
+		const Napi::Env env = info.Env();
+		const std::string map = text(info, 0);
+		const postern::Dump dump = guarded(env, [&] { return object_->dump(map); });
+		const Napi::Object result = Napi::Object::New(env);
+		result.Set("keys", buffer(env, dump.keys));
+		result.Set("values", buffer(env, dump.values));
+		result.Set("count", static_cast<double>(dump.count));
+		return result;
+	}
+
+	void wait_for_programs(const Napi::CallbackInfo &info)
+	{
+		guarded(info.Env(), [&] { object_->wait_for_programs(); });
+	}
+
+	Napi::Value attach_cgroup(const Napi::CallbackInfo &info)
+	{
+		const std::string program = text(info, 0);
+		const std::string path = text(info, 1);
+		return Napi::Number::New(info.Env(), guarded(info.Env(), [&] { return object_->attach_cgroup(program, path); }));
+	}
+
+	void detach(const Napi::CallbackInfo &info)
+	{
+		const std::uint32_t link = number(info, 0);
+		guarded(info.Env(), [&] { object_->detach(link); });
+	}
+
+	Napi::Value test_run(const Napi::CallbackInfo &info)
+	{
+		const Napi::Env env = info.Env();
+		const std::string program = text(info, 0);
+		const View packet = bytes(info, 1);
+		const std::uint32_t repeat = number(info, 2, 2147483647.0);
+		const postern::TestRun run = guarded(env, [&] { return object_->test_run(program, packet, repeat); });
+		const Napi::Object result = Napi::Object::New(env);
+		result.Set("retval", run.retval);
+		result.Set("durationNs", run.duration_ns);
+		return result;
+	}
+
+	void read_events(const Napi::CallbackInfo &info)
+	{
+		const std::string map = text(info, 0);
+		const Napi::Function on_event = callback(info, 1);
+		guarded(info.Env(), [&] {
+			refuse_second_reader(map);
+			const int fd = object_->ring_buffer_fd(map);
+			subscriptions_[map] = Subscription::start(info.Env(), fd, on_event);
+		});
+	}
+
+	void stop_events(const Napi::CallbackInfo &info)
+	{
+		const auto found = subscriptions_.find(text(info, 0));
+		if (found == subscriptions_.end())
+			return;
+		const auto subscription = found->second;
+		subscriptions_.erase(found);
+		subscription->stop(info.Env());
+	}
+
+	Napi::Value drain_events(const Napi::CallbackInfo &info)
+	{
+		const Napi::Env env = info.Env();
+		const std::string map = text(info, 0);
+		const Napi::Function on_event = callback(info, 1);
+		const std::deque<Bytes> records = guarded(env, [&] {
+			refuse_second_reader(map);
+			return object_->drain(map);
+		});
+		for (const Bytes &record : records) {
+			const Napi::HandleScope scope(env);
+			on_event.Call({buffer(env, record)});
+		}
+		return Napi::Number::New(env, static_cast<double>(records.size()));
+	}
+
+	void close(const Napi::CallbackInfo &)
+	{
+		for (const auto &[name, subscription] : subscriptions_)
+			subscription->abandon();
+		subscriptions_.clear();
+		object_->close();
+	}
+
+	// Two consumers of one ring buffer would move the same read position.
+	void refuse_second_reader(const std::string &map)
+	{
+		if (subscriptions_.count(map))
+			throw postern::Failure(EBUSY, "read " + map, "it has a reader already");
+	}
+
+	std::unique_ptr<postern::Object> object_;
+	std::map<std::string, std::shared_ptr<Subscription>> subscriptions_;
+};
+
+Napi::Value load(const Napi::CallbackInfo &info)
+{
+	return instance(info.Env()).object_class.New({info[0], info[1]});
+}
+
+Napi::Value cgroup_id(const Napi::CallbackInfo &info)
+{
+	const std::string path = text(info, 0);
+	return Napi::BigInt::New(info.Env(), guarded(info.Env(), [&] { return postern::cgroup_id(path); }));
+}
+
+Napi::Value netns_cookie(const Napi::CallbackInfo &info)
+{
+	const std::string path = text(info, 0);
+	return Napi::BigInt::New(info.Env(), guarded(info.Env(), [&] { return postern::netns_cookie(path); }));
+}
+
+Napi::Value probe(const Napi::CallbackInfo &info)
+{
+	const Napi::Env env = info.Env();
+	const Napi::Object result = Napi::Object::New(env);
+	for (const auto &[name, refusal] : guarded(env, [] { return postern::probe(); })) {
+		if (refusal.empty())
+			result.Set(name, env.Null());
+		else
+			result.Set(name, refusal);
+	}
+	return result;
+}
+
+postern::Endpoint endpoint(const Napi::CallbackInfo &info, std::size_t index)
+{
+	const View address = bytes(info, index);
+	postern::Endpoint result{};
+	if (address.size != sizeof(result.address))
+		throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must have 16 bytes");
+	std::copy(address.data, address.data + address.size, result.address);
+	result.port = static_cast<std::uint16_t>(number(info, index + 1, 65535.0));
+	return result;
+}
+
+Napi::Value destroy_tcp(const Napi::CallbackInfo &info)
+{
+	const std::string netns = text(info, 0);
+	const postern::Endpoint local = endpoint(info, 1);
+	const postern::Endpoint remote = endpoint(info, 3);
+	bool lossless = false;
+	const std::uint64_t cookie = info[5].IsBigInt() ? info[5].As<Napi::BigInt>().Uint64Value(&lossless) : 0;
+	if (!lossless)
+		throw Napi::TypeError::New(info.Env(), "argument 5 must be a bigint of 64 bits");
+	return Napi::Boolean::New(info.Env(),
+				  guarded(info.Env(), [&] { return postern::destroy_tcp(netns, local, remote, cookie); }));
+}
+
+// open(KernelError) -> Native
+Napi::Value open(const Napi::CallbackInfo &info)
+{
+	const Napi::Env env = info.Env();
+	instance(env).error_class = Napi::Persistent(callback(info, 0));
+	instance(env).object_class = Napi::Persistent(NativeObject::define(env));
+	const Napi::Object native = Napi::Object::New(env);
+	native.Set("load", Napi::Function::New<load>(env, "load"));
+	native.Set("cgroupId", Napi::Function::New<cgroup_id>(env, "cgroupId"));
+	native.Set("netnsCookie", Napi::Function::New<netns_cookie>(env, "netnsCookie"));
+	native.Set("probe", Napi::Function::New<probe>(env, "probe"));
+	native.Set("destroyTcp", Napi::Function::New<destroy_tcp>(env, "destroyTcp"));
+	return native;
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports)
+{
+	env.SetInstanceData(new Instance());
+	exports.Set("open", Napi::Function::New<open>(env, "open"));
+	return exports;
+}
+
+} // namespace
+
+NODE_API_MODULE(postern, init)

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+// Does the addon do what src/kernel/native.ts promises, on the real kernel? Knows nothing of Postern's own programs.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { KernelError, loadNative, type NativeObject } from '#src/kernel/native.ts';
+
+const STUB = fileURLToPath(new URL('../../build/test/native/stub.bpf.o', import.meta.url));
+const NOT_AN_OBJECT = fileURLToPath(import.meta.url);
+const native = loadNative();
+
+/** 20 bytes of header and nothing behind it, after the Ethernet header that a test run wants. */
+const PACKET = Buffer.concat([
+  Buffer.from('0200000000020200000000010800', 'hex'),
+  Buffer.from('45000014000000004011000001020304c6120001', 'hex'),
+]);
+
+function withObject(body: (object: NativeObject) => void | Promise<void>): () => Promise<void> {
+  return async () => {
+    const object = native.load(STUB, {});
+    try {
+      await body(object);
+    } finally {
+      object.close();
+    }
+  };
+}
+
+function numbers(...values: number[]): Buffer {
+  const buffer = Buffer.alloc(values.length * 4);
+  for (const [index, value] of values.entries()) buffer.writeUInt32LE(value, index * 4);
+  return buffer;
+}
+
+function longs(...values: bigint[]): Buffer {
+  const buffer = Buffer.alloc(values.length * 8);
+  for (const [index, value] of values.entries()) buffer.writeBigUInt64LE(value, index * 8);
+  return buffer;
+}
+
+function fails(code: string, operation: RegExp): (error: unknown) => boolean {
+  return (error) => {
+    assert(error instanceof KernelError, String(error));
+    assert.equal(error.code, code, error.message);
+    assert.match(error.operation, operation);
+    return true;
+  };
+}
+
+function cgroup2Mount(): string {
+  const line = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .find((mount) => / - cgroup2 /.test(mount));
+  const path = line?.split(' ')[4];
+  assert(path !== undefined, 'no cgroup2 mount');
+  return path;
+}
+
+test(
+  'maps and programs are told with their shapes',
+  withObject((object) => {
+    const { hash, grace, events } = object.maps();
+    assert.deepEqual(hash, { type: 1, keySize: 4, valueSize: 8, maxEntries: 16, flags: 1 });
+    assert.equal(grace?.type, 12);
+    assert.equal(events?.type, 27);
+    assert.deepEqual(object.programs().toSorted(), ['refuse', 'tell']);
+  }),
+);
+
+test('maps are resized before they are loaded', () => {
+  const object = native.load(STUB, { hash: 2 });
+  try {
+    assert.equal(object.maps().hash?.maxEntries, 2);
+    assert.throws(
+      () => object.update('hash', numbers(1, 2, 3), longs(1n, 2n, 3n), 3, 0),
+      fails('E2BIG', /^update hash$/),
+    );
+    assert.equal(object.dump('hash').count, 2);
+  } finally {
+    object.close();
+  }
+  assert.throws(() => native.load(STUB, { nothing: 1 }), fails('ENOENT', /resize map nothing/));
+});
+
+test('a file that is no object, or is not there, is refused with the reason', () => {
+  assert.throws(() => native.load('/nonexistent.bpf.o', {}), fails('ENOENT', /^open /));
+  assert.throws(() => native.load(NOT_AN_OBJECT, {}), fails('LIBBPF_FORMAT', /^open /));
+});
+
+for (const flags of [0, 1]) {
+  test(
+    `elements are written, read, dumped and removed (flags ${flags})`,
+    withObject((object) => {
+      object.update('hash', numbers(1, 2, 3), longs(10n, 20n, 30n), 3, flags);
+      assert.deepEqual(object.lookup('hash', numbers(2)), longs(20n));
+      assert.equal(object.lookup('hash', numbers(4)), null);
+
+      const { keys, values, count } = object.dump('hash');
+      const dumped = Array.from({ length: count }, (_, index) => [
+        keys.readUInt32LE(index * 4),
+        values.readBigUInt64LE(index * 8),
+      ]);
+      assert.deepEqual(
+        new Map(dumped as [number, bigint][]),
+        new Map([
+          [1, 10n],
+          [2, 20n],
+          [3, 30n],
+        ]),
+      );
+
+      assert.equal(object.remove('hash', numbers(9, 1, 8, 3, 7), 5), 2);
+      assert.equal(object.dump('hash').count, 1);
+      assert.equal(object.remove('hash', numbers(2), 1), 1);
+      assert.deepEqual(object.dump('hash'), { keys: Buffer.alloc(0), values: Buffer.alloc(0), count: 0 });
+    }),
+  );
+}
+
+test(
+  'noexist and exist hold',
+  withObject((object) => {
+    object.update('hash', numbers(1), longs(1n), 1, 1);
+    assert.throws(() => object.update('hash', numbers(1), longs(2n), 1, 1), fails('EEXIST', /update hash/));
+    assert.throws(() => object.update('hash', numbers(2), longs(2n), 1, 2), fails('ENOENT', /update hash/));
+    object.update('hash', numbers(1), longs(3n), 1, 2);
+    assert.deepEqual(object.lookup('hash', numbers(1)), longs(3n));
+  }),
+);
+
+test(
+  'a trie is written and dumped in batches',
+  withObject((object) => {
+    const prefix = (length: number, ...bytes: number[]) => Buffer.concat([numbers(length), Buffer.from(bytes)]);
+    const keys = Buffer.concat([prefix(8, 10, 0, 0, 0), prefix(24, 10, 1, 2, 0), prefix(32, 10, 1, 2, 3)]);
+    object.update('prefixes', keys, numbers(8, 24, 32), 3, 0);
+    assert.deepEqual(object.lookup('prefixes', prefix(32, 10, 9, 9, 9)), numbers(8));
+    assert.deepEqual(object.lookup('prefixes', prefix(32, 10, 1, 2, 9)), numbers(24));
+    assert.equal(object.dump('prefixes').count, 3);
+    assert.equal(object.remove('prefixes', keys, 3), 3);
+  }),
+);
+
+test('a map larger than a batch comes back whole', () => {
+  const size = 10_000;
+  const object = native.load(STUB, { hash: size });
+  try {
+    const keys = numbers(...Array.from({ length: size }, (_, index) => index));
+    object.update('hash', keys, Buffer.alloc(size * 8), size, 0);
+    const dump = object.dump('hash');
+    assert.equal(dump.count, size);
+    const seen = new Set(Array.from({ length: size }, (_, index) => dump.keys.readUInt32LE(index * 4)));
+    assert.equal(seen.size, size);
+    assert.equal(object.remove('hash', keys, size), size);
+  } finally {
+    object.close();
+  }
+});
+
+test(
+  'values of all CPUs cross for a per-CPU map, 8 bytes aligned',
+  withObject((object) => {
+    object.testRun('tell', PACKET, 5);
+    const value = object.lookup('per_cpu', numbers(7));
+    assert(value !== null);
+    assert.equal(value.length % 8, 0);
+    let sum = 0;
+    for (let offset = 0; offset < value.length; offset += 8) sum += value.readUInt32LE(offset);
+    assert.equal(sum, 5);
+    object.update('per_cpu', numbers(1), Buffer.alloc(value.length), 1, 0);
+    assert.throws(() => object.update('per_cpu', numbers(1), numbers(0), 1, 0), fails('EINVAL', /update per_cpu/));
+  }),
+);
+
+test(
+  'a buffer of another size than the map says is refused before anything is written',
+  withObject((object) => {
+    assert.throws(() => object.update('hash', Buffer.alloc(7), longs(1n), 1, 0), fails('EINVAL', /update hash/));
+    assert.throws(() => object.update('hash', numbers(1, 2), longs(1n), 2, 0), fails('EINVAL', /update hash/));
+    assert.throws(() => object.lookup('hash', Buffer.alloc(3)), fails('EINVAL', /lookup hash/));
+    assert.throws(() => object.remove('hash', numbers(1), 2), fails('EINVAL', /remove hash/));
+    assert.throws(() => object.lookup('nothing', numbers(1)), fails('ENOENT', /lookup nothing/));
+    assert.equal(object.dump('hash').count, 0);
+  }),
+);
+
+test(
+  'arguments of another type are bugs, not failures of the kernel',
+  withObject((object) => {
+    const untyped = object as unknown as Record<string, (...given: unknown[]) => unknown>;
+    assert.throws(() => untyped.lookup?.('hash', 'text'), TypeError);
+    assert.throws(() => untyped.update?.('hash', numbers(1), longs(1n), -1, 0), TypeError);
+    assert.throws(() => untyped.readEvents?.('events', null), TypeError);
+  }),
+);
+
+test(
+  'a test run tells what the program returned',
+  withObject((object) => {
+    const { retval, durationNs } = object.testRun('refuse', PACKET, 3);
+    assert.equal(retval, 0);
+    assert(durationNs >= 0);
+    assert.equal(object.testRun('tell', PACKET, 1).retval, 1);
+    assert.throws(() => object.testRun('nothing', PACKET, 1), fails('ENOENT', /test run nothing/));
+    assert.throws(() => object.testRun('tell', Buffer.alloc(3), 1), fails('EINVAL', /test run tell/));
+  }),
+);
+
+test(
+  'waiting for programs returns, again and again',
+  withObject((object) => {
+    for (let round = 0; round < 3; round++) object.waitForPrograms();
+    assert.equal(object.maps().grace?.maxEntries, 1);
+  }),
+);
+
+test(
+  'draining tells every record, in order',
+  withObject((object) => {
+    object.testRun('tell', PACKET, 100);
+    const seen: number[] = [];
+    assert.equal(
+      object.drainEvents('events', (event) => seen.push(event.readUInt32LE(4))),
+      100,
+    );
+    assert.deepEqual(
+      seen,
+      Array.from({ length: 100 }, (_, index) => index),
+    );
+    assert.equal(
+      object.drainEvents('events', () => assert.fail()),
+      0,
+    );
+    assert.throws(() => object.drainEvents('hash', () => {}), fails('EINVAL', /read hash/));
+  }),
+);
+
+test(
+  'events arrive on the loop, in order and more than a batch of them',
+  withObject(async (object) => {
+    const total = 5000;
+    const seen: number[] = [];
+    const { promise, resolve } = Promise.withResolvers<void>();
+    object.readEvents('events', (event) => {
+      seen.push(event.readUInt32LE(4));
+      if (seen.length === total) resolve();
+    });
+    assert.throws(() => object.readEvents('events', () => {}), fails('EBUSY', /read events/));
+    assert.throws(() => object.drainEvents('events', () => {}), fails('EBUSY', /read events/));
+    object.testRun('tell', PACKET, total / 2);
+    setImmediate(() => object.testRun('tell', PACKET, total / 2));
+    await promise;
+    object.stopEvents('events');
+    assert.deepEqual(
+      seen,
+      Array.from({ length: total }, (_, index) => index),
+    );
+    object.stopEvents('events');
+  }),
+);
+
+test(
+  'a flood leaves the loop its turn, and nothing is lost between stop and drain',
+  withObject((object) => {
+    const total = 4000;
+    const seen: number[] = [];
+    const keep = (event: Buffer) => seen.push(event.readUInt32LE(4));
+    const { promise, resolve } = Promise.withResolvers<void>();
+    object.readEvents('events', (event) => {
+      keep(event);
+      // From within a callback, with the rest of the batch still untold.
+      if (seen.length === 10) {
+        object.stopEvents('events');
+        resolve();
+      }
+    });
+    object.testRun('tell', PACKET, total);
+    return promise.then(() => {
+      assert(seen.length <= 1024, `${seen.length} in one go`);
+      object.drainEvents('events', keep);
+      assert.deepEqual(
+        seen,
+        Array.from({ length: total }, (_, index) => index),
+      );
+    });
+  }),
+);
+
+test('closing from within a callback ends the telling', async () => {
+  const object = native.load(STUB, {});
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let told = 0;
+  object.readEvents('events', () => {
+    told++;
+    object.close();
+    resolve();
+  });
+  object.testRun('tell', PACKET, 50);
+  await promise;
+  await new Promise(setImmediate);
+  assert.equal(told, 1);
+});
+
+test('a closed object is closed for good, and twice is once', () => {
+  const object = native.load(STUB, {});
+  object.close();
+  object.close();
+  assert.throws(() => object.lookup('hash', numbers(1)), fails('EBADF', /lookup hash/));
+  assert.throws(() => object.attachCgroup('tell', cgroup2Mount()), fails('EBADF', /attach tell/));
+  assert.throws(() => object.waitForPrograms(), fails('EBADF', /wait for programs/));
+  assert.deepEqual(object.programs(), []);
+});
+
+test(
+  'an attached program judges a cgroup until it is detached',
+  withObject(async (object) => {
+    const folder = `${cgroup2Mount()}/postern-addon-${process.pid}`;
+    const home = `${cgroup2Mount()}${readFileSync('/proc/self/cgroup', 'utf8').match(/^0::(.*)$/m)?.[1] ?? ''}`;
+    mkdirSync(folder);
+    try {
+      assert.equal(native.cgroupId(folder) > 0n, true);
+      writeFileSync(`${folder}/cgroup.procs`, String(process.pid));
+      const link = object.attachCgroup('tell', folder);
+      const server = net.createServer().listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      const { port } = server.address() as net.AddressInfo;
+      const client = net.connect(port, '127.0.0.1');
+      await once(client, 'connect');
+      object.detach(link);
+      assert(object.drainEvents('events', () => {}) > 0);
+      client.destroy();
+      server.close();
+      assert.throws(() => object.detach(link), fails('ENOENT', /detach/));
+      assert.throws(() => object.attachCgroup('tell', '/nonexistent'), fails('ENOENT', /attach tell/));
+    } finally {
+      writeFileSync(`${home}/cgroup.procs`, String(process.pid));
+      rmdirSync(folder);
+    }
+  }),
+);
+
+test('cgroup ids are those of cgroup2 only', () => {
+  assert.throws(() => native.cgroupId('/proc'), fails('EINVAL', /cgroup id of \/proc/));
+  assert.throws(() => native.cgroupId(`${cgroup2Mount()}/nonexistent`), fails('ENOENT', /cgroup id/));
+});
+
+test('a network namespace has one cookie, whoever names it', () => {
+  const own = native.netnsCookie('/proc/self/ns/net');
+  assert(own > 0n);
+  assert.equal(native.netnsCookie(`/proc/${process.pid}/ns/net`), own);
+  assert.throws(() => native.netnsCookie('/proc/self/ns/uts'), fails('EINVAL', /enter network namespace/));
+  assert.throws(() => native.netnsCookie('/nonexistent'), fails('ENOENT', /open network namespace/));
+});
+
+test('what Postern needs is loaded by this kernel', () => {
+  const answers = native.probe();
+  assert.equal(Object.keys(answers).length, 15);
+  for (const [name, refusal] of Object.entries(answers)) assert.equal(refusal, null, name);
+});
+
+for (const [family, host, mapped] of [
+  ['IPv4', '127.0.0.1', '00000000000000000000ffff7f000001'],
+  ['IPv6', '::1', '00000000000000000000000000000001'],
+] as const) {
+  test(`an established ${family} socket is destroyed, its listener never`, async () => {
+    const address = Buffer.from(mapped, 'hex');
+    const server = net.createServer((socket) => socket.on('error', () => {})).listen(0, host);
+    await once(server, 'listening');
+    try {
+      const { port } = server.address() as net.AddressInfo;
+      const client = net.connect(port, host);
+      await once(client, 'connect');
+      const from = client.localPort ?? 0;
+      const destroy = (localPort: number, remotePort: number, cookie: bigint) =>
+        native.destroyTcp('/proc/self/ns/net', address, localPort, address, remotePort, cookie);
+
+      assert.equal(destroy(port, 1, 0n), false, 'the listener');
+      assert.equal(destroy(from, port, 12345678901n), false, 'another socket by its cookie');
+      const failed = once(client, 'error');
+      assert.equal(destroy(from, port, 0n), true);
+      const [error] = await failed;
+      assert.equal(error.code, 'ECONNABORTED');
+      assert.equal(destroy(from, port, 0n), false);
+      client.destroy();
+      assert(server.listening);
+    } finally {
+      server.close();
+    }
+  });
+}
