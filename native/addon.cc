@@ -86,7 +86,7 @@ class Subscription : public std::enable_shared_from_this<Subscription>
 		subscription->loop_ = Napi::ThreadSafeFunction::New(env, on_event, "postern events", 0, 1, [share](Napi::Env) {
 			(*share)->loop_open_ = false;
 			if ((*share)->reader_)
-					(*share)->reader_->stop();
+				(*share)->reader_->stop();
 			delete share;
 		});
 		subscription->loop_open_ = true;

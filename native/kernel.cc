@@ -483,8 +483,8 @@ void EventReader::RingCloser::operator()(ring_buffer *ring) const
 }
 
 EventReader::EventReader(int map_fd, std::function<void()> announce)
-	: announce_(std::move(announce)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-	  ring_(ring_buffer__new(map_fd, keep, this, nullptr))
+    : announce_(std::move(announce)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      ring_(ring_buffer__new(map_fd, keep, this, nullptr))
 {
 	if (!ring_)
 		throw Failure(errno, "read a ring buffer");
