@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// What does Prometheus see? Counters are the kernel's own, read when Prometheus asks, so lost events change nothing in them.
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { BoundedSeries, type Count, type Labels } from './series.ts';
+
+export interface KernelCount {
+  readonly labels: Labels;
+  readonly verdict: 'allow' | 'audit' | 'deny';
+  readonly count: Count;
+}
+
+/** Where numbers come from, asked at each scrape. */
+export interface Readings {
+  /** One for each counter of a workload that is there; several of the same labels are summed. */
+  counts(): readonly KernelCount[];
+  /** By why: `rate`, `full`, …; totals. */
+  losses(): ReadonlyMap<string, number>;
+  maps(): readonly { readonly map: string; readonly entries: number; readonly maxEntries: number }[];
+  problems(): { readonly error: number; readonly warning: number };
+  /** By state: `enforced`, `open` (bound, and no policy selects it), `unbound` (no cgroup here). */
+  workloads(): ReadonlyMap<string, number>;
+}
+
+const LABELS = ['workload', 'direction', 'policy', 'reason'] as const;
+/** For each of the three verdicts. A node holds some hundred pods with some ten series each. */
+const MAX_SERIES = 10_000;
+
+export class Metrics {
+  readonly registry = new Registry();
+  readonly #apply: Histogram;
+
+  constructor(readings: Readings) {
+    const registers = [this.registry];
+    const verdicts = [
+      { verdict: 'deny', name: 'drop', what: 'refused' },
+      { verdict: 'allow', name: 'forward', what: 'let pass' },
+      { verdict: 'audit', name: 'would_drop', what: 'let pass that Audit policies would refuse' },
+    ] as const;
+    // Each pair of counters shares one reading; the first of them to be collected takes it.
+    const pairs = verdicts.map(({ verdict, name, what }) => ({
+      verdict,
+      series: new BoundedSeries(MAX_SERIES),
+      packets: new Counter({
+        name: `postern_${name}_count_total`,
+        help: `Packets ${what}; a refused connect or send is one. direction is egress, or ingress-reply for what answers a connection from outside`,
+        labelNames: LABELS,
+        registers,
+        collect: () => collect(),
+      }),
+      bytes: new Counter({
+        name: `postern_${name}_bytes_total`,
+        help: `Bytes ${what}, counted from the network header on; a refused connect or send has none`,
+        labelNames: LABELS,
+        registers,
+      }),
+    }));
+    let asked = false;
+    function collect(): void {
+      if (asked) return;
+      asked = true;
+      // The registry collects all its metrics within one turn of the loop.
+      queueMicrotask(() => {
+        asked = false;
+      });
+      const counts = readings.counts();
+      for (const { verdict, series, packets, bytes } of pairs) {
+        packets.reset();
+        bytes.reset();
+        for (const { labels, count } of series.show(counts.filter((one) => one.verdict === verdict))) {
+          packets.inc({ ...labels }, count.packets);
+          bytes.inc({ ...labels }, count.bytes);
+        }
+      }
+    }
+    new Counter({
+      name: 'postern_events_lost_total',
+      help: 'What could not be told or recorded, by why; counters stay exact but for why="counters"',
+      labelNames: ['why'],
+      registers,
+      collect() {
+        this.reset();
+        for (const [why, count] of readings.losses()) this.inc({ why }, count);
+      },
+    });
+    new Gauge({
+      name: 'postern_map_entries',
+      help: 'Entries that the agent holds in each eBPF map',
+      labelNames: ['map'],
+      registers,
+      collect() {
+        for (const { map, entries } of readings.maps()) this.set({ map }, entries);
+      },
+    });
+    new Gauge({
+      name: 'postern_map_max_entries',
+      help: 'Entries that each eBPF map can hold: a change beyond it is refused whole',
+      labelNames: ['map'],
+      registers,
+      collect() {
+        for (const { map, maxEntries } of readings.maps()) this.set({ map }, maxEntries);
+      },
+    });
+    new Gauge({
+      name: 'postern_policy_problems',
+      help: 'Problems in what the folder holds now, by severity',
+      labelNames: ['severity'],
+      registers,
+      collect() {
+        const { error, warning } = readings.problems();
+        this.set({ severity: 'error' }, error);
+        this.set({ severity: 'warning' }, warning);
+      },
+    });
+    new Gauge({
+      name: 'postern_workloads',
+      help: 'Pods by state: enforced, open (bound to a cgroup, and no policy selects it), unbound (no cgroup here)',
+      labelNames: ['state'],
+      registers,
+      collect() {
+        this.reset();
+        for (const [state, count] of readings.workloads()) this.set({ state }, count);
+      },
+    });
+    this.#apply = new Histogram({
+      name: 'postern_apply_duration_seconds',
+      help: 'From hearing of a change until the kernel enforces it',
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+      registers,
+    });
+  }
+
+  observeApply(seconds: number): void {
+    this.#apply.observe(seconds);
+  }
+}

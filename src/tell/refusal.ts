@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// One thing that was refused, or would have been, in the words of whoever wrote the policy. Data only.
+
+/** What an event of the kernel says once ids are names. */
+export interface Refusal {
+  /** `audit`: it passed, and would be refused if Audit policies were enforced. */
+  readonly verdict: 'deny' | 'audit';
+  /** `namespace/name` of the pod, or `unknown`. */
+  readonly workload: string;
+  readonly address: string;
+  /** 0 where the protocol has none. */
+  readonly port: number;
+  /** `TCP`, `UDP`, `SCTP`, `ICMP`, or the IP protocol's number. */
+  readonly protocol: string;
+  /** Name of the process (16 bytes, of its own choosing); empty where the kernel could not tell. */
+  readonly process: string;
+  /** 0 where the kernel could not tell. */
+  readonly pid: number;
+  /** `NetworkPolicy/shop/db`, or null where no policy has a part in it. */
+  readonly policy: string | null;
+  /** Index of the rule; null in a default denial. */
+  readonly rule: number | null;
+  /** snake_case, enum reason of bpf/abi.h. */
+  readonly reason: string;
+}
+
+/** Equal for refusals that a reader would call the same; processes of one name are one. */
+export function sameness(one: Refusal): string {
+  return JSON.stringify([
+    one.verdict,
+    one.workload,
+    one.address,
+    one.port,
+    one.protocol,
+    one.process,
+    one.policy,
+    one.rule,
+    one.reason,
+  ]);
+}
