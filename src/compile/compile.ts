@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a snapshot to the tables that the kernel should hold. Pure and total; what it remembers between runs is only rows that
+// are functions of their key.
+
+import type { Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
+import {
+  type AddressKey,
+  type Id,
+  type IdentityEntry,
+  type NetworkKey,
+  NO_ID,
+  type PortPrefix,
+  type Row,
+  type RowKey,
+  type Tables,
+  type WorkloadEntry,
+} from '../model/tables.ts';
+import { policyName } from '../resolve/order.ts';
+import { selections } from '../resolve/selection.ts';
+import { type Demand, demandOf, NO_DEMAND, union } from './demand.ts';
+import { type Destinations, destinations, type Identity, type Kind } from './destinations.ts';
+import { portSet } from './entries.ts';
+import { KIND_STRANGER } from './numbers.ts';
+import { keyOf, type NetworkClass } from './prefixes.ts';
+import { headerRow, identityRow, networkRow, type RowSource, zoneRow } from './rows.ts';
+import { hasZones, type Place, type Ruleset, ruleset, rulesetContent } from './ruleset.ts';
+
+export interface Options {
+  /** Which pods are compiled as workloads. Default: all. */
+  readonly isLocal?: (pod: Pod) => boolean;
+  /** Asked of destinations beside what the rulesets ask; never changes a verdict. */
+  readonly extraDemand?: Demand;
+  /** Rows of an earlier compile, taken over where they are asked for again. */
+  readonly memo?: RowMemo;
+}
+
+export interface Compiled {
+  readonly tables: Tables;
+  readonly rulesets: ReadonlyMap<Id, Ruleset>;
+  readonly destinations: Destinations;
+  /** What the rulesets ask, `extraDemand` left out. */
+  readonly demand: Demand;
+  /** Errors: the caller must refuse the whole. */
+  readonly problems: readonly Problem[];
+  readonly memo: RowMemo;
+}
+
+export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
+  const { workloads, rulesets, problems } = workloadsOf(snapshot, options.isLocal ?? (() => true));
+  const demand = demandOf(rulesets.values());
+  const reached =
+    rulesets.size === 0 ? NOWHERE : destinations(snapshot, union(demand, options.extraDemand ?? NO_DEMAND));
+  const memo = new RowMemo(options.memo);
+  const rows = rowsOf(rulesets.values(), reached, memo);
+  const clash = reached.clash ? [clashProblem()] : [];
+  return {
+    tables: {
+      identities: identitiesOf(reached),
+      networks: networksOf(reached),
+      rows,
+      portSets: portSetsOf(rows.values()),
+      rulesets: new Map([...rulesets].map(([id, { info }]) => [id, info])),
+      workloads,
+    },
+    ...{ rulesets, destinations: reached, demand, problems: [...problems, ...clash], memo },
+  };
+}
+
+const NOWHERE: Destinations = destinations(
+  {
+    ...{ namespaces: [], nodes: [], pods: [], services: [], endpointSlices: [], policies: [] },
+    host: { node: null, addresses: [], resolvers: [] },
+  },
+  NO_DEMAND,
+);
+
+/** Rows worked out by one compile, null where nothing is said; what an earlier one worked out is taken over where asked for. */
+export class RowMemo implements RowSource {
+  readonly #earlier: ReadonlyMap<RowKey, Row | null>;
+  readonly #rows = new Map<RowKey, Row | null>();
+
+  constructor(earlier?: RowMemo) {
+    this.#earlier = earlier === undefined ? new Map() : earlier.#rows;
+  }
+
+  readonly header = (of: Ruleset): Row => this.#keep(rowKey(of.id, NO_ID, 0), () => headerRow(of)) as Row;
+  readonly identity = (of: Ruleset, identity: Identity): Row | null =>
+    this.#keep(rowKey(of.id, identity.id, 0), () => identityRow(of, identity, this));
+  readonly network = (of: Ruleset, network: NetworkClass): Row | null =>
+    this.#keep(rowKey(of.id, network.id, 0), () => networkRow(of, network));
+  readonly zone = (of: Ruleset, zone: NetworkClass, kind: Kind): Row | null =>
+    hasZones(of) ? this.#keep(rowKey(of.id, zone.id, kind.code), () => zoneRow(of, zone, kind)) : null;
+
+  #keep(key: RowKey, make: () => Row | null): Row | null {
+    let row = this.#rows.get(key);
+    if (row === undefined) {
+      row = this.#earlier.get(key);
+      if (row === undefined) row = make();
+      this.#rows.set(key, row);
+    }
+    return row;
+  }
+}
+
+/** The rows of rulesets on all subjects of these destinations. */
+export function rowsOf(
+  rulesets: Iterable<Ruleset>,
+  { identities, networks, zones, kinds }: Destinations,
+  memo: RowSource,
+): Map<RowKey, Row> {
+  const rows = new Map<RowKey, Row>();
+  const keep = (row: Row | null): void => {
+    if (row !== null) rows.set(rowKey(row.ruleset, row.subject, row.kind), row);
+  };
+  for (const each of rulesets) {
+    keep(memo.header(each));
+    for (const identity of identities.values()) keep(memo.identity(each, identity));
+    for (const network of networks.classes.values()) keep(memo.network(each, network));
+    if (!hasZones(each)) continue;
+    for (const zone of zones.classes.values()) for (const kind of kinds.values()) keep(memo.zone(each, zone, kind));
+  }
+  return rows;
+}
+
+export function rowKey(ruleset: Id, subject: Id, kind: number): RowKey {
+  return `${ruleset}/${subject}/${kind.toString(16).padStart(8, '0')}`;
+}
+
+export function portSetsOf(rows: Iterable<Row>): Map<Id, readonly PortPrefix[]> {
+  const sets = new Map<Id, readonly PortPrefix[]>();
+  for (const row of rows) {
+    if (row.portSet !== NO_ID && !sets.has(row.portSet)) sets.set(row.portSet, portSet(row.entries).prefixes);
+  }
+  return sets;
+}
+
+function workloadsOf(
+  snapshot: Snapshot,
+  isLocal: (pod: Pod) => boolean,
+): { workloads: Map<string, WorkloadEntry>; rulesets: Map<Id, Ruleset>; problems: Problem[] } {
+  const select = selections(snapshot);
+  const nodes = new Set(snapshot.nodes.map(({ name }) => name));
+  const workloads = new Map<string, WorkloadEntry>();
+  const rulesets = new Map<Id, Ruleset>();
+  const problems: Problem[] = [];
+  const ids = new Map<readonly Policy[], Map<string, Id>>();
+  const byContent = new Map<string, Id>();
+
+  const idFor = (policies: readonly Policy[], place: Place): Id => {
+    if (policies.length === 0) return NO_ID;
+    const where = JSON.stringify(place);
+    const known = ids.get(policies)?.get(where);
+    if (known !== undefined) return known;
+    const content = rulesetContent(policies, place);
+    let id = byContent.get(content);
+    if (id === undefined) {
+      const built = ruleset(policies, place);
+      id = built.ruleset.id;
+      if (rulesets.has(id)) problems.push(clashProblem());
+      rulesets.set(id, built.ruleset);
+      byContent.set(content, id);
+      problems.push(...built.tooManyLimits.map(limitProblem));
+      if (built.ruleset.info.policy.length >= 0xffff) problems.push(tooManyRules(policies));
+    }
+    ids.set(policies, (ids.get(policies) ?? new Map<string, Id>()).set(where, id));
+    return id;
+  };
+
+  for (const pod of snapshot.pods) {
+    if (pod.ended || !isLocal(pod)) continue;
+    const { enforced, shadow } = select(pod);
+    const place: Place = { hostNetwork: pod.hostNetwork, hosts: hostsOf(pod, snapshot, nodes) };
+    const enforcedId = idFor(enforced, place);
+    workloads.set(`${pod.namespace}/${pod.name}`, {
+      ...{ namespace: pod.namespace, name: pod.name, uid: pod.uid, cgroup: pod.cgroup, hostNetwork: pod.hostNetwork },
+      enforced: enforcedId,
+      shadow: idFor(shadow, place),
+      selves: pod.hostNetwork ? [] : pod.addresses.map(keyOf),
+    });
+  }
+  return { workloads, rulesets, problems: unique(problems) };
+}
+
+/** The names under which a workload's own node is known; see `Kind.hosts`. */
+function hostsOf(pod: Pod, { host }: Snapshot, nodes: ReadonlySet<string>): string[] {
+  const isHere = host.node === null ? pod.node === null : pod.node === host.node;
+  return [...(pod.node !== null && nodes.has(pod.node) ? [`node/${pod.node}`] : []), ...(isHere ? ['machine'] : [])];
+}
+
+/** Host prefixes among the networks are found faster by hash, together with the identity of who has the address. */
+function identitiesOf({ byAddress, networks }: Destinations): Map<AddressKey, IdentityEntry> {
+  const identities = new Map<AddressKey, IdentityEntry>();
+  for (const [address, { id, kind }] of byAddress) {
+    identities.set(address, { id, network: networks.prefixes.get(`${address}/128`)?.id ?? NO_ID, kind: kind.code });
+  }
+  for (const [at, { id }] of networks.prefixes) {
+    const address = at.slice(0, 32);
+    if (at.endsWith('/128') && !identities.has(address)) {
+      identities.set(address, { id: NO_ID, network: id, kind: KIND_STRANGER });
+    }
+  }
+  return identities;
+}
+
+function networksOf({ networks, zones }: Destinations): Map<NetworkKey, Id> {
+  const all = new Map<NetworkKey, Id>();
+  for (const [space, { prefixes }] of [networks, zones].entries()) {
+    for (const [at, { id }] of prefixes) {
+      if (space === 0 && at.endsWith('/128')) continue;
+      all.set(`${space as 0 | 1}/${at as `${AddressKey}/${number}`}`, id);
+    }
+  }
+  return all;
+}
+
+function problem(code: string, object: string | null, message: string, advice: string): Problem {
+  return { severity: 'error', code, file: null, line: 0, column: 0, path: '', object, message, advice };
+}
+
+function limitProblem(policy: Policy): Problem {
+  return problem(
+    'limit_exceeded',
+    policyName(policy),
+    'is the ninth Limit or later on some workload, which may have 8',
+    'merge Limits, or narrow whom they select',
+  );
+}
+
+function tooManyRules(policies: readonly Policy[]): Problem {
+  const [first] = policies;
+  return problem(
+    'limit_exceeded',
+    first === undefined ? null : policyName(first),
+    'is one of policies that together put more than 65,534 rules on one workload',
+    'merge rules: a rule takes up to 25 peers and 50 ports',
+  );
+}
+
+function clashProblem(): Problem {
+  return problem(
+    'id_clash',
+    null,
+    'two different contents have the same 64-bit id',
+    'change any label or rule of either',
+  );
+}
+
+function unique(problems: readonly Problem[]): Problem[] {
+  return [...new Map(problems.map((each) => [`${each.code} ${each.object}`, each])).values()];
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+// The policies on a workload as one thing with an id: rules flattened in told order, each with its precedence, its peers made
+// concrete. Two workloads under the same policies share it. Knows no destination: rows.ts asks it about each.
+
+import { idOf } from '../model/hash.ts';
+import type { Entity, Peer, Policy, Port, Selector } from '../model/objects.ts';
+import type { Id, PolicyRef, RuleRef, RulesetInfo } from '../model/tables.ts';
+import { Action, Limits } from './numbers.ts';
+
+export type Tier = 'admin' | 'policy' | 'baseline' | 'limit';
+
+/** A peer as a destination is asked about it. */
+export type ResolvedPeer =
+  | { readonly type: 'any' }
+  | {
+      readonly type: 'pods';
+      /** Set where the policy means its own namespace. */
+      readonly namespace: string | null;
+      readonly namespaceSelector: Selector | null;
+      readonly podSelector: Selector;
+    }
+  | { readonly type: 'nodes'; readonly selector: Selector }
+  | { readonly type: 'service'; readonly service: string }
+  | { readonly type: 'block'; readonly block: Block }
+  /** Host, KubeAPIServer, DNS: addresses that somebody has, so identities know. */
+  | { readonly type: 'owned'; readonly entity: OwnedEntity }
+  /** World and the like: also what nobody has, so zones and kinds know. */
+  | { readonly type: 'zone'; readonly entity: Entity; readonly except: ZoneExcept };
+
+export type OwnedEntity = Extract<Entity, 'Host' | 'KubeAPIServer' | 'DNS'>;
+export interface ZoneExcept {
+  readonly block: Block | null;
+  readonly entities: readonly Entity[];
+}
+
+/** CIDRs less others: what an ipBlock or a networks peer covers. Its id is its content. */
+export interface Block {
+  readonly id: string;
+  readonly cidrs: readonly string[];
+  readonly except: readonly string[];
+}
+
+export interface Clause {
+  readonly tier: Tier;
+  /** Of policy the precedence; of admin and baseline precedence << 2 | action; of a limit its bit number. */
+  readonly value: number;
+  readonly peers: readonly ResolvedPeer[];
+  readonly ports: readonly Port[] | null;
+}
+
+export interface Ruleset {
+  readonly id: Id;
+  /** In told order. */
+  readonly policies: readonly Policy[];
+  readonly info: RulesetInfo;
+  readonly clauses: readonly Clause[];
+  readonly isolated: boolean;
+  /** The default denial is a Drop. */
+  readonly silent: boolean;
+  /** Bit masks. */
+  readonly limits: number;
+  readonly limitsSilent: number;
+  /** Held on the addresses of its node, where a Service's connection is seen behind its translation. */
+  readonly hostNetwork: boolean;
+  /** Which addresses are its own node's; empty unless some rule asks. */
+  readonly hosts: readonly string[];
+}
+
+/** What a workload adds to its policies. */
+export interface Place {
+  readonly hostNetwork: boolean;
+  readonly hosts: readonly string[];
+}
+
+const contents = new WeakMap<Policy, string>();
+/** What of a policy its rulesets depend on. Policies are frozen, so that this is worked out once for each. */
+function contentOf(policy: Policy): string {
+  let content = contents.get(policy);
+  if (content === undefined) {
+    const { kind, namespace, name, effect, priority, onDeny, rules } = policy;
+    content = JSON.stringify([kind, namespace, name, effect, priority, onDeny, rules]);
+    contents.set(policy, content);
+  }
+  return content;
+}
+
+const asksForHost = new WeakMap<Policy, boolean>();
+function asksHost(policy: Policy): boolean {
+  let asks = asksForHost.get(policy);
+  if (asks === undefined) {
+    asks = policy.rules.some(({ peers }) =>
+      peers.some(
+        (peer) =>
+          peer.type === 'entities' &&
+          [...peer.entities, ...peer.except.entities].some((entity) => ['Host', 'World', 'Internet'].includes(entity)),
+      ),
+    );
+    asksForHost.set(policy, asks);
+  }
+  return asks;
+}
+
+/** The key under which equal rulesets are found before one is built. */
+export function rulesetContent(policies: readonly Policy[], place: Place): string {
+  const hosts = policies.some(asksHost) ? place.hosts : [];
+  return `${place.hostNetwork ? 'host' : 'pod'}\n${JSON.stringify(hosts)}\n${policies.map(contentOf).join('\n')}`;
+}
+
+/** Policies in told order, at least one. More than MAX_LIMITS Limits: those beyond are returned, and the caller refuses. */
+export function ruleset(
+  policies: readonly Policy[],
+  place: Place,
+): { ruleset: Ruleset; tooManyLimits: readonly Policy[] } {
+  const id = idOf(rulesetContent(policies, place));
+  const limits = policies.filter(({ effect }) => effect === 'Limit');
+  const held = limits.slice(0, Limits.MAX);
+  const isolating = policies.filter(({ effect }) => effect === 'Isolate');
+  const clauses: Clause[] = [];
+  const flatten = (tier: Tier, sources: readonly Policy[]): RuleRef[] => {
+    const refs: RuleRef[] = [];
+    for (const policy of sources) {
+      policy.rules.forEach((rule, index) => {
+        const value = tier === 'policy' ? refs.length : (refs.length << 2) | Action[rule.action];
+        refs.push({ ...ref(policy), index, ruleName: rule.name });
+        if (rule.notEnforced === null)
+          clauses.push({ tier, value, ports: rule.ports, peers: resolvePeers(policy, rule.peers) });
+      });
+    }
+    return refs;
+  };
+  const tier = (effect: 'Admin' | 'Baseline'): Policy[] =>
+    policies.filter((policy) => policy.effect === effect).sort((a, b) => a.priority - b.priority); // stable: ties stay in told order
+  const info: RulesetInfo = {
+    id,
+    admin: flatten('admin', tier('Admin')),
+    policy: flatten(
+      'policy',
+      policies.filter(({ effect }) => effect === 'Isolate' || effect === 'Grant'),
+    ),
+    baseline: flatten('baseline', tier('Baseline')),
+    limits: held.map(ref),
+    isolating: isolating.map(ref),
+  };
+  held.forEach((policy, bit) => {
+    for (const rule of policy.rules) {
+      if (rule.notEnforced === null)
+        clauses.push({ tier: 'limit', value: bit, ports: rule.ports, peers: resolvePeers(policy, rule.peers) });
+    }
+  });
+  return {
+    tooManyLimits: limits.slice(Limits.MAX),
+    ruleset: {
+      id,
+      policies,
+      info,
+      clauses,
+      isolated: isolating.length > 0,
+      silent: isolating.length > 0 && isolating.every(({ onDeny }) => onDeny === 'Drop'),
+      limits: (1 << held.length) - 1,
+      limitsSilent: held.reduce((mask, { onDeny }, bit) => (onDeny === 'Drop' ? mask | (1 << bit) : mask), 0),
+      hostNetwork: place.hostNetwork,
+      hosts: policies.some(asksHost) ? place.hosts : [],
+    },
+  };
+}
+
+function ref({ kind, namespace, name }: Policy): PolicyRef {
+  return { kind, namespace, name };
+}
+
+export function block(cidrs: readonly string[], except: readonly string[]): Block {
+  return { id: `${[...cidrs].sort().join()}!${[...except].sort().join()}`, cidrs, except };
+}
+
+/** Some rule speaks of World and the like. */
+export function hasZones({ clauses }: Ruleset): boolean {
+  return clauses.some(({ peers }) => peers.some(({ type }) => type === 'zone'));
+}
+
+function resolvePeers(policy: Policy, peers: readonly Peer[]): ResolvedPeer[] {
+  return peers.flatMap((peer) => resolvePeer(policy, peer));
+}
+
+function resolvePeer(policy: Policy, peer: Peer): ResolvedPeer[] {
+  switch (peer.type) {
+    case 'any':
+      return [peer];
+    case 'pods':
+      return [
+        {
+          type: 'pods',
+          namespace: peer.namespaceSelector === null ? policy.namespace : null,
+          namespaceSelector: peer.namespaceSelector,
+          podSelector: peer.podSelector,
+        },
+      ];
+    case 'nodes':
+      return [peer];
+    case 'services':
+      return peer.services.map(({ namespace, name }) => ({ type: 'service', service: `${namespace}/${name}` }));
+    case 'networks':
+      return [{ type: 'block', block: block(peer.cidrs, peer.except) }];
+    case 'entities':
+      return peer.entities.map((entity) => resolveEntity(entity, peer.except));
+    case 'domainNames': // not yet enforced: matches nothing
+      return [];
+  }
+}
+
+function resolveEntity(
+  entity: Entity,
+  except: { readonly cidrs: readonly string[]; readonly entities: readonly Entity[] },
+): ResolvedPeer {
+  const plain = except.cidrs.length === 0 && except.entities.length === 0;
+  if (plain && entity === 'All') return { type: 'any' };
+  if (plain && (entity === 'Host' || entity === 'KubeAPIServer' || entity === 'DNS')) return { type: 'owned', entity };
+  return {
+    type: 'zone',
+    entity,
+    except: { block: except.cidrs.length === 0 ? null : block(except.cidrs, []), entities: except.entities },
+  };
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// The verdict on a flow, from the same tables that the kernel reads and step by step as bpf/verdict.h reads them. What the
+// kernel decides and what explain says is one table read twice; tests hold both against an oracle that knows neither.
+
+import type { Compiled } from '../compile/compile.ts';
+import { rowKey } from '../compile/compile.ts';
+import { lookUp, merge, SILENT_ANSWER } from '../compile/entries.ts';
+import { FINAL_SILENT, KIND_STRANGER, NONE, Reason, RowFlags } from '../compile/numbers.ts';
+import type { AddressKey, Answer, Id, PolicyRef, Row, RuleRef, RulesetInfo, WorkloadEntry } from '../model/tables.ts';
+import { NO_ID } from '../model/tables.ts';
+import { isLoopback } from '../resolve/entities.ts';
+import { compose, type Outcome } from './compose.ts';
+
+/** What is asked of a workload. `address` null: a destination of which only a name is known, so only rules for all match. */
+export interface Flow {
+  readonly address: AddressKey | null;
+  /** IP protocol number, ICMPv6 as ICMP. */
+  readonly protocol: number;
+  /** Destination port; of ICMP the icmp_kind; else 0. */
+  readonly port: number;
+}
+
+export interface Decision {
+  readonly verdict: 'allow' | 'audit' | 'deny';
+  readonly outcome: Outcome;
+  /** The ruleset whose outcome is told: shadow's where the verdict is audit. NO_ID: no policy had a part in it. */
+  readonly ruleset: Id;
+  /** Of a denial: what would hold if Audit policies were enforced, where that allows. */
+  readonly shadow: Outcome | null;
+}
+
+const NO_POLICY: Outcome = { denied: false, reason: Reason.NOT_ISOLATED, rule: NONE, silent: false };
+
+export function decide(compiled: Compiled, workload: WorkloadEntry, flow: Flow): Decision {
+  if (flow.address !== null && isLoopback(flow.address)) {
+    return allowed({ ...NO_POLICY, reason: Reason.LOOPBACK }, NO_ID);
+  }
+  const enforced = judge(compiled, workload.enforced, flow);
+  const shadow = workload.shadow === workload.enforced ? enforced : judge(compiled, workload.shadow, flow);
+  const isSelf = flow.address !== null && workload.selves.includes(flow.address);
+  if (enforced.denied) {
+    if (isSelf) return allowed({ ...NO_POLICY, reason: Reason.SELF }, NO_ID);
+    return { verdict: 'deny', outcome: enforced, ruleset: workload.enforced, shadow: shadow.denied ? null : shadow };
+  }
+  if (shadow.denied && !isSelf) return { verdict: 'audit', outcome: shadow, ruleset: workload.shadow, shadow: null };
+  return allowed(enforced, workload.enforced);
+}
+
+function allowed(outcome: Outcome, ruleset: Id): Decision {
+  return { verdict: 'allow', outcome, ruleset, shadow: null };
+}
+
+/** One ruleset's outcome: each subject of the destination is looked up by itself, and what they say is merged. */
+function judge({ tables, destinations }: Compiled, ruleset: Id, { address, protocol, port }: Flow): Outcome {
+  if (ruleset === NO_ID) return NO_POLICY;
+  const header = tables.rows.get(rowKey(ruleset, NO_ID, 0));
+  if (header === undefined) return { denied: true, reason: Reason.MISSING_ROW, rule: NONE, silent: false };
+  const settings = {
+    isolated: (header.flags & RowFlags.ISOLATED) !== 0,
+    silent: (header.flags & RowFlags.SILENT) !== 0,
+    limits: header.limits,
+    limitsSilent: header.limitsSilent,
+  };
+  const ask = (row: Row | undefined): Answer =>
+    row === undefined ? SILENT_ANSWER : lookUp(row.entries, protocol, port);
+  let answer = ask(header);
+  if (address !== null) {
+    const { id, network, kind } = tables.identities.get(address) ?? STRANGER;
+    if (id !== NO_ID) answer = merge(answer, ask(tables.rows.get(rowKey(ruleset, id, 0))));
+    if (answer.final !== 0) return final(answer);
+    const networkClass = network === NO_ID ? destinations.networks.lookUp(address).id : network;
+    answer = merge(answer, ask(tables.rows.get(rowKey(ruleset, networkClass, 0))));
+    if ((header.flags & RowFlags.ZONES) !== 0) {
+      const zone = destinations.zones.lookUp(address).id;
+      answer = merge(answer, ask(tables.rows.get(rowKey(ruleset, zone, id === NO_ID ? KIND_STRANGER : kind))));
+    }
+  }
+  return compose(settings, answer);
+}
+
+const STRANGER = { id: NO_ID, network: NO_ID, kind: KIND_STRANGER };
+
+function final({ final: code, policy }: Answer): Outcome {
+  const reason = code & ~FINAL_SILENT;
+  return { denied: reason >= Reason.DENIED, reason, rule: policy, silent: (code & FINAL_SILENT) !== 0 };
+}
+
+/** Whom an outcome names: a rule, or a policy alone, or nobody. */
+export interface Told {
+  readonly policy: PolicyRef | null;
+  readonly rule: RuleRef | null;
+  /** Of a default denial: every policy that isolates. */
+  readonly isolatedBy: readonly PolicyRef[];
+}
+
+export function tell(
+  info: RulesetInfo | undefined,
+  { reason, rule }: { readonly reason: number; readonly rule: number },
+): Told {
+  if (info === undefined) return { policy: null, rule: null, isolatedBy: [] };
+  const byRule = (found: RuleRef | undefined): Told => ({ policy: found ?? null, rule: found ?? null, isolatedBy: [] });
+  switch (reason) {
+    case Reason.RULE:
+      return byRule(info.policy[rule]);
+    case Reason.ADMIN_ACCEPT:
+    case Reason.ADMIN_DENY:
+      return byRule(info.admin[rule]);
+    case Reason.BASELINE_ACCEPT:
+    case Reason.BASELINE_DENY:
+      return byRule(info.baseline[rule]);
+    case Reason.LIMIT:
+      return { policy: info.limits[rule] ?? null, rule: null, isolatedBy: [] };
+    case Reason.NO_RULE:
+      return { policy: info.isolating[0] ?? null, rule: null, isolatedBy: info.isolating };
+    default:
+      return { policy: null, rule: null, isolatedBy: [] };
+  }
+}

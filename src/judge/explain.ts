@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// What would be decided for a question as a user asks it: from a pod, to whatever a user can name. Pure; needs neither root nor
+// a kernel.
+
+import type { Compiled } from '../compile/compile.ts';
+import { IcmpKind, Protocol, Reason, reasonName } from '../compile/numbers.ts';
+import { addressKey, addressText } from '../model/address.ts';
+import type { IcmpType, Snapshot } from '../model/objects.ts';
+import type { PolicyRef, WorkloadEntry } from '../model/tables.ts';
+import { policyName } from '../resolve/order.ts';
+import { type Decision, decide, tell } from './decide.ts';
+
+export interface Query {
+  /** `namespace/pod`. */
+  readonly from: string;
+  /** `namespace/pod`, an address, `service:namespace/name`, or a domain name. */
+  readonly to: string;
+  /** null where the protocol has none. */
+  readonly port: number | null;
+  readonly protocol: keyof typeof Protocol;
+  readonly icmpType?: IcmpType;
+}
+
+/** What a line of `--queries` answers. */
+export interface Answer {
+  readonly verdict: 'allow' | 'audit' | 'deny';
+  readonly policy: string | null;
+  /** Index of the rule in its policy. */
+  readonly rule: number | null;
+  readonly reason: string;
+}
+
+export interface Explanation extends Answer {
+  readonly from: string;
+  readonly to: string;
+  readonly address: string | null;
+  readonly port: number | null;
+  readonly protocol: string;
+  readonly ruleName: string | null;
+  /** Of a default denial: every policy that isolates the workload. */
+  readonly isolatedBy: readonly string[];
+  /** Every policy that holds the workload, Audit ones marked. */
+  readonly heldBy: readonly { readonly policy: string; readonly mode: string; readonly effect: string }[];
+  /** Of a denial: the Audit policy that would allow it if it were enforced. */
+  readonly wouldAllow: string | null;
+  readonly notes: readonly string[];
+}
+
+/** A question that cannot be answered: a sentence that says what to write instead. */
+export class QueryError extends Error {
+  override readonly name = 'QueryError';
+  readonly code = 'bad_query';
+}
+
+interface Destination {
+  readonly address: string | null;
+  readonly known: boolean;
+  readonly notes: readonly string[];
+}
+
+/** Answers any number of queries about one compiled snapshot. */
+export function explainer(snapshot: Snapshot, compiled: Compiled) {
+  const pods = new Map(snapshot.pods.map((pod) => [`${pod.namespace}/${pod.name}`, pod]));
+  const services = new Map(snapshot.services.map((service) => [`${service.namespace}/${service.name}`, service]));
+
+  const destination = (to: string): Destination => {
+    if (to.startsWith('service:')) {
+      const service = services.get(to.slice('service:'.length));
+      if (service === undefined)
+        throw new QueryError(`there is no Service ${to.slice(8)}; write service:NAMESPACE/NAME`);
+      const [ip] = service.clusterIPs;
+      return {
+        address: ip ?? null,
+        known: ip !== undefined,
+        notes: ip === undefined ? ['the Service has no address'] : [],
+      };
+    }
+    if (addressKey(to) !== null) return { address: to, known: true, notes: [] };
+    if (to.includes('/')) {
+      const pod = pods.get(to);
+      if (pod === undefined) throw new QueryError(`there is no Pod ${to}; write NAMESPACE/NAME of a Pod in the folder`);
+      const [address] = pod.addresses;
+      return {
+        address: address ?? null,
+        known: address !== undefined,
+        notes: address === undefined ? ['the Pod has no address'] : [],
+      };
+    }
+    if (!DOMAIN.test(to)) {
+      throw new QueryError(
+        `"${to}" is no destination; write NAMESPACE/POD, an address, service:NAMESPACE/NAME, or a domain name`,
+      );
+    }
+    return { address: null, known: true, notes: [] };
+  };
+
+  const workload = (from: string): WorkloadEntry => {
+    const found = compiled.tables.workloads.get(from);
+    if (found !== undefined) return found;
+    const pod = pods.get(from);
+    if (pod === undefined) throw new QueryError(`there is no Pod ${from}; write NAMESPACE/NAME of a Pod in the folder`);
+    const { namespace, name, uid, cgroup, hostNetwork } = pod; // ended: held by nobody
+    return { ...{ namespace, name, uid, cgroup, hostNetwork }, enforced: NO_RULESET, shadow: NO_RULESET, selves: [] };
+  };
+
+  const ask = (query: Query): { readonly at: Destination; readonly decision: Decision | null } => {
+    const from = workload(query.from);
+    const at = destination(query.to);
+    if (!at.known) return { at, decision: null };
+    const protocol = Protocol[query.protocol];
+    const port =
+      query.protocol === 'ICMP' ? (query.icmpType === undefined ? 0 : IcmpKind[query.icmpType]) : (query.port ?? 0);
+    const address = at.address === null ? null : addressKey(at.address);
+    return { at, decision: decide(compiled, from, { address, protocol, port }) };
+  };
+
+  const answer = (query: Query): Answer => {
+    const { decision } = ask(query);
+    if (decision === null) return NO_ADDRESS;
+    const { policy, rule } = tell(compiled.tables.rulesets.get(decision.ruleset), decision.outcome);
+    return {
+      verdict: decision.verdict,
+      policy: policy === null ? null : policyName(policy),
+      rule: rule?.index ?? null,
+      reason: reasonName(decision.outcome.reason),
+    };
+  };
+
+  const explain = (query: Query): Explanation => {
+    const { at, decision } = ask(query);
+    const from = workload(query.from);
+    const told = decision === null ? null : tell(compiled.tables.rulesets.get(decision.ruleset), decision.outcome);
+    const shadow = decision?.shadow == null ? null : tell(compiled.tables.rulesets.get(from.shadow), decision.shadow);
+    const held = compiled.rulesets.get(from.shadow)?.policies ?? [];
+    const isName = at.known && at.address === null;
+    return {
+      ...answer(query),
+      from: query.from,
+      to: query.to,
+      address: at.address === null ? null : addressText(addressKey(at.address) as string),
+      port: query.protocol === 'ICMP' ? null : query.port,
+      protocol: query.protocol,
+      ruleName: told?.rule?.ruleName ?? null,
+      isolatedBy: (told?.isolatedBy ?? []).map(policyName),
+      heldBy: held.map((policy) => ({ policy: policyName(policy), mode: policy.mode, effect: policy.effect })),
+      wouldAllow: shadow?.policy == null ? null : policyName(shadow.policy),
+      notes: [...at.notes, ...(isName ? nameNotes(query.to, held) : []), ...serviceNotes(query, decision)],
+    };
+  };
+
+  return { answer, explain };
+}
+
+const NO_RULESET = '0000000000000000';
+const NO_ADDRESS: Answer = { verdict: 'deny', policy: null, rule: null, reason: 'no_address' };
+const DOMAIN =
+  /^(?=.{1,253}\.?$)([\p{L}\p{N}_]([\p{L}\p{N}_-]{0,61}[\p{L}\p{N}_])?\.)*[\p{L}\p{N}_]([\p{L}\p{N}_-]{0,61}[\p{L}\p{N}_])?\.?$/u;
+
+function nameNotes(
+  name: string,
+  held: readonly (PolicyRef & { readonly rules: Snapshot['policies'][number]['rules'] })[],
+): string[] {
+  const naming = held.flatMap((policy) =>
+    policy.rules.flatMap((rule, index) =>
+      rule.peers.some((peer) => peer.type === 'domainNames' && peer.names.some((pattern) => nameMatches(pattern, name)))
+        ? [`${policyName(policy)} rule ${index} names it, but domainNames are not enforced yet: it allows nothing`]
+        : [],
+    ),
+  );
+  return ['only its name is known, so only rules that allow every destination were asked', ...naming];
+}
+
+function nameMatches(pattern: string, name: string): boolean {
+  const plain = (text: string): string => text.toLowerCase().replace(/\.$/, '');
+  const [wanted, asked] = [plain(pattern), plain(name)];
+  return wanted.startsWith('*.')
+    ? asked.endsWith(wanted.slice(1)) && asked.length > wanted.length - 1
+    : wanted === asked;
+}
+
+function serviceNotes(query: Query, decision: Decision | null): string[] {
+  if (!query.to.startsWith('service:') || decision === null) return [];
+  if (decision.outcome.reason === Reason.NO_READY_ENDPOINT) return ['no ready endpoint stands behind the Service'];
+  return ['a Service is judged by its ready endpoints, each on its target port'];
+}
