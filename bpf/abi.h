@@ -4,12 +4,15 @@
  * here and nowhere else. TypeScript's view of it is generated from the BTF of the compiled object.
  *
  * Addresses are 16 bytes in network order; IPv4 is held v4-mapped (::ffff:a.b.c.d), so nothing exists twice.
- * Ids (rulesets, identities, classes, port sets) are the first 64 bits of a SHA-256 of their content; 0 means none.
+ * Ids (rulesets, identities, classes, port sets) are the first 64 bits of a SHA-256 of their content, bytes in the digest's order
+ * whatever the machine's; 0 means none.
  */
 #ifndef POSTERN_ABI_H
 #define POSTERN_ABI_H
 
 #include <linux/types.h>
+
+typedef __u64 content_id;
 
 /* Constants that the agent needs too are enumerators, because BTF carries no macros. */
 enum abi_version { POSTERN_ABI = 1 };
@@ -42,14 +45,14 @@ struct address {
 struct workload {
 	__u32 slot; /* index of epochs and budgets */
 	__u32 reserved;
-	__u64 enforced; /* what packets get */
-	__u64 shadow; /* what they would get if Audit policies were enforced; equal to enforced where there are none */
+	content_id enforced; /* what packets get */
+	content_id shadow; /* what they would get if Audit policies were enforced; equal to enforced where there are none */
 };
 
 /* identities: address -> who has it. Also holds host prefixes of networks (/32, /128), which a hash finds faster than a trie. */
 struct identity {
-	__u64 id; /* pod, node or service; 0: none */
-	__u64 network; /* network class of exactly this address; 0: ask networks */
+	content_id id; /* pod, node or service; 0: none */
+	content_id network; /* network class of exactly this address; 0: ask networks */
 	__u32 kind; /* what entity rules need to know of this address; KIND_STRANGER where id is 0 */
 	__u32 reserved;
 };
@@ -76,8 +79,8 @@ struct network_key {
  *   its zone class, its kind      only if the header has ROW_ZONES
  */
 struct verdict_key {
-	__u64 ruleset;
-	__u64 subject;
+	content_id ruleset;
+	content_id subject;
 	__u32 kind;
 	__u32 reserved;
 };
@@ -123,7 +126,7 @@ struct row {
 	__u8 limits; /* header: the Limits that must be satisfied */
 	__u8 limits_silent; /* header: those of them that say Drop */
 	__u32 reserved;
-	__u64 port_set;
+	content_id port_set;
 	struct entry entries[ROW_ENTRIES];
 	__u8 padding[12];
 };
@@ -206,22 +209,25 @@ enum direction {
 
 /* sockets: sk_storage. 64 bytes for ever: sk_storage cannot be iterated, so this map outlives every version of the agent. */
 enum record_version { RECORD_VERSION = 1 };
+enum record_flags {
+	RECORD_BUSY = 1, /* someone is writing it: not to be trusted, not to be written */
+};
 struct record {
 	__u8 version;
 	__u8 verdict;
 	__u8 reason;
-	__u8 protocol;
+	__u8 protocol; /* 0: no verdict yet, only the process that called connect */
 	__u32 slot;
-	__u32 epoch;
+	__u32 epoch; /* where the verdict is a denial, which nobody trusts: when EVENT_CUT was last told, in 2^27 ns */
 	__u16 rule;
 	__be16 port; /* remote */
 	struct address address; /* remote; all zero in an inbound record not yet used */
-	__u64 ruleset; /* the one that is told: shadow's where the verdict is audit */
+	content_id ruleset; /* the one that is told: shadow's where the verdict is audit */
 	__u8 direction;
-	__u8 flags;
-	__u16 reserved;
-	__u32 reserved2;
-	__u64 reserved3[2]; /* names */
+	__u8 flags; /* record_flags */
+	__u16 sequence; /* every writer adds one; direction, flags and this are one aligned word */
+	__u32 pid; /* who last called connect; 0: nobody did */
+	__u64 reserved[2]; /* names */
 };
 
 /* flows: what has no socket storage or needs it by 5-tuple: inbound UDP and ICMP, outbound UDP of sockets with many peers, fragments. */
@@ -245,17 +251,17 @@ struct flow {
 	__u8 verdict;
 	__u8 reason;
 	__u8 reserved;
-	__u64 ruleset;
+	content_id ruleset;
 	__u16 rule;
-	__u16 reserved2;
-	__u32 reserved3;
+	__u16 header_bytes; /* of a fragment: where the transport header ends; no later fragment may begin before it */
+	__u32 reserved2;
 };
 #define FLOW_INBOUND_NS (180ULL * 1000000000ULL)
 #define FLOW_FRAGMENT_NS (30ULL * 1000000000ULL)
 
 /* counters: per CPU. The hook that decides counts, once: packets by gso_segs, bytes at L3. A refused connect or send is one packet of no bytes. */
 struct counter_key {
-	__u64 ruleset;
+	content_id ruleset;
 	__u32 slot;
 	__u16 rule; /* precedence in the tier that the reason names; of REASON_LIMIT the Limit's bit number */
 	__u8 reason;
@@ -280,8 +286,8 @@ enum event_flags {
 struct event {
 	__u64 time_ns; /* monotonic */
 	__u64 cgroup; /* of the workload; of an unknown one its own */
-	__u64 ruleset;
-	__u64 shadow; /* the shadow ruleset where it has another answer, else 0 */
+	content_id ruleset;
+	content_id shadow; /* the shadow ruleset where it has another answer, else 0 */
 	__u64 socket_cookie;
 	__u64 netns_cookie;
 	__u32 slot;
@@ -350,6 +356,7 @@ struct abi {
 	enum reason reason;
 	enum direction direction;
 	enum record_version record_version;
+	enum record_flags record_flags;
 	enum flow_kind flow_kind;
 	enum hook hook;
 	enum event_flags event_flags;
