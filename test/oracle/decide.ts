@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// What must the verdict be? The oracle: slow and plain, by the text of the API documentation and of api.md, "Composition".
+// It may not know how the product resolves, compiles or judges, and shares no code with it.
+import { type Address, coversText, isOneOf, parseAddress } from './address.ts';
+import {
+  type Cluster,
+  clusterIPs,
+  clusterOf,
+  findService,
+  isEnded,
+  isHostNetwork,
+  namespaceOf,
+  podAddresses,
+  serviceAt,
+  targets,
+} from './cluster.ts';
+import type { Destination } from './destination.ts';
+import { egressPolicySelects, egressRuleMatches } from './egresspolicy.ts';
+import type { Host, Pod, Policy, Protocol } from './kubernetes.ts';
+import { affectsEgress, networkPolicyRuleMatches, networkPolicySelects } from './networkpolicy.ts';
+
+export interface Query {
+  /** `namespace/pod`. */
+  readonly from: string;
+  /** `namespace/pod`, an IP address, or `service:namespace/name`. */
+  readonly to: string;
+  /** null for ICMP. */
+  readonly port: number | null;
+  readonly protocol: Protocol;
+  /** An IcmpType of api.md; absent: any other type. */
+  readonly icmpType?: string;
+}
+
+export interface Decision {
+  readonly verdict: 'allow' | 'deny' | 'audit';
+  /** `NetworkPolicy/namespace/name`, `ClusterEgressPolicy/name`, or null. */
+  readonly policy: string | null;
+  /** The rule's index in its policy, or null. */
+  readonly rule: number | null;
+  /** bpf/abi.h, enum reason, in lower case; or no_address. */
+  readonly reason: string;
+}
+
+/** The verdict on one flow. Throws where `from` names no pod, or `to` is neither of its three forms: a bug of the caller. */
+export function decide(objects: readonly unknown[], host: Host, query: Query): Decision {
+  const cluster = clusterOf(objects, host);
+  const from = findPod(cluster, query.from);
+  if (from === null) throw new TypeError(`no such pod: ${query.from}`);
+  const address = addressOf(cluster, query.to);
+  if (address === null) return told('deny', 'no_address');
+  // "Replies, loopback and oneself … always pass."
+  if (isLoopback(address)) return told('allow', 'loopback');
+  const destination: Destination = {
+    from,
+    address,
+    port: query.port,
+    protocol: query.protocol,
+    icmpType: query.icmpType ?? null,
+    reachedBy: null,
+  };
+  const shadow = policiesOn(cluster, from);
+  const enforced = shadow.filter((policy) => !isAudit(policy));
+  return audit(judge(cluster, enforced, destination), judge(cluster, shadow, destination));
+}
+
+function told(verdict: 'allow' | 'deny', reason: string, policy: string | null = null, rule: number | null = null) {
+  return { verdict, policy, rule, reason } as const;
+}
+
+/** "Packets get enforced"; enforced allows but shadow denies: `audit`, told by shadow. */
+function audit(enforced: Decision, shadow: Decision): Decision {
+  return enforced.verdict === 'allow' && shadow.verdict === 'deny' ? { ...shadow, verdict: 'audit' } : enforced;
+}
+
+function findPod(cluster: Cluster, text: string): Pod | null {
+  return cluster.pods.find((pod) => `${namespaceOf(pod)}/${pod.metadata.name}` === text) ?? null;
+}
+
+/** A pod's first address (an ended one has none any more), a Service's first clusterIP, or the address itself. */
+function addressOf(cluster: Cluster, to: string): Address | null {
+  if (to.startsWith('service:')) {
+    const [namespace, name] = to.slice('service:'.length).split('/');
+    const service = findService(cluster, namespace ?? '', name ?? '');
+    return service === null ? null : parseAddress(clusterIPs(service)[0] ?? '');
+  }
+  if (to.includes('/')) {
+    const pod = findPod(cluster, to);
+    return pod === null || isEnded(pod) ? null : parseAddress(podAddresses(pod)[0] ?? '');
+  }
+  const address = parseAddress(to);
+  if (address === null) throw new TypeError(`no destination: ${to}`);
+  return address;
+}
+
+function isLoopback(address: Address): boolean {
+  return coversText('127.0.0.0/8', address) || coversText('::1/128', address);
+}
+
+/** The policies that hold a workload, in the order in which verdicts name them: kind, namespace, name. */
+function policiesOn(cluster: Cluster, from: Pod): Policy[] {
+  return cluster.policies
+    .filter((policy) =>
+      policy.kind === 'NetworkPolicy'
+        ? networkPolicySelects(policy, from) && affectsEgress(policy)
+        : egressPolicySelects(cluster, policy, from),
+    )
+    .sort(
+      (a, b) =>
+        compareText(a.kind, b.kind) ||
+        compareText(scopeOf(a), scopeOf(b)) ||
+        compareText(a.metadata.name, b.metadata.name),
+    );
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+function scopeOf(policy: Policy): string {
+  return policy.kind === 'ClusterEgressPolicy' ? '' : namespaceOf(policy);
+}
+
+function nameOf(policy: Policy): string {
+  return policy.kind === 'ClusterEgressPolicy'
+    ? `${policy.kind}/${policy.metadata.name}`
+    : `${policy.kind}/${namespaceOf(policy)}/${policy.metadata.name}`;
+}
+
+/** "mode: Enforce (default) | Audit"; on upstream's kinds the annotation postern.dev/mode, of which any other value means Enforce. */
+function isAudit(policy: Policy): boolean {
+  return policy.kind === 'NetworkPolicy'
+    ? policy.metadata.annotations?.['postern.dev/mode'] === 'Audit'
+    : policy.spec.mode === 'Audit';
+}
+
+/** "effect: Isolate (default) | Grant | Limit"; NetworkPolicy isolates. */
+function effectOf(policy: Policy): string {
+  return policy.kind === 'NetworkPolicy' ? 'Isolate' : (policy.spec.effect ?? 'Isolate');
+}
+
+/** One ruleset's verdict on a destination: as a Service, if it is one on one of its ports, else as the address that it is. */
+function judge(cluster: Cluster, ruleset: readonly Policy[], destination: Destination): Decision {
+  // "A workload without any policy": whatever stands behind a Service, nothing is refused.
+  if (ruleset.length === 0) return told('allow', 'not_isolated');
+  const { address, port, protocol } = destination;
+  const found = serviceAt(cluster, address, port, protocol);
+  if (found === null || port === null) return judgeAddress(cluster, ruleset, destination);
+  const verdicts = targets(cluster, found.service, found.port).map((target) =>
+    judgeAddress(cluster, ruleset, {
+      ...destination,
+      address: target.address,
+      port: target.port,
+      reachedBy: { address, port },
+    }),
+  );
+  return judgeService(verdicts);
+}
+
+/** design.md: "A Service address is allowed exactly where every ready endpoint behind it is allowed on its target port." "No ready endpoint: deny." Told by the first endpoint that is denied, or else the first. */
+function judgeService(verdicts: readonly Decision[]): Decision {
+  return verdicts.find((v) => v.verdict === 'deny') ?? verdicts[0] ?? told('deny', 'no_ready_endpoint');
+}
+
+/** "Loopback and oneself always pass"; told as self only where nothing else allows it. */
+function judgeAddress(cluster: Cluster, ruleset: readonly Policy[], destination: Destination): Decision {
+  const decision = compose(cluster, ruleset, destination);
+  return decision.verdict === 'deny' && isSelf(destination) ? told('allow', 'self') : decision;
+}
+
+/** A hostNetwork pod's address is its node's: it has no self. */
+function isSelf({ from, address }: Destination): boolean {
+  return !isHostNetwork(from) && !isEnded(from) && isOneOf(address, podAddresses(from));
+}
+
+/** "For the rest, the first that decides": steps 2 to 4 of api.md's composition. */
+function compose(cluster: Cluster, ruleset: readonly Policy[], destination: Destination): Decision {
+  return (
+    unsatisfiedLimit(cluster, ruleset, destination) ??
+    allowingRule(cluster, ruleset, destination) ??
+    defaultDeny(ruleset) ??
+    told('allow', 'not_isolated')
+  );
+}
+
+/** "Limits: each one on the workload needs a rule that allows the flow, else it is denied." Told: that Limit. */
+function unsatisfiedLimit(cluster: Cluster, ruleset: readonly Policy[], destination: Destination): Decision | null {
+  for (const policy of ruleset) {
+    if (effectOf(policy) === 'Limit' && firstMatch(cluster, policy, destination) === null) {
+      return told('deny', 'limit', nameOf(policy));
+    }
+  }
+  return null;
+}
+
+/** "Any rule of a NetworkPolicy, Isolate or Grant on the workload: allowed." Told: the first rule by kind, namespace, name, index. */
+function allowingRule(cluster: Cluster, ruleset: readonly Policy[], destination: Destination): Decision | null {
+  for (const policy of ruleset) {
+    const index = effectOf(policy) === 'Limit' ? null : firstMatch(cluster, policy, destination);
+    if (index !== null) return told('allow', 'rule', nameOf(policy), index);
+  }
+  return null;
+}
+
+/** "Else, if the workload has an Isolate, or a NetworkPolicy with egress: denied." Told: the first that isolates. */
+function defaultDeny(ruleset: readonly Policy[]): Decision | null {
+  const isolating = ruleset.find((policy) => effectOf(policy) === 'Isolate');
+  return isolating === undefined ? null : told('deny', 'no_rule', nameOf(isolating));
+}
+
+/** The index of the first rule that matches, or null. Rules of one policy are a union. */
+function firstMatch(cluster: Cluster, policy: Policy, destination: Destination): number | null {
+  const index =
+    policy.kind === 'NetworkPolicy'
+      ? (policy.spec.egress ?? []).findIndex((rule) => networkPolicyRuleMatches(cluster, policy, rule, destination))
+      : (policy.spec.egress ?? []).findIndex((rule) => egressRuleMatches(cluster, policy, rule, destination));
+  return index < 0 ? null : index;
+}
