@@ -2,6 +2,7 @@
 // From a snapshot to the tables that the kernel should hold. Pure and total; what it remembers between runs is only rows that
 // are functions of their key.
 
+import { KIND_STRANGER } from '#build/generated/abi.ts';
 import type { Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import {
   type AddressKey,
@@ -20,7 +21,6 @@ import { selections } from '../resolve/selection.ts';
 import { type Demand, demandOf, NO_DEMAND, union } from './demand.ts';
 import { type Destinations, destinations, type Identity, type Kind } from './destinations.ts';
 import { portSet } from './entries.ts';
-import { KIND_STRANGER } from './numbers.ts';
 import { keyOf, type NetworkClass } from './prefixes.ts';
 import { headerRow, identityRow, networkRow, type RowSource, zoneRow } from './rows.ts';
 import { hasZones, type Place, type Ruleset, ruleset, rulesetContent } from './ruleset.ts';

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who has which address? Identities of pods, nodes and services, cut to what the demand asks. Knows no ruleset.
 
+import { KIND_STRANGER } from '#build/generated/abi.ts';
 import { mask } from '../model/address.ts';
 import { idOf, kindOf } from '../model/hash.ts';
 import type { EndpointSlice, Namespace, Pod, PortProtocol, Service, Snapshot } from '../model/objects.ts';
@@ -10,7 +11,7 @@ import { implicit } from '../resolve/selection.ts';
 import { project } from '../resolve/selector.ts';
 import type { Demand } from './demand.ts';
 import type { PortPair } from './entries.ts';
-import { KIND_STRANGER, Protocol } from './numbers.ts';
+import { Protocol } from './numbers.ts';
 import { keyOf, type NetworkClass, type Trie, trie } from './prefixes.ts';
 import { block } from './ruleset.ts';
 

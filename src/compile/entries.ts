@@ -2,9 +2,9 @@
 // Contributions of many rules to one subject, merged into the few entries that the kernel reads: first match answers.
 // Knows protocols and ports as numbers; neither peers nor addresses.
 
+import { PROTOCOL_ANY, RULE_NONE } from '#build/generated/abi.ts';
 import { idOf } from '../model/hash.ts';
 import type { Answer, Entry, Id, PortPrefix } from '../model/tables.ts';
-import { NONE, PROTOCOL_ANY } from './numbers.ts';
 import type { Tier } from './ruleset.ts';
 
 /** What one rule says of one protocol (0: all of them) and port range, bounds included. */
@@ -28,7 +28,7 @@ export interface Final {
   readonly answer: Answer;
 }
 
-export const SILENT_ANSWER: Answer = { admin: NONE, policy: NONE, baseline: NONE, limits: 0, final: 0 };
+export const SILENT_ANSWER: Answer = { admin: RULE_NONE, policy: RULE_NONE, baseline: RULE_NONE, limits: 0, final: 0 };
 
 /** What two subjects of one destination say together. */
 export function merge(a: Answer, b: Answer): Answer {

@@ -2,6 +2,17 @@
 // What does a ruleset say of a subject? One pure function for each kind of subject; a row is a function of the two contents
 // alone, so it is worked out once for each pair and never edited.
 
+import {
+  FINAL_SILENT,
+  PROTOCOL_ANY,
+  REASON_NO_READY_ENDPOINT,
+  ROW_ENTRIES,
+  ROW_ISOLATED,
+  ROW_PORT_SET,
+  ROW_SILENT,
+  ROW_ZONES,
+  RULE_NONE,
+} from '#build/generated/abi.ts';
 import { compose, type Outcome } from '../judge/compose.ts';
 import type { Entity, Port } from '../model/objects.ts';
 import { type Answer, type Id, NO_ID, type Row } from '../model/tables.ts';
@@ -17,7 +28,7 @@ import {
   portSet,
   SILENT_ANSWER,
 } from './entries.ts';
-import { FINAL_SILENT, IcmpKind, NONE, PROTOCOL_ANY, Protocol, Reason, ROW_ENTRIES, RowFlags } from './numbers.ts';
+import { IcmpKind, Protocol } from './numbers.ts';
 import type { NetworkClass } from './prefixes.ts';
 import { type Clause, hasZones, type ResolvedPeer, type Ruleset, type ZoneExcept } from './ruleset.ts';
 
@@ -27,9 +38,7 @@ const EVERY_PORT: Range = [PROTOCOL_ANY, 0, 0xffff];
 /** The header: settings, and what holds for every destination. */
 export function headerRow(ruleset: Ruleset): Row {
   const flags =
-    (ruleset.isolated ? RowFlags.ISOLATED : 0) |
-    (ruleset.silent ? RowFlags.SILENT : 0) |
-    (hasZones(ruleset) ? RowFlags.ZONES : 0);
+    (ruleset.isolated ? ROW_ISOLATED : 0) | (ruleset.silent ? ROW_SILENT : 0) | (hasZones(ruleset) ? ROW_ZONES : 0);
   const contributions = contribute(ruleset, (peer, clause) => (peer.type === 'any' ? numbered(clause.ports) : []));
   const { limits, limitsSilent } = ruleset;
   return row(ruleset, NO_ID, 0, entries(contributions), { flags, limits, limitsSilent }) as Row;
@@ -76,7 +85,7 @@ function row(
     ruleset: ruleset.id,
     subject,
     kind,
-    flags: (header?.flags ?? 0) | (crowded ? RowFlags.PORT_SET : 0),
+    flags: (header?.flags ?? 0) | (crowded ? ROW_PORT_SET : 0),
     limits: header?.limits ?? 0,
     limitsSilent: header?.limitsSilent ?? 0,
     entries: list,
@@ -264,7 +273,7 @@ function judgeFront(
     if (outcome.denied) return outcome;
     first ??= outcome;
   }
-  return first ?? { denied: true, reason: Reason.NO_READY_ENDPOINT, rule: NONE, silent: ruleset.silent };
+  return first ?? { denied: true, reason: REASON_NO_READY_ENDPOINT, rule: RULE_NONE, silent: ruleset.silent };
 }
 
 /** What all subjects of an endpoint say together. */

@@ -2,10 +2,11 @@
 // The policies on a workload as one thing with an id: rules flattened in told order, each with its precedence, its peers made
 // concrete. Two workloads under the same policies share it. Knows no destination: rows.ts asks it about each.
 
+import { MAX_LIMITS } from '#build/generated/abi.ts';
 import { idOf } from '../model/hash.ts';
 import type { Entity, Peer, Policy, Port, Selector } from '../model/objects.ts';
 import type { Id, PolicyRef, RuleRef, RulesetInfo } from '../model/tables.ts';
-import { Action, Limits } from './numbers.ts';
+import { Action } from './numbers.ts';
 
 export type Tier = 'admin' | 'policy' | 'baseline' | 'limit';
 
@@ -113,7 +114,7 @@ export function ruleset(
 ): { ruleset: Ruleset; tooManyLimits: readonly Policy[] } {
   const id = idOf(rulesetContent(policies, place));
   const limits = policies.filter(({ effect }) => effect === 'Limit');
-  const held = limits.slice(0, Limits.MAX);
+  const held = limits.slice(0, MAX_LIMITS);
   const isolating = policies.filter(({ effect }) => effect === 'Isolate');
   const clauses: Clause[] = [];
   const flatten = (tier: Tier, sources: readonly Policy[]): RuleRef[] => {
@@ -148,7 +149,7 @@ export function ruleset(
     }
   });
   return {
-    tooManyLimits: limits.slice(Limits.MAX),
+    tooManyLimits: limits.slice(MAX_LIMITS),
     ruleset: {
       id,
       policies,

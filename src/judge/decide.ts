@@ -2,10 +2,29 @@
 // The verdict on a flow, from the same tables that the kernel reads and step by step as bpf/verdict.h reads them. What the
 // kernel decides and what explain says is one table read twice; tests hold both against an oracle that knows neither.
 
+import {
+  FINAL_SILENT,
+  KIND_STRANGER,
+  REASON_ADMIN_ACCEPT,
+  REASON_ADMIN_DENY,
+  REASON_BASELINE_ACCEPT,
+  REASON_BASELINE_DENY,
+  REASON_DENIED,
+  REASON_LIMIT,
+  REASON_LOOPBACK,
+  REASON_MISSING_ROW,
+  REASON_NO_RULE,
+  REASON_NOT_ISOLATED,
+  REASON_RULE,
+  REASON_SELF,
+  ROW_ISOLATED,
+  ROW_SILENT,
+  ROW_ZONES,
+  RULE_NONE,
+} from '#build/generated/abi.ts';
 import type { Compiled } from '../compile/compile.ts';
 import { rowKey } from '../compile/compile.ts';
 import { lookUp, merge, SILENT_ANSWER } from '../compile/entries.ts';
-import { FINAL_SILENT, KIND_STRANGER, NONE, Reason, RowFlags } from '../compile/numbers.ts';
 import type { AddressKey, Answer, Id, PolicyRef, Row, RuleRef, RulesetInfo, WorkloadEntry } from '../model/tables.ts';
 import { NO_ID } from '../model/tables.ts';
 import { isLoopback } from '../resolve/entities.ts';
@@ -29,17 +48,17 @@ export interface Decision {
   readonly shadow: Outcome | null;
 }
 
-const NO_POLICY: Outcome = { denied: false, reason: Reason.NOT_ISOLATED, rule: NONE, silent: false };
+const NO_POLICY: Outcome = { denied: false, reason: REASON_NOT_ISOLATED, rule: RULE_NONE, silent: false };
 
 export function decide(compiled: Compiled, workload: WorkloadEntry, flow: Flow): Decision {
   if (flow.address !== null && isLoopback(flow.address)) {
-    return allowed({ ...NO_POLICY, reason: Reason.LOOPBACK }, NO_ID);
+    return allowed({ ...NO_POLICY, reason: REASON_LOOPBACK }, NO_ID);
   }
   const enforced = judge(compiled, workload.enforced, flow);
   const shadow = workload.shadow === workload.enforced ? enforced : judge(compiled, workload.shadow, flow);
   const isSelf = flow.address !== null && workload.selves.includes(flow.address);
   if (enforced.denied) {
-    if (isSelf) return allowed({ ...NO_POLICY, reason: Reason.SELF }, NO_ID);
+    if (isSelf) return allowed({ ...NO_POLICY, reason: REASON_SELF }, NO_ID);
     return { verdict: 'deny', outcome: enforced, ruleset: workload.enforced, shadow: shadow.denied ? null : shadow };
   }
   if (shadow.denied && !isSelf) return { verdict: 'audit', outcome: shadow, ruleset: workload.shadow, shadow: null };
@@ -54,10 +73,10 @@ function allowed(outcome: Outcome, ruleset: Id): Decision {
 function judge({ tables, destinations }: Compiled, ruleset: Id, { address, protocol, port }: Flow): Outcome {
   if (ruleset === NO_ID) return NO_POLICY;
   const header = tables.rows.get(rowKey(ruleset, NO_ID, 0));
-  if (header === undefined) return { denied: true, reason: Reason.MISSING_ROW, rule: NONE, silent: false };
+  if (header === undefined) return { denied: true, reason: REASON_MISSING_ROW, rule: RULE_NONE, silent: false };
   const settings = {
-    isolated: (header.flags & RowFlags.ISOLATED) !== 0,
-    silent: (header.flags & RowFlags.SILENT) !== 0,
+    isolated: (header.flags & ROW_ISOLATED) !== 0,
+    silent: (header.flags & ROW_SILENT) !== 0,
     limits: header.limits,
     limitsSilent: header.limitsSilent,
   };
@@ -70,7 +89,7 @@ function judge({ tables, destinations }: Compiled, ruleset: Id, { address, proto
     if (answer.final !== 0) return final(answer);
     const networkClass = network === NO_ID ? destinations.networks.lookUp(address).id : network;
     answer = merge(answer, ask(tables.rows.get(rowKey(ruleset, networkClass, 0))));
-    if ((header.flags & RowFlags.ZONES) !== 0) {
+    if ((header.flags & ROW_ZONES) !== 0) {
       const zone = destinations.zones.lookUp(address).id;
       answer = merge(answer, ask(tables.rows.get(rowKey(ruleset, zone, id === NO_ID ? KIND_STRANGER : kind))));
     }
@@ -82,7 +101,7 @@ const STRANGER = { id: NO_ID, network: NO_ID, kind: KIND_STRANGER };
 
 function final({ final: code, policy }: Answer): Outcome {
   const reason = code & ~FINAL_SILENT;
-  return { denied: reason >= Reason.DENIED, reason, rule: policy, silent: (code & FINAL_SILENT) !== 0 };
+  return { denied: reason >= REASON_DENIED, reason, rule: policy, silent: (code & FINAL_SILENT) !== 0 };
 }
 
 /** Whom an outcome names: a rule, or a policy alone, or nobody. */
@@ -100,17 +119,17 @@ export function tell(
   if (info === undefined) return { policy: null, rule: null, isolatedBy: [] };
   const byRule = (found: RuleRef | undefined): Told => ({ policy: found ?? null, rule: found ?? null, isolatedBy: [] });
   switch (reason) {
-    case Reason.RULE:
+    case REASON_RULE:
       return byRule(info.policy[rule]);
-    case Reason.ADMIN_ACCEPT:
-    case Reason.ADMIN_DENY:
+    case REASON_ADMIN_ACCEPT:
+    case REASON_ADMIN_DENY:
       return byRule(info.admin[rule]);
-    case Reason.BASELINE_ACCEPT:
-    case Reason.BASELINE_DENY:
+    case REASON_BASELINE_ACCEPT:
+    case REASON_BASELINE_DENY:
       return byRule(info.baseline[rule]);
-    case Reason.LIMIT:
+    case REASON_LIMIT:
       return { policy: info.limits[rule] ?? null, rule: null, isolatedBy: [] };
-    case Reason.NO_RULE:
+    case REASON_NO_RULE:
       return { policy: info.isolating[0] ?? null, rule: null, isolatedBy: info.isolating };
     default:
       return { policy: null, rule: null, isolatedBy: [] };

@@ -2,8 +2,9 @@
 // What would be decided for a question as a user asks it: from a pod, to whatever a user can name. Pure; needs neither root nor
 // a kernel.
 
+import { REASON_NAMES, REASON_NO_READY_ENDPOINT } from '#build/generated/abi.ts';
 import type { Compiled } from '../compile/compile.ts';
-import { IcmpKind, Protocol, Reason, reasonName } from '../compile/numbers.ts';
+import { IcmpKind, Protocol } from '../compile/numbers.ts';
 import { addressKey, addressText } from '../model/address.ts';
 import type { IcmpType, Snapshot } from '../model/objects.ts';
 import type { PolicyRef, WorkloadEntry } from '../model/tables.ts';
@@ -122,7 +123,7 @@ export function explainer(snapshot: Snapshot, compiled: Compiled) {
       verdict: decision.verdict,
       policy: policy === null ? null : policyName(policy),
       rule: rule?.index ?? null,
-      reason: reasonName(decision.outcome.reason),
+      reason: REASON_NAMES.get(decision.outcome.reason) ?? 'unknown',
     };
   };
 
@@ -180,6 +181,6 @@ function nameMatches(pattern: string, name: string): boolean {
 
 function serviceNotes(query: Query, decision: Decision | null): string[] {
   if (!query.to.startsWith('service:') || decision === null) return [];
-  if (decision.outcome.reason === Reason.NO_READY_ENDPOINT) return ['no ready endpoint stands behind the Service'];
+  if (decision.outcome.reason === REASON_NO_READY_ENDPOINT) return ['no ready endpoint stands behind the Service'];
   return ['a Service is judged by its ready endpoints, each on its target port'];
 }
