@@ -61,6 +61,28 @@ std::uint32_t number(const Napi::CallbackInfo &info, std::size_t index, double m
 	return static_cast<std::uint32_t>(value);
 }
 
+std::map<std::string, std::uint32_t> numbers(const Napi::CallbackInfo &info, std::size_t index)
+{
+	const Napi::Env env = info.Env();
+	std::map<std::string, std::uint32_t> result;
+	if (info[index].IsUndefined())
+		return result;
+	if (!info[index].IsObject())
+		throw Napi::TypeError::New(env, "argument " + std::to_string(index) + " must be an object of numbers");
+	const Napi::Object given = info[index].As<Napi::Object>();
+	const Napi::Array names = given.GetPropertyNames();
+	for (std::uint32_t at = 0; at < names.Length(); at++) {
+		const Napi::Value name = names[at];
+		const Napi::Value value = given.Get(name);
+		const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
+		if (!(number >= 0 && number <= 4294967295.0 && number == static_cast<double>(static_cast<std::uint32_t>(number))))
+			throw Napi::TypeError::New(env,
+						   "argument " + std::to_string(index) + " must hold whole numbers of 32 bits");
+		result[name.ToString()] = static_cast<std::uint32_t>(number);
+	}
+	return result;
+}
+
 Napi::Function callback(const Napi::CallbackInfo &info, std::size_t index)
 {
 	if (!info[index].IsFunction())
@@ -184,12 +206,9 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 	{
 		const Napi::Env env = info.Env();
 		const std::string path = text(info, 0);
-		std::map<std::string, std::uint32_t> sizes;
-		if (!info[1].IsObject())
-			throw Napi::TypeError::New(env, "argument 1 must be an object of numbers");
-		for (const auto &[name, value] : info[1].As<Napi::Object>())
-			sizes[name.ToString()] = static_cast<Napi::Value>(value).ToNumber().Uint32Value();
-		guarded(env, [&] { object_ = std::make_unique<postern::Object>(path, sizes); });
+		const auto sizes = numbers(info, 1);
+		const auto constants = numbers(info, 2);
+		guarded(env, [&] { object_ = std::make_unique<postern::Object>(path, sizes, constants); });
 	}
 
 	~NativeObject() override
@@ -352,7 +371,7 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 
 Napi::Value load(const Napi::CallbackInfo &info)
 {
-	return instance(info.Env()).object_class.New({info[0], info[1]});
+	return instance(info.Env()).object_class.New({info[0], info[1], info[2]});
 }
 
 Napi::Value cgroup_id(const Napi::CallbackInfo &info)

@@ -112,6 +112,39 @@ void require_size(const std::string &operation, const char *what, std::size_t ac
 				      std::to_string(expected));
 }
 
+// Where a variable lies in .rodata only BTF says.
+void set_constant(bpf_object *object, const std::string &name, std::uint32_t value)
+{
+	const std::string operation = "set constant " + name;
+	bpf_map *rodata = nullptr;
+	bpf_map *map;
+	bpf_object__for_each_map(map, object)
+	{
+		const std::string map_name = bpf_map__name(map);
+		if (bpf_map__is_internal(map) && map_name.size() >= 7 && map_name.substr(map_name.size() - 7) == ".rodata")
+			rodata = map;
+	}
+	const btf *types = bpf_object__btf(object);
+	const int section = types ? btf__find_by_name_kind(types, ".rodata", BTF_KIND_DATASEC) : -ENOENT;
+	if (!rodata || section < 0)
+		throw Failure(ENOENT, operation, "the object has no constants");
+
+	std::size_t size = 0;
+	auto *data = static_cast<std::uint8_t *>(const_cast<void *>(bpf_map__initial_value(rodata, &size)));
+	const btf_type *type = btf__type_by_id(types, static_cast<__u32>(section));
+	const btf_var_secinfo *place = btf_var_secinfos(type);
+	for (int index = 0; index < btf_vlen(type); index++, place++) {
+		if (name != btf__name_by_offset(types, btf__type_by_id(types, place->type)->name_off))
+			continue;
+		if (!data || place->size > sizeof(value) || place->offset + place->size > size ||
+		    (place->size < sizeof(value) && value >> (8 * place->size)))
+			throw Failure(EINVAL, operation, "the value does not fit");
+		std::memcpy(data + place->offset, &value, place->size); // little-endian, as the object is
+		return;
+	}
+	throw Failure(ENOENT, operation);
+}
+
 bool lacks_batches(int error)
 {
 	return error == kernel_enotsupp || error == ENOTSUP;
@@ -162,7 +195,8 @@ void Object::LinkCloser::operator()(bpf_link *link) const
 	bpf_link__destroy(link);
 }
 
-Object::Object(const std::string &path, const std::map<std::string, std::uint32_t> &max_entries)
+Object::Object(const std::string &path, const std::map<std::string, std::uint32_t> &max_entries,
+	       const std::map<std::string, std::uint32_t> &constants)
 {
 	raise_memlock();
 	libbpf_set_print(catch_log);
@@ -181,6 +215,9 @@ Object::Object(const std::string &path, const std::map<std::string, std::uint32_
 		if (error)
 			throw Failure(-error, "resize map " + name);
 	}
+
+	for (const auto &[name, value] : constants)
+		set_constant(opened, name, value);
 
 	// libbpf forgets the inner map's template on load.
 	std::optional<MapShape> inner;

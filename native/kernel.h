@@ -125,7 +125,9 @@ class EventReader
 class Object
 {
       public:
-	Object(const std::string &path, const std::map<std::string, std::uint32_t> &max_entries);
+	// `constants`: values of `const volatile` variables, which the verifier then takes as known.
+	Object(const std::string &path, const std::map<std::string, std::uint32_t> &max_entries,
+	       const std::map<std::string, std::uint32_t> &constants);
 	~Object();
 	Object(const Object &) = delete;
 	Object &operator=(const Object &) = delete;

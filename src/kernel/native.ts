@@ -43,8 +43,11 @@ export interface NativeObject {
 }
 
 export interface Native {
-  /** Opens, sizes and loads an object file. `maxEntries` by map name. libbpf's and the verifier's log is in the error's message. */
-  load(path: string, maxEntries: Record<string, number>): NativeObject;
+  /**
+   * Opens, sizes and loads an object file. `maxEntries` by map name; `constants` are values of its `const volatile` variables.
+   * libbpf's and the verifier's log is in the error's message.
+   */
+  load(path: string, maxEntries: Record<string, number>, constants?: Record<string, number>): NativeObject;
   /** The cgroup2 id of a folder; EINVAL if it is not on a cgroup2 mount. */
   cgroupId(path: string): bigint;
   /** Cookie of the network namespace at this path (`/proc/self/ns/net`, `/run/netns/x`). */

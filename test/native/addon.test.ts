@@ -86,6 +86,17 @@ test('maps are resized before they are loaded', () => {
   assert.throws(() => native.load(STUB, { nothing: 1 }), fails('ENOENT', /resize map nothing/));
 });
 
+test('constants are set before the verifier sees them', () => {
+  const object = native.load(STUB, {}, { refusal: 2 });
+  try {
+    assert.equal(object.testRun('refuse', PACKET, 1).retval, 2);
+  } finally {
+    object.close();
+  }
+  assert.throws(() => native.load(STUB, {}, { refusal: 256 }), fails('EINVAL', /set constant refusal/));
+  assert.throws(() => native.load(STUB, {}, { nothing: 1 }), fails('ENOENT', /set constant nothing/));
+});
+
 test('a file that is no object, or is not there, is refused with the reason', () => {
   assert.throws(() => native.load('/nonexistent.bpf.o', {}), fails('ENOENT', /^open /));
   assert.throws(() => native.load(NOT_AN_OBJECT, {}), fails('LIBBPF_FORMAT', /^open /));

@@ -64,6 +64,8 @@ struct {
 		});
 } grace SEC(".maps");
 
+const volatile __u8 refusal = 0;
+
 /* Counts each packet in `per_cpu` under key 7, tells its length and a running number in `events`, and passes it. */
 SEC("cgroup_skb/egress")
 int tell(struct __sk_buff *skb)
@@ -89,7 +91,7 @@ int tell(struct __sk_buff *skb)
 SEC("cgroup_skb/egress")
 int refuse(struct __sk_buff *skb)
 {
-	return 0;
+	return refusal;
 }
 
 char license_text[] SEC("license") = "Dual BSD/GPL";
