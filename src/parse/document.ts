@@ -1,7 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // What does a file of YAML or JSON say, object by object, and what is wrong with it? One file in, one entry an object out.
 // Knows no other file (duplicates and clashes across files: folder.ts), no kernel, and not what was valid before.
+import { hash } from 'node:crypto';
+import type { ClusterEgressPolicy, EgressPolicy } from '#build/generated/policy-types.ts';
 import type { EndpointSlice, Namespace, Node, Pod, Policy, Problem, Service } from '../model/objects.ts';
+import { type Finding, pathText } from '../validate/finding.ts';
+import { classify, isObject, isPolicy, type Kind, kinds } from '../validate/kind.ts';
+import { checkObject } from '../validate/object.ts';
+import { type Path, type Position, readYaml, type YamlDocument } from '../yaml/documents.ts';
+import {
+  CGROUP_ANNOTATION,
+  DEFAULT_NAMESPACE,
+  parseEndpointSlice,
+  parseNamespace,
+  parseNode,
+  parsePod,
+  parseService,
+} from './cluster-objects.ts';
+import { parseClusterEgressPolicy, parseEgressPolicy } from './egress-policy.ts';
+import { type NetworkPolicyObject, parseNetworkPolicy } from './network-policy.ts';
+import { standInFor } from './stand-in.ts';
 
 export interface SourceFile {
   /** As problems shall name it. */
@@ -25,6 +43,8 @@ interface Read<K, V> {
   readonly problems: readonly Problem[];
   /** Where the object begins, 1-based. */
   readonly position: { readonly file: string; readonly line: number; readonly column: number };
+  /** Where clashes with other objects are told: at `metadata.name`, and at a Pod's annotation `postern.dev/cgroup`. */
+  readonly places: { readonly name: Position; readonly cgroup: Position };
   /** SHA-256 (hex) of the object's content, whatever its spelling in YAML. */
   readonly hash: string;
 }
@@ -43,4 +63,176 @@ export type Parsed =
 /**
  * Every object of a file, `kind: List` unfolded, empty documents left out. Total: whatever the text, problems are data.
  */
-export declare function readDocuments(file: SourceFile): Parsed[];
+export function readDocuments(file: SourceFile): Parsed[] {
+  return readYaml(file.text).flatMap((document) => readDocument(file.path, document));
+}
+
+/** Where in which document an object stands: objects of a List are below `items[n]`. */
+interface Place {
+  readonly file: string;
+  readonly document: YamlDocument;
+  readonly base: Path;
+}
+
+function readDocument(file: string, document: YamlDocument): Parsed[] {
+  const place: Place = { file, document, base: [] };
+  const syntax = document.problems.map(
+    ({ code, path, message, advice }): Finding => ({ severity: 'error', code, path, at: 'key', message, advice }),
+  );
+  if (syntax.length === 0) return readObject(place, document.value, null);
+  // Past a syntax error nobody knows what belongs where; a key that is there twice leaves the rest as it was.
+  const isReadable = document.problems.every(({ code }) => code === 'duplicate_key');
+  const read: Parsed[] = isReadable ? readObject(place, document.value, null) : [identify(place, document.value)];
+  const [first = unknown(place, document.value, null, []), ...rest] = read;
+  const problems = document.problems.map(
+    (problem, i): Problem => ({
+      ...toProblem(place, syntax[i] as Finding, first.key),
+      line: problem.position.line,
+      column: problem.position.column,
+    }),
+  );
+  const isUncertain = document.problems.some(({ path }) => isSubject(path));
+  const broken = {
+    ...first,
+    value: null,
+    valid: false,
+    standIn:
+      isReadable && !isUncertain && rest.length === 0 ? (first.standIn ?? isolated(first, document.value)) : null,
+    problems: [...problems, ...first.problems],
+  } as Parsed;
+  return [broken, ...rest];
+}
+
+function isSubject([spec, field]: Path): boolean {
+  return spec === 'spec' && (field === undefined || field === 'podSelector' || field === 'subject');
+}
+
+/** A valid policy in a document with a duplicate key is not used, but its subject can be read. */
+function isolated(parsed: Parsed, value: unknown): Policy | null {
+  return parsed.kind !== null && isPolicy(parsed.kind) && isObject(value) ? standInFor(parsed.kind, value, []) : null;
+}
+
+/** @param listed the kind of the items of a list that says it, for items that do not. */
+function readObject(place: Place, value: unknown, listed: Kind | null): Parsed[] {
+  const object = listed && isObject(value) ? { kind: listed, apiVersion: kinds[listed].apiVersion, ...value } : value;
+  const classified = classify(object);
+  switch (classified.type) {
+    case 'other':
+      return [{ ...unknown(place, object, null, []), valid: true }];
+    case 'list':
+      return classified.items.flatMap((item, i) =>
+        readObject({ ...place, base: [...place.base, 'items', i] }, item, classified.kind),
+      );
+    case 'wrong': {
+      const { kind, finding } = classified;
+      if (!kind || !isObject(object)) return [unknown(place, object, null, [finding])];
+      const { findings } = checkObject(kind, { ...object, kind });
+      return [readKnown(place, kind, object, [finding, ...findings.filter(({ path }) => path[0] !== 'apiVersion')])];
+    }
+    case 'known':
+      return [readKnown(place, classified.kind, object as Record<string, unknown>, null)];
+  }
+}
+
+function readKnown(place: Place, kind: Kind, object: Record<string, unknown>, told: Finding[] | null): Parsed {
+  const checked = checkObject(kind, object);
+  const findings = told ?? checked.findings;
+  const key = keyOf(kind, object);
+  const valid = !findings.some(({ severity }) => severity === 'error');
+  return {
+    ...placesOf(place),
+    key,
+    kind,
+    value: valid ? parse(kind, checked.object, checked.cgroup) : null,
+    valid,
+    standIn: valid || key === null || !isPolicy(kind) ? null : standInFor(kind, object, findings),
+    problems: findings.map((finding) => toProblem(place, finding, key)),
+    hash: contentHash(object),
+  } as Parsed;
+}
+
+function placesOf({ file, document, base }: Place): Pick<Parsed, 'position' | 'places'> {
+  const annotation = ['metadata', 'annotations', CGROUP_ANNOTATION];
+  return {
+    position: { file, ...document.locate(base, 'key') },
+    places: {
+      name: document.locate([...base, 'metadata', 'name'], 'value'),
+      cgroup: document.locate([...base, ...annotation], 'value'),
+    },
+  };
+}
+
+/** What the model makes of a valid object. The types hold because validation said so. */
+function parse(kind: Kind, object: Readonly<Record<string, unknown>>, cgroup: string | null): Parsed['value'] {
+  const metadata = object.metadata as { name: string; namespace?: string | null };
+  switch (kind) {
+    case 'Namespace':
+      return parseNamespace(object);
+    case 'Node':
+      return parseNode(object);
+    case 'Pod':
+      return parsePod(object, cgroup);
+    case 'Service':
+      return parseService(object);
+    case 'EndpointSlice':
+      return parseEndpointSlice(object);
+    case 'NetworkPolicy':
+      return parseNetworkPolicy(object as unknown as NetworkPolicyObject);
+    case 'EgressPolicy':
+      return parseEgressPolicy(metadata, object.spec as EgressPolicy['spec']);
+    case 'ClusterEgressPolicy':
+      return parseClusterEgressPolicy(metadata, object.spec as ClusterEgressPolicy['spec']);
+    case 'ClusterNetworkPolicy':
+      return null;
+  }
+}
+
+/** An object past a syntax error: which it is, if that much can be read. */
+function identify(place: Place, value: unknown): Parsed {
+  const classified = classify(value);
+  const kind = classified.type === 'known' ? classified.kind : null;
+  const parsed = unknown(place, value, kind && isObject(value) ? keyOf(kind, value) : null, []);
+  return { ...parsed, kind } as Parsed;
+}
+
+function unknown(place: Place, value: unknown, key: string | null, findings: readonly Finding[]): Parsed {
+  return {
+    ...placesOf(place),
+    key,
+    kind: null,
+    value: null,
+    valid: false,
+    standIn: null,
+    problems: findings.map((finding) => toProblem(place, finding, key)),
+    hash: contentHash(value),
+  };
+}
+
+/** `Kind/namespace/name`, cluster-scoped `Kind/name`; null where the name is missing. */
+export function keyOf(kind: Kind, object: Record<string, unknown>): string | null {
+  const metadata = object.metadata;
+  if (!isObject(metadata)) return null;
+  const { name, namespace } = metadata;
+  if (typeof name !== 'string' || name === '') return null;
+  if (!kinds[kind].namespaced) return `${kind}/${name}`;
+  return `${kind}/${typeof namespace === 'string' && namespace !== '' ? namespace : DEFAULT_NAMESPACE}/${name}`;
+}
+
+function toProblem({ file, document, base }: Place, finding: Finding, object: string | null): Problem {
+  const path = [...base, ...finding.path];
+  const { line, column } = document.locate(path, finding.at);
+  const { severity, code, advice } = finding;
+  return { severity, code, file, line, column, path: pathText(path), object, message: finding.message, advice };
+}
+
+function contentHash(value: unknown): string {
+  return hash('sha256', canonical(value), 'hex');
+}
+
+/** JSON with keys in order. */
+function canonical(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`;
+  if (!isObject(value)) return JSON.stringify(value) ?? 'null';
+  const fields = Object.keys(value).sort();
+  return `{${fields.map((field) => `${JSON.stringify(field)}:${canonical(value[field])}`).join(',')}}`;
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything that is wrong with one object of a kind that Postern knows, all at once. Knows neither files nor other objects.
+import { checkTypes } from './core-types.ts';
+import { checkEgressPolicy } from './egress-policy.ts';
+import { doubtful, type Finding, pathText } from './finding.ts';
+import type { Kind } from './kind.ts';
+import { checkMetadata } from './metadata.ts';
+import { checkNetworkPolicy } from './network-policy.ts';
+import { checkCgroup } from './pod.ts';
+
+export interface Checked {
+  readonly findings: readonly Finding[];
+  /** The object, with the defaults of its schema where that is ours. */
+  readonly object: Readonly<Record<string, unknown>>;
+  /** Of a Pod: the cgroup that its annotation names, where that is valid. */
+  readonly cgroup: string | null;
+}
+
+export function checkObject(kind: Kind, object: Record<string, unknown>): Checked {
+  const metadata = checkMetadata(kind, object.metadata);
+  switch (kind) {
+    case 'EgressPolicy':
+    case 'ClusterEgressPolicy': {
+      const { findings, defaulted } = checkEgressPolicy(kind, object);
+      return { findings: [...metadata, ...findings], object: defaulted, cgroup: null };
+    }
+    case 'ClusterNetworkPolicy': {
+      const message = 'ClusterNetworkPolicy is not yet enforced: this policy has no effect';
+      const advice = 'write a ClusterEgressPolicy meanwhile: effect: Limit for what no one may lift, Grant to add';
+      return { findings: [...metadata, doubtful('not_yet_enforced', ['kind'], message, advice)], object, cgroup: null };
+    }
+    case 'NetworkPolicy': {
+      const findings = [...metadata, ...checkTypes(kind, object), ...checkNetworkPolicy(object)];
+      return { findings, object, cgroup: null };
+    }
+    default: {
+      const types = checkTypes(kind, object).map((finding) => (decides(kind, finding) ? finding : lessened(finding)));
+      if (kind !== 'Pod') return { findings: [...metadata, ...types], object, cgroup: null };
+      const { cgroup, findings } = checkCgroup(object.metadata);
+      return { findings: [...metadata, ...types, ...findings], object, cgroup };
+    }
+  }
+}
+
+/** What of a Pod is read; the rest is much, and changes with each release of Kubernetes. */
+const POD_FIELDS =
+  /^(metadata|spec$|spec\.(nodeName|hostNetwork)|spec\.(initC|c)ontainers(\[\d+\](\.(ports|restartPolicy)|$)|$)|status$|status\.(podIP|phase))/;
+
+/**
+ * Whether this finding makes an object that is no policy unusable. An unknown field does not: a pod must not lose its place in
+ * the cluster, and its confinement with it, by a field that Kubernetes may have learned since.
+ */
+function decides(kind: Kind, { code, path }: Finding): boolean {
+  return code !== 'unknown_field' && (kind !== 'Pod' || POD_FIELDS.test(pathText(path)));
+}
+
+function lessened(finding: Finding): Finding {
+  return { ...finding, severity: 'warning' };
+}
