@@ -48,8 +48,9 @@ export interface Compiled {
 export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
   const { workloads, rulesets, problems } = workloadsOf(snapshot, options.isLocal ?? (() => true));
   const demand = demandOf(rulesets.values());
-  const reached =
-    rulesets.size === 0 ? NOWHERE : destinations(snapshot, union(demand, options.extraDemand ?? NO_DEMAND));
+  const asked = union(demand, options.extraDemand ?? NO_DEMAND);
+  // Nobody is held and nobody was: no subject matters.
+  const reached = rulesets.size === 0 && options.extraDemand === undefined ? NOWHERE : destinations(snapshot, asked);
   const memo = new RowMemo(options.memo);
   const rows = rowsOf(rulesets.values(), reached, memo);
   const clash = reached.clash ? [clashProblem()] : [];

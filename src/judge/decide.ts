@@ -25,7 +25,17 @@ import {
 import type { Compiled } from '../compile/compile.ts';
 import { rowKey } from '../compile/compile.ts';
 import { lookUp, merge, SILENT_ANSWER } from '../compile/entries.ts';
-import type { AddressKey, Answer, Id, PolicyRef, Row, RuleRef, RulesetInfo, WorkloadEntry } from '../model/tables.ts';
+import type {
+  AddressKey,
+  Answer,
+  Id,
+  IdentityEntry,
+  PolicyRef,
+  Row,
+  RuleRef,
+  RulesetInfo,
+  WorkloadEntry,
+} from '../model/tables.ts';
 import { NO_ID } from '../model/tables.ts';
 import { isLoopback } from '../resolve/entities.ts';
 import { compose, type Outcome } from './compose.ts';
@@ -54,8 +64,9 @@ export function decide(compiled: Compiled, workload: WorkloadEntry, flow: Flow):
   if (flow.address !== null && isLoopback(flow.address)) {
     return allowed({ ...NO_POLICY, reason: REASON_LOOPBACK }, NO_ID);
   }
-  const enforced = judge(compiled, workload.enforced, flow);
-  const shadow = workload.shadow === workload.enforced ? enforced : judge(compiled, workload.shadow, flow);
+  const reader = readerOf(compiled);
+  const enforced = judge(reader, workload.enforced, flow);
+  const shadow = workload.shadow === workload.enforced ? enforced : judge(reader, workload.shadow, flow);
   const isSelf = flow.address !== null && workload.selves.includes(flow.address);
   if (enforced.denied) {
     if (isSelf) return allowed({ ...NO_POLICY, reason: REASON_SELF }, NO_ID);
@@ -69,10 +80,27 @@ function allowed(outcome: Outcome, ruleset: Id): Decision {
   return { verdict: 'allow', outcome, ruleset, shadow: null };
 }
 
+/** The maps as packets see them. */
+export interface TableReader {
+  readonly row: (ruleset: Id, subject: Id, kind: number) => Row | undefined;
+  readonly identity: (address: AddressKey) => IdentityEntry | undefined;
+  readonly networkClass: (address: AddressKey) => Id;
+  readonly zoneClass: (address: AddressKey) => Id;
+}
+
+function readerOf({ tables, destinations }: Compiled): TableReader {
+  return {
+    row: (ruleset, subject, kind) => tables.rows.get(rowKey(ruleset, subject, kind)),
+    identity: (address) => tables.identities.get(address),
+    networkClass: (address) => destinations.networks.lookUp(address).id,
+    zoneClass: (address) => destinations.zones.lookUp(address).id,
+  };
+}
+
 /** One ruleset's outcome: each subject of the destination is looked up by itself, and what they say is merged. */
-function judge({ tables, destinations }: Compiled, ruleset: Id, { address, protocol, port }: Flow): Outcome {
+export function judge(tables: TableReader, ruleset: Id, { address, protocol, port }: Flow): Outcome {
   if (ruleset === NO_ID) return NO_POLICY;
-  const header = tables.rows.get(rowKey(ruleset, NO_ID, 0));
+  const header = tables.row(ruleset, NO_ID, 0);
   if (header === undefined) return { denied: true, reason: REASON_MISSING_ROW, rule: RULE_NONE, silent: false };
   const settings = {
     isolated: (header.flags & ROW_ISOLATED) !== 0,
@@ -84,14 +112,12 @@ function judge({ tables, destinations }: Compiled, ruleset: Id, { address, proto
     row === undefined ? SILENT_ANSWER : lookUp(row.entries, protocol, port);
   let answer = ask(header);
   if (address !== null) {
-    const { id, network, kind } = tables.identities.get(address) ?? STRANGER;
-    if (id !== NO_ID) answer = merge(answer, ask(tables.rows.get(rowKey(ruleset, id, 0))));
+    const { id, network, kind } = tables.identity(address) ?? STRANGER;
+    if (id !== NO_ID) answer = merge(answer, ask(tables.row(ruleset, id, 0)));
     if (answer.final !== 0) return final(answer);
-    const networkClass = network === NO_ID ? destinations.networks.lookUp(address).id : network;
-    answer = merge(answer, ask(tables.rows.get(rowKey(ruleset, networkClass, 0))));
+    answer = merge(answer, ask(tables.row(ruleset, network === NO_ID ? tables.networkClass(address) : network, 0)));
     if ((header.flags & ROW_ZONES) !== 0) {
-      const zone = destinations.zones.lookUp(address).id;
-      answer = merge(answer, ask(tables.rows.get(rowKey(ruleset, zone, id === NO_ID ? KIND_STRANGER : kind))));
+      answer = merge(answer, ask(tables.row(ruleset, tables.zoneClass(address), id === NO_ID ? KIND_STRANGER : kind)));
     }
   }
   return compose(settings, answer);

@@ -5,8 +5,6 @@ import type { Requirement, Selector } from '../model/objects.ts';
 
 type Labels = Readonly<Record<string, string>>;
 
-export const EVERYTHING: Selector = Object.freeze({ matchLabels: {}, matchExpressions: [] });
-
 export function matches(selector: Selector, labels: Labels): boolean {
   for (const key in selector.matchLabels) {
     if (!Object.hasOwn(labels, key) || labels[key] !== selector.matchLabels[key]) return false;
