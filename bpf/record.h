@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What was decided before, and for whom? Records of sockets, notes of flows. Whoever reads them here may trust what they say;
+ * what they say is decided elsewhere.
+ */
+#ifndef POSTERN_RECORD_H
+#define POSTERN_RECORD_H
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+
+#include "abi.h"
+#include "maps.h"
+#include "parse.h"
+#include "tell.h"
+#include "verdict.h"
+
+/*
+ * Threads may send on one UDP socket at once, and a half-written record would join one's address to another's verdict. So direction,
+ * flags and sequence, one aligned word, are a sequence lock whose writers don't wait: who finds it taken goes without a record.
+ * Readers rely on loads staying in order (x86; on arm64 the tear is improbable, not impossible).
+ */
+#define RECORD_WORD(record) (*(volatile half_word *)&(record)->direction)
+#define RECORD_WORD_BUSY bpf_htonl(RECORD_BUSY << 16)
+
+_Static_assert(sizeof(struct record) == 64, "sk_storage outlives every version of the agent");
+_Static_assert(__builtin_offsetof(struct record, direction) % 4 == 0, "direction, flags and sequence are one word");
+
+static __always_inline bool begin_write(struct record *record)
+{
+	__u32 before = RECORD_WORD(record);
+	if (before & RECORD_WORD_BUSY)
+		return false;
+	return __sync_val_compare_and_swap((half_word *)&record->direction, before, before | RECORD_WORD_BUSY) == before;
+}
+
+static __always_inline void end_write(struct record *record, enum direction direction)
+{
+	union {
+		struct {
+			__u8 direction;
+			__u8 flags;
+			__u16 sequence;
+		} fields;
+		__u32 word;
+	} after = {.fields = {.direction = direction, .sequence = record->sequence + 1}};
+	asm volatile("" ::: "memory");
+	RECORD_WORD(record) = after.word;
+}
+
+static __always_inline bool is_of(const struct record *record, const struct packet *packet)
+{
+	return record->version == RECORD_VERSION && record->protocol == packet->protocol && record->port == packet->remote_port &&
+	       same_address(&record->address, &packet->remote);
+}
+
+/* An inbound record as its listener had it: no peer yet. */
+static __always_inline bool is_unbound(const struct record *record)
+{
+	return record->version == RECORD_VERSION && record->protocol == IPPROTO_TCP && record->direction == DIRECTION_INGRESS &&
+	       !record->port && is_zero(&record->address);
+}
+
+/*
+ * Does the record decide this packet? Fills `key` from it, then looks again whether anybody wrote meanwhile. A SYN is always
+ * judged: it may be the first after the socket changed its purpose.
+ */
+static __always_inline bool recall(const struct record *record, const struct packet *packet, struct counter_key *key)
+{
+	__u32 before = RECORD_WORD(record), slot;
+	const __u32 *epoch;
+
+	if ((before & RECORD_WORD_BUSY) || !is_of(record, packet) || (packet->tcp_flags & TCP_FLAG_BYTE_SYN))
+		return false;
+	slot = record->slot;
+	epoch = bpf_map_lookup_elem(&epochs, &slot);
+	if (!epoch || *epoch != record->epoch)
+		return false;
+	key->ruleset = record->ruleset;
+	key->slot = slot;
+	key->rule = record->rule;
+	key->reason = record->reason;
+	key->verdict = record->verdict;
+	asm volatile("" ::: "memory");
+	return key->verdict < VERDICT_DENY && RECORD_WORD(record) == before;
+}
+
+/* `epoch` of a denial is when its cut was told. */
+static __always_inline bool write_record(struct record *record, const struct packet *packet, const struct subject *subject,
+					 const struct decision *decision, enum direction direction, __u32 epoch)
+{
+	if (!begin_write(record))
+		return false;
+	record->version = RECORD_VERSION;
+	record->verdict = decision->verdict;
+	record->reason = decision->reason;
+	record->protocol = packet->protocol;
+	record->slot = subject->slot;
+	record->epoch = epoch;
+	record->rule = decision->rule;
+	record->port = packet->remote_port;
+	copy_address(&record->address, &packet->remote);
+	record->ruleset = decision->ruleset;
+	end_write(record, direction);
+	return true;
+}
+
+static __always_inline struct record *record_of(struct bpf_sock *sk)
+{
+	return bpf_sk_storage_get(&sockets, sk, 0, 0);
+}
+
+static __always_inline struct record *make_record(struct bpf_sock *sk)
+{
+	struct record *record = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!record)
+		lose(LOSS_RECORDS);
+	return record;
+}
+
+static __always_inline void flow_key_of(struct flow_key *key, const struct packet *packet, __u32 slot, __u64 netns)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->netns = netns;
+	copy_address(&key->local, &packet->local);
+	copy_address(&key->remote, &packet->remote);
+	key->slot = slot;
+	key->local_port = packet->local_port;
+	key->remote_port = packet->remote_port;
+	key->protocol = packet->protocol;
+	key->kind = FLOW_TRANSPORT;
+}
+
+static __always_inline void fragment_key_of(struct flow_key *key, const struct packet *packet, __u32 slot, __u64 netns)
+{
+	flow_key_of(key, packet, slot, netns);
+	key->local_port = bpf_htons(packet->fragment_id >> 16);
+	key->remote_port = bpf_htons(packet->fragment_id & 0xffff);
+	key->protocol = packet->fragment_protocol;
+	key->kind = FLOW_FRAGMENT;
+}
+
+static __always_inline bool is_fresh(const struct flow *flow, __u64 now_ns, __u64 lifetime_ns)
+{
+	/* Another CPU may have seen it a moment after `now`. */
+	return flow->seen_ns + lifetime_ns > now_ns;
+}
+
+/* At most once a second: the entry's cache line then stays shared between CPUs. */
+static __always_inline void refresh(struct flow *flow, __u64 now_ns)
+{
+	if (now_ns > flow->seen_ns + 1000000000ULL)
+		flow->seen_ns = now_ns;
+}
+
+static __always_inline bool keep_flow(const struct flow_key *key, const struct flow *flow)
+{
+	if (!bpf_map_update_elem(&flows, key, flow, BPF_ANY))
+		return true;
+	lose(LOSS_FLOWS);
+	return false;
+}
+
+#endif

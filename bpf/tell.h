@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * How does anybody learn of a verdict? Counters (exact), events (within a budget), and the count of what was lost.
+ * Decides nothing.
+ */
+#ifndef POSTERN_TELL_H
+#define POSTERN_TELL_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+#include "maps.h"
+#include "parse.h"
+#include "verdict.h"
+
+/* Who is held, as it stood when its epoch was read. */
+struct subject {
+	__u64 cgroup;
+	__u64 enforced;
+	__u64 shadow;
+	__u32 slot;
+	__u32 epoch;
+	__u32 lasting; /* the epoch can be relied on: what is decided may be recorded under it */
+	__u32 reserved;
+};
+
+/* What the context of a program tells of the moment. */
+struct moment {
+	__u64 socket_cookie;
+	__u64 netns_cookie;
+	__u32 pid;
+	__u8 hook;
+	__u8 flags; /* event_flags */
+	__u8 muted; /* was told a moment ago */
+	__u8 reserved;
+};
+
+static __always_inline void lose(enum loss loss)
+{
+	__u32 index = loss;
+	__u64 *lost = bpf_map_lookup_elem(&losses, &index);
+	if (lost)
+		__sync_fetch_and_add(lost, 1);
+}
+
+/* Atomic although per CPU: a softirq may count on top of a process. */
+static __always_inline void count(const struct counter_key *key, __u64 packets, __u64 bytes)
+{
+	struct counter *counter = bpf_map_lookup_elem(&counters, key);
+	if (!counter) {
+		struct counter zero = {};
+		/* Fails where another CPU was first, and then the lookup finds that one's. */
+		bpf_map_update_elem(&counters, key, &zero, BPF_NOEXIST);
+		counter = bpf_map_lookup_elem(&counters, key);
+		if (!counter) {
+			lose(LOSS_COUNTERS);
+			return;
+		}
+	}
+	__sync_fetch_and_add(&counter->packets, packets);
+	__sync_fetch_and_add(&counter->bytes, bytes);
+}
+
+static __always_inline void count_decision(const struct decision *decision, __u32 slot, __u64 packets, __u64 bytes)
+{
+	struct counter_key key = {
+		.ruleset = decision->ruleset,
+		.slot = slot,
+		.rule = decision->rule,
+		.reason = decision->reason,
+		.verdict = decision->verdict,
+	};
+	count(&key, packets, bytes);
+}
+
+#define TOKEN_NS (1000000000ULL / EVENTS_PER_SECOND)
+
+/* A token bucket without a lock: whoever moves the clock forward refills. Tokens below zero are those that several took at once. */
+static __always_inline bool may_tell(__u32 slot, __u64 now_ns)
+{
+	struct budget *budget = bpf_map_lookup_elem(&budgets, &slot);
+	__u64 refilled_ns, due;
+
+	if (!budget)
+		return false;
+	refilled_ns = budget->refilled_ns;
+	due = now_ns > refilled_ns ? (now_ns - refilled_ns) / TOKEN_NS : 0;
+	if (due) {
+		__u64 next_ns = due >= EVENTS_BURST ? now_ns : refilled_ns + due * TOKEN_NS;
+		if (__sync_val_compare_and_swap(&budget->refilled_ns, refilled_ns, next_ns) == refilled_ns) {
+			__s32 tokens = budget->tokens;
+			tokens = (tokens < 0 ? 0 : tokens) + (due > EVENTS_BURST ? EVENTS_BURST : due);
+			budget->tokens = tokens > EVENTS_BURST ? EVENTS_BURST : tokens;
+		}
+	}
+	if ((__s32)__sync_fetch_and_sub(&budget->tokens, 1) > 0)
+		return true;
+	__sync_fetch_and_add(&budget->tokens, 1);
+	return false;
+}
+
+static __noinline int tell(const struct packet *packet, const struct subject *subject, const struct decision *decision,
+			   const struct moment *moment)
+{
+	__u64 now_ns = bpf_ktime_get_ns();
+	struct event *event;
+
+	/* A cut must reach the agent, which ends the socket; how often it is told is bounded where it is decided. */
+	if (!(moment->flags & EVENT_CUT) && !may_tell(subject->slot, now_ns)) {
+		lose(LOSS_EVENTS_RATE);
+		return 0;
+	}
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		lose(LOSS_EVENTS_FULL);
+		return 0;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->time_ns = now_ns;
+	event->cgroup = subject->cgroup;
+	event->ruleset = decision->ruleset;
+	event->shadow = decision->shadow;
+	event->socket_cookie = moment->socket_cookie;
+	event->netns_cookie = moment->netns_cookie;
+	event->slot = subject->slot;
+	event->pid = moment->pid;
+	event->length = packet->length;
+	event->rule = decision->rule;
+	event->shadow_rule = decision->shadow_rule;
+	event->reason = decision->reason;
+	event->shadow_reason = decision->shadow_reason;
+	event->verdict = decision->verdict;
+	event->hook = moment->hook;
+	event->protocol = packet->protocol;
+	event->icmp = packet->icmp;
+	event->flags = moment->flags | (decision->silent ? EVENT_SILENT : 0);
+	event->local_port = packet->local_port;
+	event->remote_port = packet->remote_port;
+	event->local = packet->local;
+	event->remote = packet->remote;
+	if (moment->flags & EVENT_PROCESS)
+		bpf_get_current_comm(event->command, sizeof(event->command));
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+#endif
