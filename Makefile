@@ -34,7 +34,7 @@ $(NPM_STAMP): package-lock.json package.json .npmrc
 # ---- build ------------------------------------------------------------------------------------------------------------------
 
 # Add what else is generated here; each with a rule of its own below.
-GENERATED := build/generated/abi.ts
+GENERATED := build/generated/abi.ts build/generated/policy-types.ts
 
 build: build/postern.bpf.o build/postern.node $(GENERATED)
 
@@ -64,6 +64,11 @@ build/postern.node: $(NATIVE)
 build/generated/abi.ts: src/kernel/generate-abi.ts src/kernel/btf.ts build/postern.bpf.o
 	@mkdir -p $(@D)
 	$(NODE) $< build/postern.bpf.o $@
+
+# Also the CRDs in daemonset/crds/, and the schemas that are read at run time.
+build/generated/policy-types.ts: src/schema/generate.ts src/schema/crds.ts node_modules/@kubernetes/client-node/package.json | $(DEPS)
+	$(NODE) $<
+	@touch $@
 
 -include $(wildcard build/*.d build/native/*.d build/test/*.d build/test/*/*.d)
 

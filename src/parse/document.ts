@@ -64,7 +64,23 @@ export type Parsed =
  * Every object of a file, `kind: List` unfolded, empty documents left out. Total: whatever the text, problems are data.
  */
 export function readDocuments(file: SourceFile): Parsed[] {
-  return readYaml(file.text).flatMap((document) => readDocument(file.path, document));
+  return readLocated(file).map(({ parsed }) => parsed);
+}
+
+/** An object and the way to its places. Holds on to the text: not for keeping. */
+export interface Located {
+  readonly parsed: Parsed;
+  /** Where in the file a path of the object is. */
+  locate(path: Path, at: 'key' | 'value'): Position;
+}
+
+export function readLocated(file: SourceFile): Located[] {
+  return readYaml(file.text).flatMap((document) =>
+    readDocument(file.path, document).map(({ parsed, base }) => ({
+      parsed,
+      locate: (path, at) => document.locate([...base, ...path], at),
+    })),
+  );
 }
 
 /** Where in which document an object stands: objects of a List are below `items[n]`. */
@@ -74,7 +90,12 @@ interface Place {
   readonly base: Path;
 }
 
-function readDocument(file: string, document: YamlDocument): Parsed[] {
+interface Based {
+  readonly parsed: Parsed;
+  readonly base: Path;
+}
+
+function readDocument(file: string, document: YamlDocument): Based[] {
   const place: Place = { file, document, base: [] };
   const syntax = document.problems.map(
     ({ code, path, message, advice }): Finding => ({ severity: 'error', code, path, at: 'key', message, advice }),
@@ -82,8 +103,10 @@ function readDocument(file: string, document: YamlDocument): Parsed[] {
   if (syntax.length === 0) return readObject(place, document.value, null);
   // Past a syntax error nobody knows what belongs where; a key that is there twice leaves the rest as it was.
   const isReadable = document.problems.every(({ code }) => code === 'duplicate_key');
-  const read: Parsed[] = isReadable ? readObject(place, document.value, null) : [identify(place, document.value)];
-  const [first = unknown(place, document.value, null, []), ...rest] = read;
+  const identified: Based = { parsed: identify(place, document.value), base: [] };
+  const [{ parsed: first, base }, ...rest] = isReadable
+    ? withFirst(readObject(place, document.value, null), identified)
+    : [identified];
   const problems = document.problems.map(
     (problem, i): Problem => ({
       ...toProblem(place, syntax[i] as Finding, first.key),
@@ -100,7 +123,12 @@ function readDocument(file: string, document: YamlDocument): Parsed[] {
       isReadable && !isUncertain && rest.length === 0 ? (first.standIn ?? isolated(first, document.value)) : null,
     problems: [...problems, ...first.problems],
   } as Parsed;
-  return [broken, ...rest];
+  return [{ parsed: broken, base }, ...rest];
+}
+
+function withFirst(read: Based[], otherwise: Based): [Based, ...Based[]] {
+  const [first = otherwise, ...rest] = read;
+  return [first, ...rest];
 }
 
 function isSubject([spec, field]: Path): boolean {
@@ -113,24 +141,25 @@ function isolated(parsed: Parsed, value: unknown): Policy | null {
 }
 
 /** @param listed the kind of the items of a list that says it, for items that do not. */
-function readObject(place: Place, value: unknown, listed: Kind | null): Parsed[] {
+function readObject(place: Place, value: unknown, listed: Kind | null): Based[] {
+  const { base } = place;
   const object = listed && isObject(value) ? { kind: listed, apiVersion: kinds[listed].apiVersion, ...value } : value;
   const classified = classify(object);
   switch (classified.type) {
     case 'other':
-      return [{ ...unknown(place, object, null, []), valid: true }];
+      return [{ parsed: { ...unknown(place, object, null, []), valid: true }, base }];
     case 'list':
       return classified.items.flatMap((item, i) =>
-        readObject({ ...place, base: [...place.base, 'items', i] }, item, classified.kind),
+        readObject({ ...place, base: [...base, 'items', i] }, item, classified.kind),
       );
     case 'wrong': {
       const { kind, finding } = classified;
-      if (!kind || !isObject(object)) return [unknown(place, object, null, [finding])];
+      if (!kind || !isObject(object)) return [{ parsed: unknown(place, object, null, [finding]), base }];
       const { findings } = checkObject(kind, { ...object, kind });
-      return [readKnown(place, kind, object, [finding, ...findings.filter(({ path }) => path[0] !== 'apiVersion')])];
+      return [{ parsed: readKnown(place, kind, object, [finding, ...findings]), base }];
     }
     case 'known':
-      return [readKnown(place, classified.kind, object as Record<string, unknown>, null)];
+      return [{ parsed: readKnown(place, classified.kind, object as Record<string, unknown>, null), base }];
   }
 }
 

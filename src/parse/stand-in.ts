@@ -53,9 +53,7 @@ function readSubject(
   const field = kind === 'ClusterEgressPolicy' ? 'subject' : 'podSelector';
   if (errors.some((path) => isBelow(path, ['spec', field]))) return null;
   if (kind === 'ClusterEgressPolicy') {
-    return isObject(spec.subject)
-      ? parseSubject(spec.subject as unknown as Parameters<typeof parseSubject>[0])
-      : null;
+    return isObject(spec.subject) ? parseSubject(spec.subject as unknown as Parameters<typeof parseSubject>[0]) : null;
   }
   const { podSelector } = spec;
   // Absent means every pod; but an unknown field beside it may be the selector, misspelled.

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// What makes no sense between objects that are right by themselves? Only what the folder can tell: where it holds no pods or no services,
+// they are elsewhere, and nothing is said of them.
+import type { Peer, Pod, Policy, Port, Rule, Service, Snapshot } from '../model/objects.ts';
+import { selections } from '../resolve/selection.ts';
+import { matches } from '../resolve/selector.ts';
+import { doubtful, type Finding, quote } from '../validate/finding.ts';
+
+export interface Between {
+  /** Of the policy: `Kind/namespace/name`. */
+  readonly key: string;
+  readonly finding: Finding;
+}
+
+export function checkBetween(snapshot: Snapshot): Between[] {
+  const selectionOf = selections(snapshot);
+  const held = new Map<Policy, Pod[]>();
+  for (const pod of snapshot.pods) {
+    for (const policy of selectionOf(pod).shadow) held.set(policy, [...(held.get(policy) ?? []), pod]);
+  }
+  return snapshot.policies.flatMap((policy) => {
+    const pods = held.get(policy) ?? [];
+    const beside = [...new Set(pods.flatMap((pod) => selectionOf(pod).shadow))];
+    const findings = [
+      ...checkSubject(policy, pods, snapshot),
+      ...checkDns(policy, beside.length > 0 ? beside : [policy, ...snapshot.policies.filter(isForAll)]),
+      ...policy.rules.flatMap((rule, index) => checkRule(policy, rule, index, snapshot)),
+    ];
+    const key = [policy.kind, ...(policy.namespace === null ? [] : [policy.namespace]), policy.name].join('/');
+    return findings.map((finding) => ({ key, finding }));
+  });
+}
+
+function checkSubject(policy: Policy, held: readonly Pod[], snapshot: Snapshot): Finding[] {
+  if (held.length > 0 || snapshot.pods.length === 0 || policy.subject.type === 'nodeServices') return [];
+  const { namespace, subject } = policy;
+  // A namespace without any pod in the folder has them elsewhere.
+  if (subject.type === 'own' && !snapshot.pods.some((pod) => pod.namespace === namespace)) return [];
+  const path = ['spec', subject.type === 'own' ? 'podSelector' : 'subject'];
+  const hostNetwork = policy.hostNetwork ? '' : ' (hostNetwork pods are not counted)';
+  const message = `no pod in this folder is selected${hostNetwork}`;
+  return [{ ...doubtful('selects_nobody', path, message, 'compare the labels with those of the pods'), at: 'key' }];
+}
+
+/** A Grant or Isolate on every pod, as far as its subject says. */
+function isForAll({ effect, subject }: Policy): boolean {
+  if (effect === 'Limit' || subject.type !== 'pods') return false;
+  const { namespaceSelector, podSelector } = subject.pods;
+  return [namespaceSelector, podSelector].every(
+    (selector) =>
+      selector === null || (Object.keys(selector.matchLabels).length === 0 && selector.matchExpressions.length === 0),
+  );
+}
+
+/** domainNames open no DNS: a workload that may not ask learns no name. */
+function checkDns(policy: Policy, beside: readonly Policy[]): Finding[] {
+  const index = policy.rules.findIndex(({ peers }) => peers.some(({ type }) => type === 'domainNames'));
+  if (index < 0 || policy.effect === 'Limit') return [];
+  if (beside.some(({ effect, rules }) => effect !== 'Limit' && rules.some(mayAsk))) return [];
+  const peer = policy.rules[index]?.peers.findIndex(({ type }) => type === 'domainNames') ?? 0;
+  const path = ['spec', 'egress', index, 'to', peer, 'domainNames'];
+  const message = 'the workload may not ask DNS, so it learns no address of these names';
+  return [{ ...doubtful('no_dns_rule', path, message, 'add a rule to: [{entities: [DNS]}]'), at: 'key' }];
+}
+
+const DNS_PORT = 53;
+
+function mayAsk({ peers, ports, notEnforced }: Rule): boolean {
+  if (notEnforced !== null) return false;
+  if (ports !== null) return ports.some(isDnsPort) && peers.some(({ type }) => type !== 'domainNames');
+  return peers.some(
+    (peer) =>
+      peer.type === 'any' ||
+      (peer.type === 'entities' && peer.entities.some((entity) => ['DNS', 'All', 'Cluster'].includes(entity))) ||
+      (peer.type === 'services' && peer.services.some(({ name }) => /dns/.test(name))) ||
+      (peer.type === 'pods' && peer.namespaceSelector !== null) ||
+      peer.type === 'networks',
+  );
+}
+
+function isDnsPort(port: Port): boolean {
+  if (port.protocol !== 'UDP') return false;
+  if (typeof port.port === 'string') return /dns/.test(port.port);
+  return port.port === null || (port.port <= DNS_PORT && DNS_PORT <= (port.endPort ?? port.port));
+}
+
+function checkRule(policy: Policy, rule: Rule, index: number, snapshot: Snapshot): Finding[] {
+  const path = ['spec', 'egress', index];
+  const services = rule.peers.flatMap((peer, i) =>
+    peer.type === 'services' ? checkServices(peer, [...path, 'to', i, 'services'], snapshot) : [],
+  );
+  const names = rule.peers.flatMap((peer, i) =>
+    peer.type === 'domainNames' ? checkNames(peer.names, [...path, 'to', i, 'domainNames']) : [],
+  );
+  return [...services, ...names, ...checkNamedPorts(policy, rule, path, snapshot)];
+}
+
+function checkServices(
+  { services }: Extract<Peer, { type: 'services' }>,
+  path: (string | number)[],
+  snapshot: Snapshot,
+): Finding[] {
+  return services.flatMap(({ namespace, name }, i) => {
+    const inNamespace = snapshot.services.filter((service) => service.namespace === namespace);
+    if (inNamespace.length === 0) return [];
+    const found = inNamespace.find((service) => service.name === name);
+    const told = `Service ${namespace}/${name}`;
+    if (!found) {
+      const message = `there is no ${told} in this folder`;
+      return [
+        doubtful('service_not_found', [...path, i, 'name'], message, 'compare namespace and name with the Service'),
+      ];
+    }
+    if (found.externalName === null) return [];
+    const message = `${told} is an ExternalName, which is not followed: this allows nothing`;
+    return [
+      doubtful('service_not_usable', [...path, i, 'name'], message, `write domainNames: [${found.externalName}]`),
+    ];
+  });
+}
+
+/** Names that there is a better word for, or that cover more than anyone means. */
+function checkNames(names: readonly string[], path: (string | number)[]): Finding[] {
+  return names.flatMap((name, i) => {
+    const at = [...path, i];
+    if (/\.svc(\.cluster\.local)?$/.test(name) || name.endsWith('.cluster.local')) {
+      const message = `${quote(name)} is a name of the cluster's own`;
+      return [doubtful('cluster_name', at, message, 'write services: [{namespace: …, name: …}] in an item of its own')];
+    }
+    if (!/^\*\.[^.]+$/.test(name)) return [];
+    const message = `${quote(name)} covers every domain of a top-level domain`;
+    return [doubtful('wide_name', at, message, 'write the domains that are meant')];
+  });
+}
+
+/** Port names that none of the destinations has, where the folder holds some of them. */
+function checkNamedPorts(policy: Policy, rule: Rule, path: (string | number)[], snapshot: Snapshot): Finding[] {
+  const named = (rule.ports ?? []).flatMap((port, i) =>
+    port.protocol !== 'ICMP' && typeof port.port === 'string' ? [{ protocol: port.protocol, name: port.port, i }] : [],
+  );
+  if (named.length === 0) return [];
+  const pods = rule.peers.flatMap((peer) => (peer.type === 'pods' ? podsOf(peer, policy, snapshot) : []));
+  const services = rule.peers.flatMap((peer) => (peer.type === 'services' ? servicesOf(peer, snapshot) : []));
+  const others = rule.peers.some(({ type }) => type !== 'pods' && type !== 'services');
+  if (others || pods.length + services.length === 0) return [];
+  return named.flatMap(({ protocol, name, i }) => {
+    const has = ({ ports }: Pod | Service) => ports.some((port) => port.name === name && port.protocol === protocol);
+    if (pods.some(has) || services.some(has)) return [];
+    const known = new Set([...pods, ...services].flatMap(({ ports }) => ports.flatMap((port) => port.name ?? [])));
+    const advice = known.size > 0 ? `write ${[...known].sort().slice(0, 8).join(', ')}, or a number` : 'write a number';
+    const message = `no destination in this folder has a ${protocol} port named ${quote(name)}`;
+    return [doubtful('port_not_found', [...path, 'ports', i, 'port'], message, advice)];
+  });
+}
+
+function podsOf(peer: Extract<Peer, { type: 'pods' }>, policy: Policy, { pods, namespaces }: Snapshot): Pod[] {
+  return pods.filter((pod) => {
+    if (pod.hostNetwork || pod.ended || !matches(peer.podSelector, pod.labels)) return false;
+    if (peer.namespaceSelector === null) return pod.namespace === policy.namespace;
+    const labels = namespaces.find(({ name }) => name === pod.namespace)?.labels ?? {};
+    return matches(peer.namespaceSelector, labels);
+  });
+}
+
+function servicesOf(peer: Extract<Peer, { type: 'services' }>, { services }: Snapshot): Service[] {
+  return services.filter(({ namespace, name }) =>
+    peer.services.some((wanted) => wanted.namespace === namespace && wanted.name === name),
+  );
+}
