@@ -147,10 +147,13 @@ export interface WatchOptions {
   readonly rescanMs?: number;
 }
 
-/** Calls back with a scan whenever something may have changed, from the first `start` on until `close`. */
+/**
+ * Calls back with a scan whenever something may have changed, from the first `start` on until `close`. `heardMs` is when the
+ * change was heard of (`performance.now()`), before waiting for quiet.
+ */
 export class FolderWatch {
   readonly #folder: Folder;
-  readonly #onScan: (scan: Scan) => void;
+  readonly #onScan: (scan: Scan, heardMs: number) => void;
   readonly #quietMs: number;
   readonly #atMostMs: number;
   readonly #rescanMs: number;
@@ -161,7 +164,7 @@ export class FolderWatch {
   #rescan: NodeJS.Timeout | null = null;
   #closed = false;
 
-  constructor(folder: Folder, onScan: (scan: Scan) => void, options: WatchOptions = {}) {
+  constructor(folder: Folder, onScan: (scan: Scan, heardMs: number) => void, options: WatchOptions = {}) {
     this.#folder = folder;
     this.#onScan = onScan;
     this.#quietMs = options.quietMs ?? 20;
@@ -172,7 +175,7 @@ export class FolderWatch {
   /** Scans at once, and gives that first scan. */
   start(): Scan {
     const scan = this.#scan();
-    this.#rescan = setInterval(() => this.#read(), this.#rescanMs);
+    this.#rescan = setInterval(() => this.#read(performance.now()), this.#rescanMs);
     this.#rescan.unref();
     return scan;
   }
@@ -221,17 +224,17 @@ export class FolderWatch {
 
   #soon(): void {
     if (this.#closed) return;
-    const now = Date.now();
+    const now = performance.now();
     if (this.#quiet === null) this.#firstEventMs = now;
     else clearTimeout(this.#quiet);
     const waitMs = Math.max(0, Math.min(this.#quietMs, this.#firstEventMs + this.#atMostMs - now));
     this.#quiet = setTimeout(() => {
       this.#quiet = null;
-      this.#read();
+      this.#read(this.#firstEventMs);
     }, waitMs);
   }
 
-  #read(): void {
-    if (!this.#closed) this.#onScan(this.#scan());
+  #read(heardMs: number): void {
+    if (!this.#closed) this.#onScan(this.#scan(), heardMs);
   }
 }

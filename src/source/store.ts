@@ -16,6 +16,7 @@ import type {
   Snapshot,
 } from '../model/objects.ts';
 import { type Parsed, readDocuments } from '../parse/document.ts';
+import { withImplicitNamespaces } from '../parse/namespaces.ts';
 import type { Scan } from './folder.ts';
 import type { KeptObject, StateDir } from './state.ts';
 
@@ -31,6 +32,14 @@ interface Held {
 export interface Contents {
   readonly snapshot: Snapshot;
   readonly problems: readonly Problem[];
+  /** Where each object says its cgroup (else where it begins), by key: problems of binding are told there. */
+  readonly cgroupPlaces: ReadonlyMap<string, Place>;
+}
+
+export interface Place {
+  readonly file: string;
+  readonly line: number;
+  readonly column: number;
 }
 
 export class ObjectStore {
@@ -68,6 +77,7 @@ export class ObjectStore {
     const documents = this.#parse(scan);
     const owners = this.#owners(documents);
 
+    const cgroupPlaces = new Map<string, Place>();
     const held = new Map<string, Held>();
     const valid = new Map<string, Held>();
     /** Files that hold something which could not be told apart: any object they held may be it. */
@@ -87,6 +97,7 @@ export class ObjectStore {
           continue;
         }
         told.set(key, document);
+        if (kind === 'Pod') cgroupPlaces.set(key, { file: source, ...document.places.cgroup });
         const before = this.#valid.get(key);
         if (document.valid) {
           const now =
@@ -117,7 +128,7 @@ export class ObjectStore {
     }
 
     this.#remember(valid);
-    return { snapshot: snapshotOf(held, host), problems };
+    return { snapshot: snapshotOf(held, host), problems, cgroupPlaces };
   }
 
   /**
@@ -182,21 +193,19 @@ export class ObjectStore {
 }
 
 function duplicate(document: Parsed, key: string, first: Parsed): Problem {
-  const { file, line, column } = document.position;
+  const { line, column } = document.places.name;
   return {
     severity: 'error',
     code: 'duplicate_object',
-    file,
+    file: document.position.file,
     line,
     column,
-    path: '',
+    path: 'metadata.name',
     object: key,
-    message: `the same object is at ${first.position.file}:${first.position.line}, and that one counts`,
-    advice: 'keep one of them',
+    message: `${key} is there already, at ${first.position.file}:${first.places.name.line}, which stays`,
+    advice: 'write another name, or remove one of the two',
   };
 }
-
-const NAMESPACE_NAME = 'kubernetes.io/metadata.name';
 
 /** Sorted by key, so that the same objects are the same snapshot whatever their files. */
 function snapshotOf(held: ReadonlyMap<string, Held>, host: Host): Snapshot {
@@ -209,18 +218,13 @@ function snapshotOf(held: ReadonlyMap<string, Held>, host: Host): Snapshot {
   const services = of<Service>('Service');
   const endpointSlices = of<EndpointSlice>('EndpointSlice');
   const policies = of<Policy>('ClusterEgressPolicy', 'ClusterNetworkPolicy', 'EgressPolicy', 'NetworkPolicy');
-  const namespaces = new Map(of<Namespace>('Namespace').map((one) => [one.name, one]));
-  // A folder need not spell out its namespaces; the API server gives each of them this label.
-  for (const { namespace } of [...pods, ...services, ...endpointSlices, ...policies]) {
-    if (namespace !== null && !namespaces.has(namespace)) {
-      namespaces.set(
-        namespace,
-        Object.freeze({ name: namespace, labels: Object.freeze({ [NAMESPACE_NAME]: namespace }) }),
-      );
-    }
-  }
+  const used = [...pods, ...services, ...endpointSlices, ...policies].map(({ namespace }) => namespace);
+  const namespaces = withImplicitNamespaces(
+    of<Namespace>('Namespace'),
+    used.filter((name) => name !== null),
+  );
   return Object.freeze({
-    namespaces: [...namespaces.values()].sort((a, b) => (a.name < b.name ? -1 : 1)),
+    namespaces: namespaces.sort((a, b) => (a.name < b.name ? -1 : 1)),
     nodes: of<Node>('Node'),
     pods,
     services,
