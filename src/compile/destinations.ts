@@ -223,14 +223,15 @@ function backendsOf(slices: readonly EndpointSlice[]): Backends {
       backends.set(key, list);
       for (const { addresses, ready, pod } of slice.endpoints) {
         if (!ready) continue;
-        for (const address of addresses) {
-          list.push({
-            address: keyOf(address),
-            port: port.port,
-            slice,
-            pod: pod === null ? null : `${pod.namespace}/${pod.name}`,
-          });
-        }
+        // "Addresses are fungible; clients should use the first" (discovery/v1, Endpoint.addresses).
+        const [address] = addresses;
+        if (address === undefined) continue;
+        list.push({
+          address: keyOf(address),
+          port: port.port,
+          slice,
+          pod: pod === null ? null : `${pod.namespace}/${pod.name}`,
+        });
       }
     }
   }
@@ -440,6 +441,6 @@ function covers(
   range: { readonly cidrs: readonly string[]; readonly except: readonly string[] },
   address: AddressKey,
 ): boolean {
-  const { classes, lookUp } = trie([{ id: 'it', ...range }]);
+  const { classes, lookUp } = trie([{ ...range, id: 'it' }]);
   return classes.size > 0 && lookUp(mask(address, 128)).blocks.has('it');
 }

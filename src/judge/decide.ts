@@ -113,8 +113,9 @@ export function judge(tables: TableReader, ruleset: Id, { address, protocol, por
   let answer = ask(header);
   if (address !== null) {
     const { id, network, kind } = tables.identity(address) ?? STRANGER;
-    if (id !== NO_ID) answer = merge(answer, ask(tables.row(ruleset, id, 0)));
-    if (answer.final !== 0) return final(answer);
+    const own = id === NO_ID ? SILENT_ANSWER : ask(tables.row(ruleset, id, 0));
+    if (own.final !== 0) return final(own);
+    answer = merge(answer, own);
     answer = merge(answer, ask(tables.row(ruleset, network === NO_ID ? tables.networkClass(address) : network, 0)));
     if ((header.flags & ROW_ZONES) !== 0) {
       answer = merge(answer, ask(tables.row(ruleset, tables.zoneClass(address), id === NO_ID ? KIND_STRANGER : kind)));

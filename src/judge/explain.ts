@@ -80,7 +80,7 @@ export function explainer(snapshot: Snapshot, compiled: Compiled) {
     if (to.includes('/')) {
       const pod = pods.get(to);
       if (pod === undefined) throw new QueryError(`there is no Pod ${to}; write NAMESPACE/NAME of a Pod in the folder`);
-      const [address] = pod.addresses;
+      const [address] = pod.ended ? [] : pod.addresses;
       return {
         address: address ?? null,
         known: address !== undefined,

@@ -161,10 +161,12 @@ function judgeService(verdicts: readonly Decision[]): Decision {
   return verdicts.find((v) => v.verdict === 'deny') ?? verdicts[0] ?? told('deny', 'no_ready_endpoint');
 }
 
-/** "Loopback and oneself always pass"; told as self only where nothing else allows it. */
+/** "Loopback and oneself always pass"; told as self only where nothing else allows it. A Service is not oneself, whoever stands behind it. */
 function judgeAddress(cluster: Cluster, ruleset: readonly Policy[], destination: Destination): Decision {
   const decision = compose(cluster, ruleset, destination);
-  return decision.verdict === 'deny' && isSelf(destination) ? told('allow', 'self') : decision;
+  return decision.verdict === 'deny' && destination.reachedBy === null && isSelf(destination)
+    ? told('allow', 'self')
+    : decision;
 }
 
 /** A hostNetwork pod's address is its node's: it has no self. */
