@@ -20,8 +20,13 @@ export interface Refusal {
   readonly policy: string | null;
   /** Index of the rule; null in a default denial. */
   readonly rule: number | null;
+  readonly ruleName: string | null;
+  /** Of a default denial: every policy that isolates. */
+  readonly isolatedBy: readonly string[];
   /** snake_case, enum reason of bpf/abi.h. */
   readonly reason: string;
+  /** Of a denial: the Audit policy that would allow it; null where none would. */
+  readonly shadow: { readonly policy: string | null; readonly rule: number | null; readonly reason: string } | null;
 }
 
 /** Equal for refusals that a reader would call the same; processes of one name are one. */

@@ -16,6 +16,9 @@ function refusal(over: Partial<Refusal> = {}): Refusal {
     pid: 1,
     policy: 'NetworkPolicy/shop/web',
     rule: null,
+    ruleName: null,
+    isolatedBy: [],
+    shadow: null,
     reason: 'no_rule',
     ...over,
   };
