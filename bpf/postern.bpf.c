@@ -271,7 +271,7 @@ static __always_inline void decide_icmp(struct __sk_buff *skb, const struct subj
 		decide(subject, packet, decision);
 }
 
-/* A later fragment says nothing that policy could judge; it goes where its first one was let. */
+/* A later fragment says nothing that policy could judge; it goes where its first one was let. Returns whether that is news. */
 static __noinline int decide_fragment(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet,
 				      struct decision *decision)
 {
@@ -280,17 +280,17 @@ static __noinline int decide_fragment(struct __sk_buff *skb, const struct subjec
 
 	if (is_loopback(&packet->remote)) {
 		allow(decision, subject->enforced, REASON_LOOPBACK);
-		return 0;
+		return false;
 	}
 	fragment_key_of(&key, packet, subject->slot, netns_of(skb));
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow || !is_fresh(flow, bpf_ktime_get_ns(), FLOW_FRAGMENT_NS)) {
 		refuse_unread(subject, decision, REASON_FRAGMENT_UNTRACKED);
-		return 0;
+		return true;
 	}
 	if (packet->fragment_offset < flow->header_bytes) {
 		refuse_unread(subject, decision, REASON_FRAGMENT_TINY);
-		return 0;
+		return true;
 	}
 	allow(decision, subject->enforced, REASON_FRAGMENT);
 	if (flow->verdict == VERDICT_AUDIT) {
@@ -299,7 +299,7 @@ static __noinline int decide_fragment(struct __sk_buff *skb, const struct subjec
 		decision->ruleset = flow->ruleset;
 		decision->rule = flow->rule;
 	}
-	return 0;
+	return false;
 }
 
 static __noinline int keep_fragment(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet,
@@ -525,8 +525,7 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, const struct packet *pac
 	} else if (packet->reason) {
 		refuse_unread(&subject, &decision, packet->reason);
 	} else if (packet->fragment == FRAGMENT_LATER) {
-		decide_fragment(skb, &subject, packet, &decision);
-		anew = decision.reason != REASON_FRAGMENT;
+		anew = decide_fragment(skb, &subject, packet, &decision);
 	} else if (packet->protocol == IPPROTO_ICMP) {
 		decide_icmp(skb, &subject, packet, &decision);
 	} else if (packet->fragment == FRAGMENT_FIRST) {

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// The programs in the kernel with maps filled by hand, and this process as the one workload that they hold.
+// A test run's socket belongs to whoever asks for it, so the process moves into a cgroup of its own, and back at the end.
+import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import {
+  type Answer,
+  COUNTER_KEY_BYTES,
+  decodeCounter,
+  decodeCounterKey,
+  decodeEvent,
+  type Entry,
+  type Event,
+  encodeAnswer,
+  encodeIdentity,
+  encodeNetworkKey,
+  encodePortKey,
+  encodeRow,
+  encodeSelfKey,
+  encodeSettings,
+  encodeVerdictKey,
+  encodeWorkload,
+  REASON_NAMES,
+  ROW_PORT_SET,
+  RULE_NONE,
+  VERDICT_NAMES,
+} from '#build/generated/abi.ts';
+import { loadNative, type NativeObject } from '#src/kernel/native.ts';
+import { cgroupMount } from '../support/lab.ts';
+import { addressKey } from './packet.ts';
+
+const OBJECT = fileURLToPath(new URL('../../build/postern.bpf.o', import.meta.url));
+const NO_ID = '0'.repeat(16);
+export const SLOT = 1;
+
+/** An id that reads as its number. */
+export function id(number: number): string {
+  return number.toString(16).padStart(16, '0');
+}
+
+export const SILENCE: Answer = { admin: RULE_NONE, policy: RULE_NONE, baseline: RULE_NONE, limits: 0, final: 0 };
+
+/** The answer of an entry: silent on what it leaves out. */
+export function says(answer: Partial<Answer>): Answer {
+  return { ...SILENCE, ...answer };
+}
+
+/** An entry for every protocol and port. */
+export function always(answer: Partial<Answer>): Entry {
+  return { protocol: 0, first: 0, last: 0, answer: says(answer) };
+}
+
+/** An entry for ports `first` to `last`. */
+export function on(protocol: number, first: number, last: number, answer: Partial<Answer>): Entry {
+  return { protocol, first, last, answer: says(answer) };
+}
+
+export interface RowFields {
+  readonly ruleset: string;
+  readonly subject?: string;
+  readonly kind?: number;
+  readonly flags?: number;
+  readonly limits?: number;
+  readonly limitsSilent?: number;
+  readonly entries?: readonly Entry[];
+  readonly portSet?: string;
+}
+
+export interface Outcome {
+  /** What the program returned: 1 passes, 0 refuses, 2 refuses in silence. */
+  readonly retval: number;
+  readonly verdict: string;
+  readonly reason: string;
+  readonly ruleset: string;
+  readonly rule: number | null;
+  readonly slot: number;
+  readonly packets: number;
+  readonly bytes: number;
+  readonly events: readonly Event[];
+}
+
+export class Programs {
+  readonly object: NativeObject;
+  readonly cgroup: bigint;
+  readonly #folder: string;
+  readonly #home: string;
+  readonly #level: number;
+
+  constructor() {
+    const mount = cgroupMount();
+    const own = readFileSync('/proc/self/cgroup', 'utf8')
+      .split('\n')
+      .find((line) => line.startsWith('0::'));
+    this.#home = path.join(mount, own?.slice(3) ?? '');
+    this.#folder = path.join(mount, `postern-${process.pid}-0`);
+    this.#level = 1;
+    mkdirSync(this.#folder);
+    try {
+      this.#move(this.#folder);
+      const native = loadNative();
+      this.cgroup = native.cgroupId(this.#folder);
+      this.object = native.load(OBJECT, {
+        identities: 1024,
+        networks: 1024,
+        verdicts: 1024,
+        ports: 1024,
+        flows: 1024,
+      });
+    } catch (error) {
+      this.#leave();
+      throw error;
+    }
+    this.settings({});
+  }
+
+  #move(folder: string): void {
+    writeFileSync(path.join(folder, 'cgroup.procs'), `${process.pid}`);
+  }
+
+  #leave(): void {
+    this.#move(this.#home);
+    rmdirSync(this.#folder);
+  }
+
+  close(): void {
+    this.object.close();
+    this.#leave();
+  }
+
+  #put(map: string, key: Buffer, value: Buffer): void {
+    this.object.update(map, key, value, 1, 0);
+  }
+
+  /** Empties the maps that the agent fills and those that a run leaves something in. */
+  reset(): void {
+    for (const map of ['workloads', 'identities', 'networks', 'verdicts', 'ports', 'selves', 'counters', 'flows']) {
+      const { keys, count } = this.object.dump(map);
+      if (count > 0) this.object.remove(map, keys, count);
+    }
+    this.object.drainEvents('events', () => undefined);
+    const slots = Buffer.alloc(4);
+    for (const slot of [0, SLOT]) {
+      slots.writeUInt32LE(slot);
+      this.#put('budgets', slots, Buffer.alloc(16));
+    }
+    this.settings({});
+  }
+
+  settings(fields: { unknown?: number; hostNetns?: bigint; levels?: number }): void {
+    const value = Buffer.alloc(16);
+    encodeSettings(
+      {
+        levels: fields.levels ?? 1 << this.#level,
+        unknown: fields.unknown ?? 0,
+        hostNetns: fields.hostNetns ?? 0n,
+      },
+      value,
+    );
+    this.#put('settings', Buffer.alloc(4), value);
+  }
+
+  /** Binds this process's cgroup. */
+  bind(enforced: string, shadow = enforced): void {
+    const key = Buffer.alloc(8);
+    key.writeBigUInt64LE(this.cgroup);
+    const value = Buffer.alloc(24);
+    encodeWorkload({ slot: SLOT, enforced, shadow }, value);
+    this.#put('workloads', key, value);
+  }
+
+  bumpEpoch(): void {
+    const key = Buffer.alloc(4);
+    key.writeUInt32LE(SLOT);
+    const value = Buffer.from(this.object.lookup('epochs', key) ?? Buffer.alloc(4));
+    value.writeUInt32LE(value.readUInt32LE() + 1);
+    this.#put('epochs', key, value);
+  }
+
+  row(fields: RowFields): void {
+    const key = Buffer.alloc(24);
+    encodeVerdictKey({ ruleset: fields.ruleset, subject: fields.subject ?? NO_ID, kind: fields.kind ?? 0 }, key);
+    const value = Buffer.alloc(112);
+    const entries = fields.entries ?? [];
+    encodeRow(
+      {
+        count: entries.length,
+        flags: (fields.flags ?? 0) | (fields.portSet === undefined ? 0 : ROW_PORT_SET),
+        limits: fields.limits ?? 0,
+        limitsSilent: fields.limitsSilent ?? 0,
+        portSet: fields.portSet ?? NO_ID,
+        entries,
+      },
+      value,
+    );
+    this.#put('verdicts', key, value);
+  }
+
+  identity(address: string, fields: { id?: string; network?: string; kind?: number }): void {
+    const value = Buffer.alloc(24);
+    encodeIdentity({ id: fields.id ?? NO_ID, network: fields.network ?? NO_ID, kind: fields.kind ?? 1 }, value);
+    this.#put('identities', Buffer.from(addressKey(address), 'hex'), value);
+  }
+
+  /** `bits` of the 128. */
+  network(space: number, address: string, bits: number, network: string): void {
+    const key = Buffer.alloc(24);
+    encodeNetworkKey({ prefixlen: 32 + bits, space, address: addressKey(address) }, key);
+    this.#put('networks', key, Buffer.from(network, 'hex'));
+  }
+
+  /** `bits` after the port set: 0 any protocol, 16 any port, 32 one port. */
+  port(portSet: string, protocol: number, port: number, bits: number, answer: Partial<Answer>): void {
+    const key = Buffer.alloc(16);
+    encodePortKey({ prefixlen: 64 + bits, portSet, protocol, port: port.toString(16).padStart(4, '0') }, key);
+    const value = Buffer.alloc(8);
+    encodeAnswer(says(answer), value);
+    this.#put('ports', key, value);
+  }
+
+  self(address: string): void {
+    const key = Buffer.alloc(24);
+    encodeSelfKey({ slot: SLOT, address: addressKey(address) }, key);
+    this.#put('selves', key, Buffer.from([1]));
+  }
+
+  /** Runs egress `repeat` times over one packet, with one socket, and reads what was counted. Each run must count once. */
+  run(packet: Buffer, repeat = 1): Outcome {
+    const { retval } = this.object.testRun('egress', packet, repeat);
+    const { keys, values, count } = this.object.dump('counters');
+    if (count !== 1) throw new Error(`${count} counters, not one`);
+    const key = decodeCounterKey(keys.subarray(0, COUNTER_KEY_BYTES));
+    let packets = 0;
+    let bytes = 0;
+    for (let at = 0; at < values.length; at += 16) {
+      const counter = decodeCounter(values, at);
+      packets += Number(counter.packets);
+      bytes += Number(counter.bytes);
+    }
+    this.object.remove('counters', keys, count);
+    const events: Event[] = [];
+    this.object.drainEvents('events', (event) => events.push(decodeEvent(event)));
+    return {
+      retval,
+      verdict: VERDICT_NAMES.get(key.verdict) ?? '',
+      reason: REASON_NAMES.get(key.reason) ?? '',
+      ruleset: key.ruleset,
+      rule: key.rule === RULE_NONE ? null : key.rule,
+      slot: key.slot,
+      packets,
+      bytes,
+      events,
+    };
+  }
+}
