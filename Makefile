@@ -40,7 +40,7 @@ build: build/postern.bpf.o build/postern.node $(GENERATED)
 
 BPF_FLAGS := -O2 -g -target bpf -mcpu=v3 -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Werror -I$(ARCH_INCLUDE) -MMD -MP
 
-build/postern.bpf.o: bpf/postern.bpf.c | $(DEPS)
+build/%.bpf.o: bpf/%.bpf.c | $(DEPS)
 	@mkdir -p $(@D)
 	clang $(BPF_FLAGS) -c $< -o $@
 
@@ -74,7 +74,7 @@ build/generated/policy-types.ts: src/schema/generate.ts src/schema/crds.ts node_
 
 # ---- check ------------------------------------------------------------------------------------------------------------------
 
-C_FILES := $(wildcard bpf/*.[ch] native/*.cc native/*.h test/*/*.bpf.c)
+C_FILES := $(wildcard bpf/*.[ch] native/*.cc native/*.h test/*/*.bpf.c bench/*.cc)
 TESTS = $(shell find test -name '*.test.ts' | sort)
 TEST_OBJECTS := $(patsubst test/%.bpf.c,build/test/%.bpf.o,$(wildcard test/*/*.bpf.c))
 
@@ -100,8 +100,17 @@ fmt: deps
 demo: build
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
-bench: build $(TEST_OBJECTS)
-	$(NODE) bench/run.ts
+# Its own packages, which nothing else needs: those of the filters that Postern is compared with.
+build/.debian-bench: install-debian-packages.sh | $(DEPS)
+	sh $< bench
+	@touch $@
+
+build/bench/traffic: bench/traffic.cc | $(DEPS)
+	@mkdir -p $(@D)
+	g++ -std=c++17 -O2 -Wall -Wextra -Werror -pthread -o $@ $<
+
+bench: build build/bench.bpf.o build/bench/traffic build/.debian-bench
+	$(NODE) bench/run.ts $(BENCH_FLAGS)
 
 clean:
 	rm -rf build

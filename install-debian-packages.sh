@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages whose command or header is missing; downloads nothing where nothing is. Knows no versions.
+# With the argument `bench`, those that only `make bench` needs, too.
 set -eu
 
 missing=
@@ -16,6 +17,11 @@ want ip iproute2
 want setpriv util-linux
 want /usr/include/bpf/libbpf.h libbpf-dev
 want /usr/include/linux/bpf.h linux-libc-dev
+if [ "${1:-}" = bench ]; then
+	want /usr/sbin/nft nftables
+	want /usr/sbin/iptables iptables
+	want /usr/sbin/ipset ipset
+fi
 
 [ -n "$missing" ] || exit 0
 export DEBIAN_FRONTEND=noninteractive
