@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// Holds the kernel to a snapshot: compiles, applies, attaches, and reads back what was refused and counted. One for the agent and
+// one for `postern run` alike; knows neither files nor how cgroups are found.
+import type { Binding, Bindings } from '../bind/binding.ts';
+import type { Compiled } from '../compile/compile.ts';
+import { transition } from '../compile/transition.ts';
+import { Applier } from '../kernel/apply.ts';
+import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
+import { type FlowEvent, readEvent } from '../kernel/events.ts';
+import { KernelError, type Native, type NativeObject } from '../kernel/native.ts';
+import { attachPrograms, loadPrograms } from '../kernel/programs.ts';
+import type { KernelCount } from '../metrics/metrics.ts';
+import type { Problem, Snapshot } from '../model/objects.ts';
+import { NO_ID, type Step } from '../model/tables.ts';
+import type { Refusal } from '../tell/refusal.ts';
+import type { CutFlow } from './cut.ts';
+
+export type Outcome =
+  | {
+      readonly status: 'enforced';
+      /** Workloads, by `namespace/name`, whose ruleset is another now. */
+      readonly changed: readonly string[];
+      readonly bound: readonly string[];
+      readonly unbound: readonly string[];
+      /** Entries of maps written and deleted. */
+      readonly written: number;
+      /** What failed after it was enforced (entries left that nothing asks for), or null. */
+      readonly leftover: unknown;
+    }
+  /** A limit: nothing was written. */
+  | { readonly status: 'refused'; readonly problems: readonly Problem[] }
+  /** The kernel did not take it; what was enforced stays, as far as the kernel let it. */
+  | { readonly status: 'failed'; readonly error: KernelError | RollbackFailed };
+
+/** Something that the programs told. */
+export interface Happening {
+  /** null: not worth telling (it passed). */
+  readonly refusal: Refusal | null;
+  /** An established TCP flow that was cut, whose socket should be ended; null: none was. */
+  readonly cut: { readonly workload: string; readonly flow: CutFlow } | null;
+}
+
+/** Whom the agent's own processes are bound as; no pod can have this name. */
+const SELF = 'postern/';
+const EVENTS = 'events';
+
+export class Enforcement {
+  readonly #object: NativeObject;
+  readonly #applier: Applier;
+  #attached: { detach(): void } | null = null;
+  #compiled: Compiled | null = null;
+  #snapshot: Snapshot | null = null;
+  #bindings: Bindings = new Map();
+  #onHappening: (happening: Happening) => void = () => undefined;
+  #isReading = false;
+  #isClosed = false;
+
+  /** Loads the programs; attaches nothing yet. Throws KernelError. */
+  constructor(native: Native, options: { readonly unknown: 'allow' | 'deny' }) {
+    this.#object = loadPrograms(native);
+    try {
+      this.#applier = new Applier(this.#object, { unknown: options.unknown, hostNetns: hostNetns(native) });
+    } catch (error) {
+      this.#object.close();
+      throw error;
+    }
+  }
+
+  /**
+   * All or nothing. `own` is the cgroup of this very process, bound without a policy. Blocks until every packet that begins
+   * from now on is judged by it.
+   */
+  enforce(snapshot: Snapshot, bindings: Bindings, own: Binding | null): Outcome {
+    const { steps, compiled } =
+      snapshot === this.#snapshot && this.#compiled !== null
+        ? { steps: [again(this.#compiled)], compiled: this.#compiled }
+        : transition(this.#compiled, snapshot);
+    const errors = compiled.problems.filter((one) => one.severity === 'error');
+    if (errors.length > 0) return { status: 'refused', problems: errors };
+
+    const places = own === null ? bindings : new Map([...bindings, [SELF, own] as const]);
+    let written = 0;
+    let leftover: unknown = null;
+    try {
+      for (const step of steps) {
+        const applied = this.#applier.apply(step, places);
+        written += applied.written + applied.deleted;
+        leftover ??= applied.leftover;
+      }
+    } catch (error) {
+      if (error instanceof LimitExceeded) return { status: 'refused', problems: [limitProblem(error)] };
+      if (error instanceof KernelError || error instanceof RollbackFailed) return { status: 'failed', error };
+      throw error;
+    }
+    const before = this.#bindings;
+    const pointers = this.#compiled?.tables.workloads;
+    this.#bindings = bindings;
+    this.#compiled = compiled;
+    this.#snapshot = snapshot;
+    return {
+      status: 'enforced',
+      changed: [...bindings.keys()].filter((name) => {
+        const now = compiled.tables.workloads.get(name);
+        const then = pointers?.get(name);
+        return before.has(name) && (now?.enforced !== then?.enforced || now?.shadow !== then?.shadow);
+      }),
+      bound: [...bindings].filter(([name, { cgroup }]) => before.get(name)?.cgroup !== cgroup).map(([name]) => name),
+      unbound: [...before.keys()].filter((name) => !bindings.has(name)),
+      written,
+      leftover,
+    };
+  }
+
+  /** From here on, whatever is in this cgroup (absolute path) or below it is judged. Throws KernelError. */
+  attach(cgroup: string): void {
+    this.#attached = attachPrograms(this.#object, cgroup);
+  }
+
+  /** Nothing is judged any more. */
+  detach(): void {
+    this.#attached?.detach();
+    this.#attached = null;
+  }
+
+  /** Calls back with what the programs tell, from now on until `close`. */
+  onHappening(onHappening: (happening: Happening) => void): void {
+    this.#onHappening = onHappening;
+    this.#object.readEvents(EVENTS, (record) => this.#tell(record));
+    this.#isReading = true;
+  }
+
+  /** Stops reading, after everything that was told until now was called back. */
+  drain(): void {
+    if (!this.#isReading) return;
+    this.#isReading = false;
+    this.#object.stopEvents(EVENTS);
+    this.#object.drainEvents(EVENTS, (record) => this.#tell(record));
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.detach();
+    if (this.#isReading) this.#object.stopEvents(EVENTS);
+    this.#object.close();
+  }
+
+  /** Totals of workloads that are bound now, and of the unknown. Throws KernelError. */
+  counts(): readonly KernelCount[] {
+    if (this.#isClosed) return [];
+    return this.#applier
+      .readCounters()
+      .filter(({ live }) => live)
+      .map(({ workload, verdict, reason, policy, packets, bytes }) => ({
+        labels: {
+          workload: workload ?? UNKNOWN,
+          direction: reason === 'reply' ? 'ingress-reply' : 'egress',
+          policy: policy ?? '',
+          reason,
+        },
+        verdict,
+        count: { packets: Number(packets), bytes: Number(bytes) },
+      }));
+  }
+
+  /** What the programs could not do, by why; totals. Throws KernelError. */
+  losses(): ReadonlyMap<string, number> {
+    if (this.#isClosed) return new Map();
+    return new Map([...this.#applier.readLosses()].map(([why, count]) => [why, Number(count)]));
+  }
+
+  maps(): readonly { readonly map: string; readonly entries: number; readonly maxEntries: number }[] {
+    return this.#applier.fills();
+  }
+
+  /** Some policy holds this workload, in Enforce or in Audit. */
+  hasPolicy(name: string): boolean {
+    const workload = this.#compiled?.tables.workloads.get(name);
+    return workload !== undefined && (workload.enforced !== NO_ID || workload.shadow !== NO_ID);
+  }
+
+  #tell(record: Buffer): void {
+    const event = readEvent(record, this.#applier.names);
+    this.#onHappening({ refusal: refusalOf(event), cut: cutOf(event) });
+  }
+}
+
+export const UNKNOWN = 'unknown';
+
+/** The same tables once more: only bindings changed. */
+function again({ tables }: Compiled): Step {
+  return { tables, bridge: new Map(), bridgePortSets: new Map() };
+}
+
+const PROTOCOLS: Readonly<Record<number, string>> = { 1: 'ICMP', 6: 'TCP', 17: 'UDP', 132: 'SCTP' };
+
+function refusalOf(event: FlowEvent): Refusal | null {
+  const { verdict, workload, remote, protocol, command, pid, policy, rule, ruleName, isolatedBy, reason, shadow } =
+    event;
+  if (verdict === 'allow') return null;
+  return {
+    verdict,
+    workload: workload ?? UNKNOWN,
+    address: remote.address,
+    port: remote.port,
+    protocol: PROTOCOLS[protocol] ?? String(protocol),
+    process: command,
+    pid,
+    policy,
+    rule,
+    ruleName,
+    isolatedBy,
+    reason,
+    shadow: shadow === null ? null : { policy: shadow.policy, rule: shadow.rule, reason: shadow.reason },
+  };
+}
+
+function cutOf({ cut, workload, netnsCookie, socketCookie, local, remote }: FlowEvent): Happening['cut'] {
+  if (!cut || workload === null) return null;
+  return {
+    workload,
+    flow: {
+      netnsCookie,
+      socketCookie,
+      local: Buffer.from(local.key, 'hex'),
+      localPort: local.port,
+      remote: Buffer.from(remote.key, 'hex'),
+      remotePort: remote.port,
+    },
+  };
+}
+
+function limitProblem({ map, limit, message }: LimitExceeded): Problem {
+  return {
+    severity: 'error',
+    code: 'limit_exceeded',
+    file: null,
+    line: 0,
+    column: 0,
+    path: '',
+    object: null,
+    message: `${message}; the whole change is refused, and what was enforced stays`,
+    advice: `let policies hold fewer workloads or destinations, so that ${map} needs at most ${limit} entries`,
+  };
+}
+
+/** The namespace of process 1, where that can be seen; 0n: not known, and nobody is taken for the host. */
+function hostNetns(native: Native): bigint {
+  try {
+    return native.netnsCookie('/proc/1/ns/net');
+  } catch (error) {
+    if (error instanceof KernelError) return 0n;
+    throw error;
+  }
+}

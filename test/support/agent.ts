@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// `postern agent` as a child process on a folder of its own, attached to a lab's cgroup, with its log lines at hand.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Lab } from './lab.ts';
+
+/** A line of the agent's log. */
+export interface LogLine {
+  readonly event: string;
+  readonly [field: string]: unknown;
+}
+
+const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
+
+export class TestAgent {
+  readonly lines: LogLine[] = [];
+  /** What it wrote to stderr. */
+  errors = '';
+  readonly child: ChildProcess;
+  readonly #waiting = new Set<() => void>();
+  #ended: { status: number | null; signal: string | null } | null = null;
+
+  constructor(child: ChildProcess) {
+    this.child = child;
+    if (child.stdout === null) throw new Error('the agent needs pipes');
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      this.lines.push(JSON.parse(line) as LogLine);
+      for (const wake of this.#waiting) wake();
+    });
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.errors += text;
+    });
+    child.on('close', (status, signal) => {
+      this.#ended = { status, signal };
+      for (const wake of this.#waiting) wake();
+    });
+  }
+
+  /** The first line from `from` on that `holds`; rejects if the agent ends before there is one. */
+  async line(holds: (line: LogLine) => boolean, from = 0): Promise<LogLine> {
+    for (;;) {
+      const found = this.lines.slice(from).find(holds);
+      if (found !== undefined) return found;
+      if (this.#ended !== null) {
+        const log = this.lines.map((line) => JSON.stringify(line)).join('\n');
+        throw new Error(`the agent ended (${JSON.stringify(this.#ended)}): ${this.errors}\n${log}`);
+      }
+      await this.#wake();
+    }
+  }
+
+  /** Does something, and waits for the next `applied` line after it. */
+  async applied(change: () => void | Promise<void>): Promise<LogLine> {
+    const from = this.lines.length;
+    await change();
+    return this.line((line) => line.event === 'applied', from);
+  }
+
+  async ended(): Promise<{ status: number | null; signal: string | null }> {
+    while (this.#ended === null) await this.#wake();
+    return this.#ended;
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    this.child.kill(signal);
+    return (await this.ended()).status;
+  }
+
+  /** `/metrics` now: value by series as Prometheus writes them. */
+  async metrics(): Promise<Map<string, number>> {
+    const ready = await this.line((line) => line.event === 'ready');
+    const text = await (await fetch(String(ready.metrics))).text();
+    const series = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+    return new Map(
+      series.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]),
+    );
+  }
+
+  #wake(): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        this.#waiting.delete(wake);
+        resolve();
+      };
+      this.#waiting.add(wake);
+    });
+  }
+}
+
+/** A folder of objects, written as editors write: whole files, by rename. */
+export class PolicyFolder {
+  readonly path: string;
+  readonly stateDir: string;
+  readonly #base: string;
+
+  constructor() {
+    this.#base = mkdtempSync(path.join(tmpdir(), `postern-agent-${process.pid}-`));
+    this.path = mkdtempSync(path.join(this.#base, 'policies-'));
+    this.stateDir = path.join(this.#base, 'state');
+  }
+
+  write(name: string, text: string): void {
+    const next = path.join(this.path, `.${name}.next`);
+    writeFileSync(next, text);
+    renameSync(next, path.join(this.path, name));
+  }
+
+  remove(name: string): void {
+    rmSync(path.join(this.path, name));
+  }
+
+  close(): void {
+    rmSync(this.#base, { recursive: true, force: true });
+  }
+}
+
+/** Starts the agent on a folder, enforcing below the lab's cgroup, and waits until it is ready. */
+export async function startAgent(lab: Lab, folder: PolicyFolder, ...args: readonly string[]): Promise<TestAgent> {
+  const agent = launchAgent(lab, folder, ...args);
+  await agent.line((line) => line.event === 'ready');
+  return agent;
+}
+
+/** Starts it without waiting. */
+export function launchAgent(lab: Lab, folder: PolicyFolder, ...args: readonly string[]): TestAgent {
+  const options = ['--policies', folder.path, '--state-dir', folder.stateDir, '--cgroup-root', lab.root];
+  const child = spawn(POSTERN, ['agent', ...options, '--metrics-address', '127.0.0.1:0', ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  lab.adopt(child);
+  return new TestAgent(child);
+}
