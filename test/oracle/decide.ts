@@ -97,7 +97,7 @@ function isLoopback(address: Address): boolean {
 }
 
 /** The policies that hold a workload, in the order in which verdicts name them: kind, namespace, name. */
-function policiesOn(cluster: Cluster, from: Pod): Policy[] {
+export function policiesOn(cluster: Cluster, from: Pod): Policy[] {
   return cluster.policies
     .filter((policy) =>
       policy.kind === 'NetworkPolicy'

@@ -154,7 +154,8 @@ example(
   shop/cart -> 8.8.8.8 443/TCP => deny no_rule EgressPolicy/shop/default-deny
   shop/cart -> service:kube-system/kube-dns 53/TCP => allow rule EgressPolicy/shop/default-deny 0
   shop/cart -> service:kube-system/kube-dns 53/SCTP => deny no_rule EgressPolicy/shop/default-deny
-  shop/cart -> service:shop/cart 80/TCP => allow self
+  shop/cart -> service:shop/cart 80/TCP => deny no_rule EgressPolicy/shop/default-deny
+  shop/cart -> shop/cart 8080/TCP => allow self
   shop/orders -> fd00:244:1::8 9/SCTP => allow self
   shop/orders -> shop/finished 80/TCP => deny no_address
 `,

@@ -21,6 +21,7 @@ import type {
   PodsPeer,
   Policy,
   Port,
+  Protocol,
   SubjectItem,
 } from './kubernetes.ts';
 import type { Random } from './random.ts';
@@ -77,8 +78,8 @@ const NAMES = ['api.example.com', '*.example.org'];
 export function generatePolicies(random: Random, cluster: GeneratedCluster): Policy[] {
   const from = policyWriter(random, cluster);
   return [
-    ...Array.from({ length: random.below(4) }, (_, i) => from.networkPolicy(`np${i}`)),
-    ...Array.from({ length: random.below(4) }, (_, i) => from.egressPolicy(`ep${i}`)),
+    ...Array.from({ length: random.pick([0, 1, 1, 2, 3]) }, (_, i) => from.networkPolicy(`np${i}`)),
+    ...Array.from({ length: random.pick([0, 1, 1, 2, 3]) }, (_, i) => from.egressPolicy(`ep${i}`)),
     ...Array.from({ length: random.below(4) }, (_, i) => from.clusterEgressPolicy(`cep${i}`)),
   ];
 }
@@ -92,7 +93,7 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
   const namespace = () => (random.chance(0.9) ? random.pick(own) : random.pick(namespaces));
 
   function selector(): LabelSelector {
-    if (random.chance(0.35)) return {};
+    if (random.chance(0.42)) return {};
     if (random.chance(0.5)) {
       const [key, value] = [random.pick(LABEL_KEYS), random.pick(LABEL_VALUES)];
       return { matchLabels: random.chance(0.8) ? { [key]: value } : labels(random) };
@@ -150,6 +151,11 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
   }
 
   function networkPolicyRule() {
+    if (random.chance(0.08)) {
+      const { ports } = serviceNetworksRule();
+      const to = ['10.96.0.0/16', 'fd00:96::/112', '198.18.0.0/24'].map((cidr) => ({ ipBlock: { cidr } }));
+      return { to, ...(ports ? { ports } : {}) };
+    }
     return {
       ...(random.chance(0.85) ? { to: random.chance(0.05) ? [] : some(networkPolicyPeer, 3) } : {}),
       ...(random.chance(0.7) ? { ports: random.chance(0.05) ? [] : some(() => transportPort(PORT_NAMES), 4) } : {}),
@@ -230,6 +236,17 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
   function egressPort(named: readonly string[]): Port {
     if (random.chance(0.8)) return transportPort(named);
     return { protocol: 'ICMP', ...(random.chance(0.6) ? { icmpType: random.pick(ICMP_TYPES) } : {}) };
+  }
+
+  /** The clusterIPs by address, on the Services' own ports or some of them. */
+  function serviceNetworksRule(): EgressRule {
+    const ports = cluster.services.flatMap((service) => service.spec.ports ?? []);
+    const wanted = random.sample(ports, random.below(4)).map(({ protocol, port }) => ({
+      ...(protocol ? { protocol: protocol as Protocol } : {}),
+      port,
+    }));
+    const networks = ['10.96.0.0/16', 'fd00:96::/112', '198.18.0.0/24'];
+    return { to: [{ networks }], ...(wanted.length > 0 ? { ports: wanted } : {}) };
   }
 
   function egressRule(hasOwn: boolean): EgressRule {

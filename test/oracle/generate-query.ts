@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which flows are worth asking about? Destinations and ports at every edge that the objects name, from every pod.
 import { type Address, coversText, format, last, move, parseCidr } from './address.ts';
-import type { Query } from './decide.ts';
-import type { GeneratedCluster } from './generate-cluster.ts';
+import { clusterOf } from './cluster.ts';
+import { policiesOn, type Query } from './decide.ts';
+import { type GeneratedCluster, TRANSPORTS } from './generate-cluster.ts';
 import { addressesOf } from './generate-policy.ts';
-import type { Policy, Protocol } from './kubernetes.ts';
+import type { Pod, Policy, Port, Protocol } from './kubernetes.ts';
 import type { Random } from './random.ts';
 
 const NOTABLE_ADDRESSES = [
@@ -73,24 +74,35 @@ export function generateQueries(
   policies: readonly Policy[],
   count: number,
 ): Query[] {
-  const pods = cluster.pods.map((pod) => `${pod.metadata.namespace}/${pod.metadata.name}`);
+  const pods = cluster.pods.map(nameOf);
   const services = cluster.services.map((s) => `service:${s.metadata.namespace}/${s.metadata.name}`);
   const objects = [...addressesOf(cluster), ...pods, ...services];
   const edges = stringsUnder(policies).flatMap(edgesOf);
   const ports = [...new Set(numbersUnder([cluster.services, cluster.slices, cluster.pods, policies]).flatMap(around))];
-  const likely = cluster.services.flatMap((service) => likelyFlows(cluster, service));
+  const likely = [
+    cluster.services.flatMap((service) => serviceFlows(cluster, service)),
+    cluster.pods.flatMap(containerFlows),
+    cluster.host.resolvers.flatMap((to) =>
+      (['UDP', 'TCP', 'SCTP'] as const).map((protocol) => ({ to, port: 53, protocol })),
+    ),
+    policies.flatMap((policy) => (policy.spec.egress ?? []).flatMap(ruleFlows)),
+  ].filter((flows) => flows.length > 0);
+  // Most from pods that a policy holds: of the others there is little to tell.
+  const whole = clusterOf(policies, cluster.host);
+  const held = cluster.pods.filter((pod) => policiesOn({ ...whole, namespaces: cluster.namespaces }, pod).length > 0);
+  const senders = [...pods, ...held.flatMap((pod) => Array<string>(5).fill(nameOf(pod)))];
 
   function one(): Query {
-    const from = random.pick(pods);
+    const from = random.pick(senders);
     const kind = random.below(10);
-    if (kind < 3 && likely.length > 0) return { from, ...random.pick(likely) };
+    if (kind < 5 && likely.length > 0) return { from, ...random.pick(random.pick(likely)) };
     const to =
-      kind < 6
+      kind < 7
         ? random.pick(objects)
         : kind < 9 && edges.length > 0
           ? random.pick(edges)
           : random.pick(NOTABLE_ADDRESSES);
-    if (random.chance(0.12)) {
+    if (random.chance(0.15)) {
       const icmp = { from, to, port: null, protocol: 'ICMP' as const };
       return random.chance(0.8) ? { ...icmp, icmpType: random.pick(ICMP_TYPES) } : icmp;
     }
@@ -100,10 +112,41 @@ export function generateQueries(
   return Array.from({ length: count }, one);
 }
 
+type Flow = Omit<Query, 'from'>;
+
+function nameOf(pod: Pod): string {
+  return `${pod.metadata.namespace}/${pod.metadata.name}`;
+}
+
+/** A pod asked on its containers' ports. */
+function containerFlows(pod: Pod): Flow[] {
+  const ports = (pod.spec?.containers ?? []).flatMap((container) => container.ports ?? []);
+  return ports.flatMap((port) =>
+    TRANSPORTS.map((protocol) => ({ to: nameOf(pod), port: port.containerPort, protocol })),
+  );
+}
+
+/** The edges of a rule's CIDRs on the edges of its ports. */
+function ruleFlows(rule: { ports?: Port[] | null | undefined }): Flow[] {
+  const flows: Flow[] = [];
+  for (const to of stringsUnder(rule).flatMap(edgesOf)) {
+    for (const port of rule.ports ?? [{}]) {
+      if (port.protocol === 'ICMP') {
+        flows.push({ to, port: null, protocol: 'ICMP', ...(port.icmpType ? { icmpType: port.icmpType } : {}) });
+      } else {
+        const protocol = port.protocol ?? 'TCP';
+        const numbers = [port.port, port.endPort].filter((n) => typeof n === 'number');
+        flows.push(...(numbers.length > 0 ? numbers : [80]).map((number) => ({ to, port: number, protocol })));
+      }
+    }
+  }
+  return flows;
+}
+
 /** A Service asked on its own ports, its endpoints on their targets, every node on its node ports. */
-function likelyFlows(cluster: GeneratedCluster, service: GeneratedCluster['services'][number]): Omit<Query, 'from'>[] {
+function serviceFlows(cluster: GeneratedCluster, service: GeneratedCluster['services'][number]): Flow[] {
   const { namespace, name } = service.metadata;
-  const flows: Omit<Query, 'from'>[] = [];
+  const flows: Flow[] = [];
   for (const port of service.spec.ports ?? []) {
     const protocol = (port.protocol ?? 'TCP') as Protocol;
     flows.push({ to: `service:${namespace}/${name}`, port: port.port, protocol });
