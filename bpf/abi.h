@@ -10,6 +10,7 @@
 #ifndef POSTERN_ABI_H
 #define POSTERN_ABI_H
 
+#include <linux/bpf.h>
 #include <linux/types.h>
 
 typedef __u64 content_id;
@@ -44,7 +45,7 @@ struct address {
 /* workloads: cgroup id -> workload. A ruleset of 0 is no policy at all: everything passes. */
 struct workload {
 	__u32 slot; /* index of epochs and budgets */
-	__u32 reserved;
+	struct bpf_spin_lock lock; /* see below */
 	content_id enforced; /* what packets get */
 	content_id shadow; /* what they would get if Audit policies were enforced; equal to enforced where there are none */
 };
@@ -54,8 +55,13 @@ struct identity {
 	content_id id; /* pod, node or service; 0: none */
 	content_id network; /* network class of exactly this address; 0: ask networks */
 	__u32 kind; /* what entity rules need to know of this address; KIND_STRANGER where id is 0 */
-	__u32 reserved;
+	struct bpf_spin_lock lock; /* see below */
 };
+
+/*
+ * The lock is never taken here. It lets the agent write over a value in place (BPF_F_LOCK). An ordinary update replaces the
+ * element, and the old one is used again at once: a program that still reads it would see another workload's ruleset.
+ */
 enum kind {
 	KIND_STRANGER = 1, /* an address that nothing in the cluster has; other kinds are hashes, above 1 */
 };

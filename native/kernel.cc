@@ -312,10 +312,11 @@ void Object::update(const std::string &name, View keys, View values, std::size_t
 
 	std::size_t done = 0;
 	// Batches refuse NOEXIST and EXIST (generic_map_update_batch allows BPF_F_LOCK only).
-	bool batches = flags == 0 && count > 1;
+	bool batches = (flags & ~static_cast<std::uint64_t>(BPF_F_LOCK)) == 0 && count > 1;
 	while (batches && done < count) {
 		std::uint32_t size = static_cast<std::uint32_t>(std::min<std::size_t>(count - done, batch_elements));
 		LIBBPF_OPTS(bpf_map_batch_opts, options);
+		options.elem_flags = flags;
 		const int error = bpf_map_update_batch(map.fd, keys.data + done * map.shape.key_size,
 						       values.data + done * map.value_bytes, &size, &options);
 		if (!error) {

@@ -16,7 +16,7 @@ const NAMED: ReadonlyMap<string, string> = new Map([
 ]);
 /** Enumerators that are bounds of their enum and name nothing. */
 const BOUNDS: ReadonlySet<string> = new Set(['REASON_DENIED', 'LOSS_COUNT']);
-const UNUSED = /^(reserved\d*|padding|zero)$/;
+const UNUSED = /^(reserved\d*|padding|zero|lock)$/;
 
 /**
  * The module's text. Throws where the object holds no `struct abi`, or a type in it that has no form in TypeScript:

@@ -11,8 +11,8 @@ export interface NativeObject {
   maps(): Record<string, { type: number; keySize: number; valueSize: number; maxEntries: number; flags: number }>;
   programs(): string[];
   /**
-   * Batch where the kernel has it for this map type, else one by one. `flags`: 0 any, 1 noexist, 2 exist. Throws at the first
-   * failure, with what came before it written. Sizes that are not the map's own: EINVAL, and nothing is written.
+   * Batch where the kernel has it for this map type, else one by one. `flags`: 0 any, 1 noexist, 2 exist, 4 in
+   * place (BPF_F_LOCK, for values that hold a bpf_spin_lock). Throws at the first failure, with what came before it written. Sizes that are not the map's own: EINVAL, and nothing is written.
    */
   update(map: string, keys: Buffer, values: Buffer, count: number, flags: number): void;
   /** For per-CPU maps: the values of all possible CPUs, one after another. */

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+// Brings the kernel's maps to where a Step says, in an order that no packet can fall between, or not at all.
+// Knows what was written and what is enforced; knows neither snapshots nor how tables come about.
+
+import {
+  decodeSettings,
+  encodeSettings,
+  SETTINGS_BYTES,
+  type Settings,
+  SLOT_UNKNOWN,
+  UNKNOWN_ALLOW,
+  UNKNOWN_DENY,
+  type Workload,
+} from '#build/generated/abi.ts';
+import { type Id, NO_ID, type RulesetInfo, type Step } from '../model/tables.ts';
+import { Affected } from './affected.ts';
+import { type CounterNames, type CounterReading, Counters } from './counters.ts';
+import type { Delta } from './diff.ts';
+import type { SelfKey } from './encode.ts';
+import { LimitExceeded, RollbackFailed } from './errors.ts';
+import type { NativeObject } from './native.ts';
+import { Slots } from './slots.ts';
+import { assume, type Contents, kernelTables, readBack } from './tables.ts';
+
+/** A workload's place in the kernel. */
+export interface CgroupBinding {
+  /** cgroup2 id. */
+  readonly cgroup: bigint;
+  /** Depth below the cgroup2 mount, whose own folder is level 0. */
+  readonly level: number;
+}
+
+/**
+ * By `namespace/name`. One that `tables.workloads` does not hold is a workload without a policy: it is known, and everything
+ * passes (the agent's own cgroup).
+ */
+export type CgroupBindings = ReadonlyMap<string, CgroupBinding>;
+
+export interface ApplierOptions {
+  /** What happens to cgroups that nobody is bound to. */
+  readonly unknown: 'allow' | 'deny';
+  /** Cookie of the host's network namespace; 0n: not known, nobody is in it. */
+  readonly hostNetns: bigint;
+}
+
+export interface Applied {
+  /** Entries written and deleted. */
+  readonly written: number;
+  readonly deleted: number;
+  /** Workloads whose known flows are judged again. */
+  readonly rejudged: number;
+  /**
+   * What failed after the change was enforced, else null: entries that nothing asks for were left. The next `apply` tries
+   * again; nothing is opened by them.
+   */
+  readonly leftover: unknown;
+}
+
+/** What a map holds, for those whose filling is known without asking. */
+export interface Fill {
+  readonly map: string;
+  readonly entries: number;
+  readonly maxEntries: number;
+}
+
+/** The highest level that fits in `settings.levels`. */
+const MAX_LEVEL = 31;
+
+export class Applier {
+  readonly #object: NativeObject;
+  readonly #tables;
+  readonly #maxEntries: ReadonlyMap<string, number>;
+  readonly #slots = new Slots();
+  readonly #counters: Counters;
+  readonly #epochs = new Map<number, number>();
+  #settings: Settings;
+  #rulesets: ReadonlyMap<Id, RulesetInfo> = new Map();
+  /** Rulesets that just went, by whose names events on their way are told. */
+  #formerRulesets: ReadonlyMap<Id, RulesetInfo> = new Map();
+  /** What the maps hold is not known for sure: a write failed in part. */
+  #isInDoubt = false;
+  /** Some workload's slot or rulesets changed since the counters were drained. */
+  #mayDrain = false;
+
+  /** Numbers as users see them, for events and counters. */
+  readonly names: CounterNames = {
+    workload: (slot) => this.#slots.nameOf(slot),
+    ruleset: (id) => this.#rulesets.get(id) ?? this.#formerRulesets.get(id),
+    isLive: (workload) => this.#slots.slotOf(workload) !== null,
+  };
+
+  /** `object` holds Postern's maps, empty. Throws KernelError. */
+  constructor(object: NativeObject, { unknown, hostNetns }: ApplierOptions) {
+    this.#object = object;
+    this.#tables = kernelTables(object);
+    this.#maxEntries = new Map(Object.entries(object.maps()).map(([name, { maxEntries }]) => [name, maxEntries]));
+    this.#counters = new Counters(object, this.names);
+    this.#settings = { levels: 0, unknown: unknown === 'deny' ? UNKNOWN_DENY : UNKNOWN_ALLOW, hostNetns };
+    this.#write(this.#settings);
+  }
+
+  /**
+   * All or nothing: what it throws (LimitExceeded, KernelError) leaves enforced what was enforced before; only after
+   * RollbackFailed that is not certain. Returns once the change is enforced for every packet that begins after it.
+   */
+  apply(step: Step, bindings: CgroupBindings): Applied {
+    if (this.#isInDoubt) this.#resync();
+    const { workloads, identities, networks, rows, portSets, selves } = this.#tables;
+    const { tables, bridge, bridgePortSets } = step;
+
+    const assignment = this.#slots.assign(bindings.keys());
+    const desired = desiredWorkloads(step, bindings, assignment.slots);
+    const levels = levelsOf(bindings);
+    const changes = {
+      portSets: portSets.delta(tables.portSets, bridgePortSets),
+      rows: rows.delta(tables.rows, bridge),
+      selves: selves.delta(desiredSelves(step, assignment.slots)),
+      identities: identities.delta(tables.identities),
+      networks: networks.delta(tables.networks),
+      workloads: workloads.delta(desired),
+    };
+    this.#checkLimits([
+      ['ports', portSets.peak(changes.portSets)],
+      ['verdicts', rows.peak(changes.rows)],
+      ['selves', selves.peak(changes.selves)],
+      ['identities', identities.peak(changes.identities)],
+      ['networks', networks.peak(changes.networks)],
+      ['workloads', workloads.peak(changes.workloads)],
+      ['epochs', assignment.end],
+    ]);
+    const affected = new Affected(this.#tables, changes, desired, assignment).slots;
+
+    // ---- Until the pointers are flipped, nothing asks for what is written. ----
+    const opensNothing: (() => void)[] = [];
+    const isAskedFor: (() => void)[] = [];
+    const early = (undo: () => void): void => void opensNothing.push(undo);
+    const late = (undo: () => void): void => void isAskedFor.push(undo);
+    const before = this.#settings;
+    try {
+      portSets.upsert(changes.portSets.upserts, early);
+      rows.upsert(changes.rows.upserts, early);
+      selves.upsert(changes.selves.upserts, late);
+      identities.upsert(changes.identities.upserts, late);
+      networks.upsert(changes.networks.upserts, late);
+      identities.remove(changes.identities.deletes, late);
+      networks.remove(changes.networks.deletes, late);
+      if ((before.levels | levels) !== before.levels) {
+        late(() => this.#write(before));
+        this.#write({ ...before, levels: before.levels | levels });
+      }
+      workloads.upsert(changes.workloads.upserts, late);
+      workloads.remove(changes.workloads.deletes, late);
+      this.#bump(affected);
+      if (mustWait(changes, changes.workloads)) this.#object.waitForPrograms();
+    } catch (error) {
+      this.#rollBack(error, isAskedFor, opensNothing, affected);
+    }
+
+    // ---- Enforced. What follows only gives room back. ----
+    this.#slots.commit(assignment);
+    this.#mayDrain ||= changes.workloads.upserts.size > 0 || changes.workloads.deletes.size > 0;
+    const gone = new Map([...this.#rulesets].filter(([id]) => !tables.rulesets.has(id)));
+    this.#formerRulesets = new Map([...this.#formerRulesets, ...gone]);
+    this.#rulesets = tables.rulesets;
+    let leftover: unknown = null;
+    try {
+      const forgetUndo = (): void => {};
+      selves.remove(changes.selves.deletes, forgetUndo);
+      rows.remove(changes.rows.deletes, forgetUndo);
+      portSets.remove(changes.portSets.deletes, forgetUndo);
+      if (this.#settings.levels !== levels) this.#write({ ...this.#settings, levels });
+      this.#drain();
+      this.#formerRulesets = gone;
+    } catch (error) {
+      leftover = error;
+    }
+    const deltas = Object.values(changes);
+    return {
+      written: deltas.reduce((sum, { upserts }) => sum + upserts.size, 0),
+      deleted: deltas.reduce((sum, { deletes }) => sum + deletes.size, 0),
+      rejudged: affected.size,
+      leftover,
+    };
+  }
+
+  /** Exact totals since start, whatever became of workloads and rulesets. Throws KernelError. */
+  readCounters(): CounterReading[] {
+    return this.#counters.read();
+  }
+
+  /** What the programs could not do, by name (`events_rate`, `events_full`, `counters`, …); totals. */
+  readLosses(): Map<string, bigint> {
+    return this.#counters.losses();
+  }
+
+  /** What the kernel holds, asked of it. For verification: `apply` goes by what it has written. */
+  readBack(): Contents {
+    return readBack(this.#object);
+  }
+
+  /** The settings that the kernel holds. */
+  readSettings(): Settings {
+    const value = this.#object.lookup('settings', SETTINGS_KEY);
+    if (value === null) throw new Error('an array has all its elements');
+    return decodeSettings(value);
+  }
+
+  fills(): Fill[] {
+    const { workloads, identities, networks, rows, portSets, selves } = this.#tables;
+    return [workloads, identities, networks, rows, portSets, selves].map(({ map, size }) => ({
+      map,
+      entries: size,
+      maxEntries: this.#limit(map),
+    }));
+  }
+
+  #checkLimits(needs: readonly (readonly [map: string, needed: number])[]): void {
+    for (const [map, needed] of needs) {
+      if (needed > this.#limit(map)) throw new LimitExceeded(map, this.#limit(map), needed);
+    }
+  }
+
+  #limit(map: string): number {
+    return this.#maxEntries.get(map) ?? 0;
+  }
+
+  #write(settings: Settings): void {
+    const value = Buffer.alloc(SETTINGS_BYTES);
+    encodeSettings(settings, value);
+    this.#object.update('settings', SETTINGS_KEY, value, 1, 0);
+    this.#settings = settings;
+  }
+
+  /** What was recorded of flows under an earlier epoch is judged again. */
+  #bump(slots: ReadonlySet<number>): void {
+    if (slots.size === 0) return;
+    const keys = Buffer.alloc(slots.size * 4);
+    const values = Buffer.alloc(slots.size * 4);
+    for (const [index, slot] of [...slots].entries()) {
+      const epoch = ((this.#epochs.get(slot) ?? 0) + 1) >>> 0;
+      this.#epochs.set(slot, epoch);
+      keys.writeUInt32LE(slot, index * 4);
+      values.writeUInt32LE(epoch, index * 4);
+    }
+    this.#object.update('epochs', keys, values, slots.size, 0);
+  }
+
+  #rollBack(
+    cause: unknown,
+    isAskedFor: readonly (() => void)[],
+    opensNothing: readonly (() => void)[],
+    affected: ReadonlySet<number>,
+  ): never {
+    try {
+      for (const undo of isAskedFor.toReversed()) undo();
+      if (isAskedFor.length > 0) this.#bump(affected);
+    } catch (undo) {
+      this.#isInDoubt = true;
+      throw new RollbackFailed(cause, undo);
+    }
+    try {
+      // A program that is running may hold a pointer to the new ruleset still.
+      if (isAskedFor.length > 0) this.#object.waitForPrograms();
+      for (const undo of opensNothing.toReversed()) undo();
+    } catch {
+      // Rows that nothing asks for may stay; the next apply reads what there is and deletes them.
+      this.#isInDoubt = true;
+    }
+    throw cause;
+  }
+
+  #resync(): void {
+    assume(this.#tables, readBack(this.#object));
+    this.#settings = this.readSettings();
+    this.#isInDoubt = false;
+  }
+
+  /** Counters of slots and rulesets that no program can count under any more. */
+  #drain(): void {
+    if (!this.#mayDrain) return;
+    const current = new Map<number, Workload>();
+    for (const workload of this.#tables.workloads.entries.values()) current.set(workload.slot, workload);
+    this.#counters.drain(({ slot, ruleset }) => {
+      if (slot === SLOT_UNKNOWN) return false;
+      const workload = current.get(slot);
+      if (workload === undefined) return true;
+      return ruleset !== NO_ID && ruleset !== workload.enforced && ruleset !== workload.shadow;
+    });
+    this.#slots.reuse([...this.#slots.resting.keys()]);
+    this.#mayDrain = false;
+  }
+}
+
+const SETTINGS_KEY = Buffer.alloc(4);
+
+function desiredWorkloads(
+  { tables }: Step,
+  bindings: CgroupBindings,
+  slots: ReadonlyMap<string, number>,
+): Map<bigint, Workload> {
+  const workloads = new Map<bigint, Workload>();
+  for (const [name, { cgroup }] of bindings) {
+    if (workloads.has(cgroup)) throw new Error(`two workloads are bound to the cgroup ${cgroup}`);
+    const { enforced, shadow } = tables.workloads.get(name) ?? { enforced: NO_ID, shadow: NO_ID };
+    workloads.set(cgroup, { slot: slotIn(slots, name), enforced, shadow });
+  }
+  return workloads;
+}
+
+function desiredSelves({ tables }: Step, slots: ReadonlyMap<string, number>): Map<SelfKey, true> {
+  const selves = new Map<SelfKey, true>();
+  for (const [name, slot] of slots) {
+    for (const address of tables.workloads.get(name)?.selves ?? []) selves.set(`${slot}/${address}`, true);
+  }
+  return selves;
+}
+
+function slotIn(slots: ReadonlyMap<string, number>, name: string): number {
+  const slot = slots.get(name);
+  if (slot === undefined) throw new Error(`${name} has no slot`);
+  return slot;
+}
+
+function levelsOf(bindings: CgroupBindings): number {
+  let levels = 0;
+  for (const [name, { level }] of bindings) {
+    if (level < 0 || level > MAX_LEVEL) throw new Error(`${name} is bound at level ${level}`);
+    levels |= 1 << level;
+  }
+  return levels >>> 0;
+}
+
+/**
+ * Elements that are deleted are used again at once, so no program may still be reading them when the next are written; and
+ * counters can be drained only when nobody counts under the old pointers any more.
+ */
+function mustWait(
+  changes: Readonly<Record<string, { readonly deletes: ReadonlySet<unknown> }>>,
+  workloads: Delta<bigint, Workload>,
+): boolean {
+  const flips = workloads.upserts.size > workloads.inserted;
+  return flips || Object.values(changes).some(({ deletes }) => deletes.size > 0);
+}

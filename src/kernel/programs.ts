@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loads Postern's programs as this kernel can take them, and attaches them to a cgroup. Knows no policy.
+
+import { fileURLToPath } from 'node:url';
+import type { Native, NativeObject } from './native.ts';
+
+const OBJECT = fileURLToPath(new URL('../../build/postern.bpf.o', import.meta.url));
+const COOKIE_HELPER = 'helper/cgroup_skb/bpf_get_netns_cookie';
+
+/**
+ * Loads build/postern.bpf.o; nothing is attached yet. `maxEntries` by map name, where the defaults of bpf/abi.h won't do.
+ * `workloads` sizes what goes by slot, too. Throws KernelError, with the verifier's log in its message.
+ */
+export function loadPrograms(native: Native, maxEntries: Readonly<Record<string, number>> = {}): NativeObject {
+  const slots = maxEntries.workloads;
+  const bySlot = slots === undefined ? {} : { epochs: slots + 1, budgets: slots + 1 };
+  return native.load(
+    OBJECT,
+    { ...bySlot, ...maxEntries },
+    { has_netns_cookie: native.probe()[COOKIE_HELPER] === null ? 1 : 0 },
+  );
+}
+
+/**
+ * Attaches every program at a cgroup (absolute path): all of its descendants are judged from then on. Ingress first, so that no
+ * reply is judged whose question was not noted. Where one fails, those before it are detached again, and KernelError is thrown.
+ */
+export function attachPrograms(object: NativeObject, cgroup: string): { detach(): void } {
+  const links: number[] = [];
+  const detach = (): void => {
+    for (let link = links.pop(); link !== undefined; link = links.pop()) object.detach(link);
+  };
+  try {
+    const programs = object.programs().toSorted((a, b) => Number(b === 'ingress') - Number(a === 'ingress'));
+    for (const program of programs) links.push(object.attachCgroup(program, cgroup));
+  } catch (error) {
+    detach();
+    throw error;
+  }
+  return { detach };
+}

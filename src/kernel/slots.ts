@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which number is a workload's? A slot stays with its name; one that is given up rests until its counters were read.
+// Pure bookkeeping: writes nothing.
+
+import { SLOT_UNKNOWN } from '#build/generated/abi.ts';
+
+/** What an assignment would be; nothing holds until it is taken over by `commit`. */
+export interface Assignment {
+  readonly slots: ReadonlyMap<string, number>;
+  /** Slots that were nobody's. */
+  readonly taken: ReadonlySet<number>;
+  /** Slots that nobody needs any more. */
+  readonly freed: ReadonlyMap<number, string>;
+  /** One more than the highest slot in use. */
+  readonly end: number;
+}
+
+export class Slots {
+  #slots: ReadonlyMap<string, number> = new Map();
+  #end = SLOT_UNKNOWN + 1;
+  readonly #free: number[] = [];
+  /** Given up, and not yet reusable; still named, because their counters are. */
+  readonly #resting = new Map<number, string>();
+  readonly #names = new Map<number, string>();
+
+  assign(names: Iterable<string>): Assignment {
+    const slots = new Map<string, number>();
+    const taken = new Set<number>();
+    const free = this.#free.slice();
+    let end = this.#end;
+    for (const name of names) {
+      let slot = this.#slots.get(name);
+      if (slot === undefined) {
+        slot = free.pop() ?? end++;
+        taken.add(slot);
+      }
+      slots.set(name, slot);
+    }
+    const freed = new Map<number, string>();
+    for (const [name, slot] of this.#slots) if (!slots.has(name)) freed.set(slot, name);
+    return { slots, taken, freed, end };
+  }
+
+  commit({ slots, taken, freed, end }: Assignment): void {
+    this.#slots = slots;
+    this.#end = end;
+    for (let index = this.#free.length; index-- > 0; ) {
+      if (taken.has(this.#free[index] ?? SLOT_UNKNOWN)) this.#free.splice(index, 1);
+    }
+    for (const [slot, name] of freed) this.#resting.set(slot, name);
+    for (const [name, slot] of slots) this.#names.set(slot, name);
+  }
+
+  get resting(): ReadonlyMap<number, string> {
+    return this.#resting;
+  }
+
+  slotOf(name: string): number | null {
+    return this.#slots.get(name) ?? null;
+  }
+
+  /** null: the slot of unknown workloads, or one that was never given. */
+  nameOf(slot: number): string | null {
+    return this.#names.get(slot) ?? null;
+  }
+
+  /** No program and no counter speaks of them any more. */
+  reuse(slots: Iterable<number>): void {
+    for (const slot of slots) if (this.#resting.delete(slot)) this.#free.push(slot);
+  }
+}

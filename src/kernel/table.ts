@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// One map as the agent knows it: what it holds, what would change, the writes, and how each is taken back.
+// Knows nothing of the order between maps.
+
+import { type Delta, diff } from './diff.ts';
+import { encodeEntries, encodeKeys, type MapCodec, type MapName } from './encode.ts';
+import type { NativeObject } from './native.ts';
+
+export interface TableShape<K, V, EK, EV> {
+  readonly codec: MapCodec<EK, EV>;
+  readonly same: (a: V, b: V) => boolean;
+  /** The elements of the map that stand for one entry. */
+  readonly elements: (key: K, value: V) => readonly (readonly [EK, EV])[];
+}
+
+export class Table<K, V, EK, EV> {
+  readonly #object: NativeObject;
+  readonly #shape: TableShape<K, V, EK, EV>;
+  readonly #entries = new Map<K, V>();
+  #size = 0;
+
+  constructor(object: NativeObject, shape: TableShape<K, V, EK, EV>) {
+    this.#object = object;
+    this.#shape = shape;
+  }
+
+  get map(): MapName {
+    return this.#shape.codec.map;
+  }
+
+  /** What the kernel holds, as far as is known. */
+  get entries(): ReadonlyMap<K, V> {
+    return this.#entries;
+  }
+
+  /** Elements of the map in use. */
+  get size(): number {
+    return this.#size;
+  }
+
+  delta(desired: ReadonlyMap<K, V>, bridge?: ReadonlyMap<K, V>): Delta<K, V> {
+    return diff(this.#entries, desired, this.#shape.same, bridge);
+  }
+
+  /** Elements that the map holds after the upserts and before any deletion. */
+  peak({ upserts }: Delta<K, V>): number {
+    let peak = this.#size;
+    for (const [key, value] of upserts) peak += this.#count(key, value) - this.#held(key).length;
+    return peak;
+  }
+
+  /**
+   * Writes. Returns how to take it back, and tells `onBegin` so before the first byte is written, because a write that fails
+   * may have been done in part.
+   */
+  upsert(upserts: ReadonlyMap<K, V>, onBegin: (undo: () => void) => void): void {
+    if (upserts.size === 0) return;
+    const before = [...upserts.keys()].map((key) => [key, this.#entries.get(key)] as const);
+    const added = [...upserts].flatMap(([key, value]) => this.#shape.elements(key, value));
+    onBegin(() => {
+      const old = before.flatMap(([key, value]) => (value === undefined ? [] : this.#shape.elements(key, value)));
+      const fresh = before.flatMap(([key, value]) => {
+        const written = upserts.get(key);
+        return value === undefined && written !== undefined ? this.#shape.elements(key, written) : [];
+      });
+      this.#write(old);
+      this.#erase(fresh.map(([key]) => key));
+      for (const [key, value] of before) value === undefined ? this.#forget(key) : this.#remember(key, value);
+    });
+    this.#write(added);
+    for (const [key, value] of upserts) this.#remember(key, value);
+  }
+
+  remove(keys: ReadonlySet<K>, onBegin: (undo: () => void) => void): void {
+    if (keys.size === 0) return;
+    const before = [...keys].flatMap((key): [K, V][] => {
+      const value = this.#entries.get(key);
+      return value === undefined ? [] : [[key, value]];
+    });
+    onBegin(() => {
+      this.#write(before.flatMap(([key, value]) => this.#shape.elements(key, value)));
+      for (const [key, value] of before) this.#remember(key, value);
+    });
+    this.#erase(before.flatMap(([key, value]) => this.#shape.elements(key, value).map(([element]) => element)));
+    for (const key of keys) this.#forget(key);
+  }
+
+  /** Takes over what the kernel was found to hold. */
+  assume(entries: ReadonlyMap<K, V>): void {
+    this.#entries.clear();
+    this.#size = 0;
+    for (const [key, value] of entries) this.#remember(key, value);
+  }
+
+  #write(elements: readonly (readonly [EK, EV])[]): void {
+    if (elements.length === 0) return;
+    const { keys, values, count } = encodeEntries(this.#shape.codec, elements);
+    this.#object.update(this.map, keys, values, count, this.#shape.codec.flags);
+  }
+
+  #erase(keys: readonly EK[]): void {
+    if (keys.length > 0) this.#object.remove(this.map, encodeKeys(this.#shape.codec, keys), keys.length);
+  }
+
+  #held(key: K): readonly (readonly [EK, EV])[] {
+    const value = this.#entries.get(key);
+    return value === undefined ? [] : this.#shape.elements(key, value);
+  }
+
+  #count(key: K, value: V): number {
+    return this.#shape.elements(key, value).length;
+  }
+
+  #remember(key: K, value: V): void {
+    this.#size += this.#count(key, value) - this.#held(key).length;
+    this.#entries.set(key, value);
+  }
+
+  #forget(key: K): void {
+    this.#size -= this.#held(key).length;
+    this.#entries.delete(key);
+  }
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// A NativeObject that keeps its maps in memory, writes down what it is asked, and fails when told to. For questions of order.
+
+import { KernelError, loadNative, type NativeObject } from '#src/kernel/native.ts';
+import { loadPrograms } from '#src/kernel/programs.ts';
+
+type Shapes = ReturnType<NativeObject['maps']>;
+let shapes: Shapes | null = null;
+
+/** The real object's maps, asked once. */
+function realShapes(): Shapes {
+  if (shapes === null) {
+    const object = loadPrograms(loadNative());
+    shapes = object.maps();
+    object.close();
+  }
+  return shapes;
+}
+
+export class FakeObject implements NativeObject {
+  /** `update verdicts 2`, `remove verdicts 1`, `wait`. */
+  readonly calls: string[] = [];
+  readonly contents = new Map<string, Map<string, Buffer>>();
+  readonly #shapes: Shapes;
+  /** Called before each operation that changes something; may throw. */
+  onCall: (call: string) => void = () => {};
+
+  constructor(maxEntries: Readonly<Record<string, number>> = {}) {
+    this.#shapes = Object.fromEntries(
+      Object.entries(realShapes()).map(([name, shape]) => [
+        name,
+        { ...shape, maxEntries: maxEntries[name] ?? shape.maxEntries },
+      ]),
+    );
+    for (const name of Object.keys(this.#shapes)) this.contents.set(name, new Map());
+    this.#map('settings').set('00000000', Buffer.alloc(this.#shapes.settings?.valueSize ?? 0));
+  }
+
+  #map(name: string): Map<string, Buffer> {
+    const map = this.contents.get(name);
+    if (map === undefined) throw new Error(`no map ${name}`);
+    return map;
+  }
+
+  #note(call: string): void {
+    this.calls.push(call);
+    this.onCall(call);
+  }
+
+  maps(): Shapes {
+    return this.#shapes;
+  }
+  programs(): string[] {
+    return [];
+  }
+  update(map: string, keys: Buffer, values: Buffer, count: number): void {
+    const keyBytes = keys.length / count;
+    const valueBytes = values.length / count;
+    const write = (index: number) =>
+      this.#map(map).set(
+        keys.toString('hex', index * keyBytes, (index + 1) * keyBytes),
+        Buffer.from(values.subarray(index * valueBytes, (index + 1) * valueBytes)),
+      );
+    try {
+      this.#note(`update ${map} ${count}`);
+    } catch (error) {
+      // As the kernel does: what came before the failure is written.
+      for (let index = 0; index < count - 1; index++) write(index);
+      throw error;
+    }
+    for (let index = 0; index < count; index++) write(index);
+  }
+  lookup(map: string, key: Buffer): Buffer | null {
+    return this.#map(map).get(key.toString('hex')) ?? null;
+  }
+  remove(map: string, keys: Buffer, count: number): number {
+    this.#note(`remove ${map} ${count}`);
+    const keyBytes = keys.length / count;
+    let removed = 0;
+    for (let index = 0; index < count; index++) {
+      if (this.#map(map).delete(keys.toString('hex', index * keyBytes, (index + 1) * keyBytes))) removed++;
+    }
+    return removed;
+  }
+  dump(map: string): { keys: Buffer; values: Buffer; count: number } {
+    const entries = [...this.#map(map)];
+    return {
+      keys: Buffer.concat(entries.map(([key]) => Buffer.from(key, 'hex'))),
+      values: Buffer.concat(entries.map(([, value]) => value)),
+      count: entries.length,
+    };
+  }
+  waitForPrograms(): void {
+    this.#note('wait');
+  }
+  attachCgroup(): number {
+    throw new Error('nothing to attach');
+  }
+  detach(): void {
+    throw new Error('nothing to detach');
+  }
+  testRun(): { retval: number; durationNs: number } {
+    throw new Error('nothing to run');
+  }
+  readEvents(): void {
+    throw new Error('nothing to read');
+  }
+  stopEvents(): void {}
+  drainEvents(): number {
+    return 0;
+  }
+  close(): void {}
+}
+
+/** Fails at the first call that begins so, once. */
+export function failAt(object: FakeObject, beginning: string, from = object.calls.length): void {
+  object.onCall = (call) => {
+    if (object.calls.length <= from || !call.startsWith(beginning)) return;
+    object.onCall = () => {};
+    throw new KernelError(`${call}: ENOMEM`, 'ENOMEM', call);
+  };
+}
