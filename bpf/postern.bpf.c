@@ -138,8 +138,10 @@ static __noinline int decide(const struct subject *subject, const struct packet 
 	if (decision->verdict != VERDICT_ALLOW) {
 		struct self_key key = {.slot = subject->slot};
 		copy_address(&key.address, &packet->remote);
-		if (bpf_map_lookup_elem(&selves, &key))
-			allow(decision, subject->enforced, REASON_SELF);
+		if (bpf_map_lookup_elem(&selves, &key)) {
+			allow(decision, subject->enforced, IS_DENIED(answer) ? REASON_SELF : REASON_OF(answer));
+			decision->rule = IS_DENIED(answer) ? RULE_NONE : RULE_OF(answer);
+		}
 	}
 	return 0;
 }

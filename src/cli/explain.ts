@@ -164,6 +164,9 @@ function text(told: Explanation): string {
     ['reason', `${told.reason}: ${MEANINGS[told.reason] ?? 'see the documentation of reasons'}`],
     ['policy', told.policy === null ? 'none' : `${told.policy}${rule}`],
   ];
+  if (told.onDeny !== null) {
+    lines.push(['refusal', told.onDeny === 'Drop' ? 'Drop: silence' : 'Reject: EPERM at once']);
+  }
   if (told.isolatedBy.length > 1) lines.push(['isolated by', told.isolatedBy.join(', ')]);
   if (told.wouldAllow !== null) lines.push(['would allow', `${told.wouldAllow}, if it were not in Audit`]);
   if (told.heldBy.length > 0) {

@@ -38,6 +38,8 @@ export interface Explanation extends Answer {
   readonly port: number | null;
   readonly protocol: string;
   readonly ruleName: string | null;
+  /** How a denial comes to the sender: EPERM at once, or silence. */
+  readonly onDeny: 'Reject' | 'Drop' | null;
   /** Of a default denial: every policy that isolates the workload. */
   readonly isolatedBy: readonly string[];
   /** Every policy that holds the workload, Audit ones marked. */
@@ -142,6 +144,7 @@ export function explainer(snapshot: Snapshot, compiled: Compiled) {
       port: query.protocol === 'ICMP' ? null : query.port,
       protocol: query.protocol,
       ruleName: told?.rule?.ruleName ?? null,
+      onDeny: decision?.verdict !== 'deny' ? null : decision.outcome.silent ? 'Drop' : 'Reject',
       isolatedBy: (told?.isolatedBy ?? []).map(policyName),
       heldBy: held.map((policy) => ({ policy: policyName(policy), mode: policy.mode, effect: policy.effect })),
       wouldAllow: shadow?.policy == null ? null : policyName(shadow.policy),
