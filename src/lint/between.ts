@@ -23,7 +23,7 @@ export function checkBetween(snapshot: Snapshot): Between[] {
     const beside = [...new Set(pods.flatMap((pod) => selectionOf(pod).shadow))];
     const findings = [
       ...checkSubject(policy, pods, snapshot),
-      ...checkDns(policy, beside.length > 0 ? beside : [policy, ...snapshot.policies.filter(isForAll)]),
+      ...checkDns(policy, () => (beside.length > 0 ? beside : [policy, ...snapshot.policies.filter(isForAll)])),
       ...policy.rules.flatMap((rule, index) => checkRule(policy, rule, index, snapshot)),
     ];
     const key = [policy.kind, ...(policy.namespace === null ? [] : [policy.namespace]), policy.name].join('/');
@@ -53,10 +53,10 @@ function isForAll({ effect, subject }: Policy): boolean {
 }
 
 /** domainNames open no DNS: a workload that may not ask learns no name. */
-function checkDns(policy: Policy, beside: readonly Policy[]): Finding[] {
+function checkDns(policy: Policy, beside: () => readonly Policy[]): Finding[] {
   const index = policy.rules.findIndex(({ peers }) => peers.some(({ type }) => type === 'domainNames'));
   if (index < 0 || policy.effect === 'Limit') return [];
-  if (beside.some(({ effect, rules }) => effect !== 'Limit' && rules.some(mayAsk))) return [];
+  if (beside().some(({ effect, rules }) => effect !== 'Limit' && rules.some(mayAsk))) return [];
   const peer = policy.rules[index]?.peers.findIndex(({ type }) => type === 'domainNames') ?? 0;
   const path = ['spec', 'egress', index, 'to', peer, 'domainNames'];
   const message = 'the workload may not ask DNS, so it learns no address of these names';

@@ -250,7 +250,10 @@ export function keyOf(kind: Kind, object: Record<string, unknown>): string | nul
 function toProblem({ file, document, base }: Place, finding: Finding, object: string | null): Problem {
   const path = [...base, ...finding.path];
   const { line, column } = document.locate(path, finding.at);
-  const { severity, code, advice } = finding;
+  const { severity, code } = finding;
+  // What YAML takes for true or for a number was text to its author: told as it stands there.
+  const source = code === 'type' && finding.message.startsWith('must be text') ? document.source(path) : null;
+  const advice = source === null ? finding.advice : `write it in quotes: ${JSON.stringify(source)}`;
   return { severity, code, file, line, column, path: pathText(path), object, message: finding.message, advice };
 }
 

@@ -32,6 +32,8 @@ export interface Schema {
 export interface CelRule {
   rule: string;
   message: string;
+  /** The field of `self` that is told as wrong. */
+  fieldPath?: string;
 }
 
 type Scope = 'Namespaced' | 'Cluster';
@@ -227,19 +229,23 @@ const peer = (scope: Scope): Schema =>
     ),
     {
       rule: '!has(self.except) || has(self.networks) || has(self.entities)',
+      fieldPath: '.except',
       message: 'except goes with networks or entities only; remove it, or narrow the selector instead',
     },
     {
       rule: '!has(self.except) || !has(self.networks) || self.except.all(item, isCIDR(item))',
+      fieldPath: '.except',
       message: 'except beside networks takes CIDRs only; write CIDRs such as 10.1.0.0/16',
     },
     {
       rule: "!has(self.except) || !has(self.entities) || self.entities.all(entity, entity in ['All', 'World', 'Internet', 'Cluster'])",
+      fieldPath: '.except',
       message:
         'except goes with the entities All, World, Internet and Cluster only; put the others into an item of their own',
     },
     {
       rule: "!has(self.except) || !has(self.entities) || self.except.all(item, item in ['Internet', 'Cluster', 'Host', 'KubeAPIServer', 'DNS'] || isCIDR(item))",
+      fieldPath: '.except',
       message:
         'except beside entities takes CIDRs and Internet, Cluster, Host, KubeAPIServer, DNS; write one of these, or an address as 169.254.169.254/32',
     },
@@ -277,15 +283,18 @@ const port = (): Schema =>
     }),
     {
       rule: `!has(self.port) || (${portIsValid})`,
+      fieldPath: '.port',
       message:
         'port is a number from 1 to 65535 or a port name (at most 15 of a-z, 0-9 and -, one letter at least); write a number without quotes, or leave port out for every port',
     },
     {
       rule: '!has(self.endPort) || (has(self.port) && type(self.port) == int && self.endPort >= self.port)',
+      fieldPath: '.endPort',
       message: 'endPort needs a numeric port that is not greater; write the smaller number as port',
     },
     {
       rule: "!has(self.icmpType) || self.protocol == 'ICMP'",
+      fieldPath: '.icmpType',
       message: 'icmpType goes with protocol ICMP only; write protocol: ICMP, or remove icmpType',
     },
     {
@@ -322,25 +331,30 @@ const rule = (scope: Scope): Schema =>
     ),
     {
       rule: "!has(self.ports) || self.to.all(peer, !has(peer.entities) || !peer.entities.exists(entity, entity in ['KubeAPIServer', 'DNS']))",
+      fieldPath: '.ports',
       message:
         'the entities KubeAPIServer and DNS bring their own ports; remove ports, or put these entities into a rule of their own',
     },
     {
       rule: '!has(self.ports) || !self.ports.exists(item, has(item.port) && type(item.port) == string) || self.to.all(peer, has(peer.pods) || has(peer.namespaces) || has(peer.services))',
+      fieldPath: '.ports',
       message:
         'a port name means something only for pods, namespaces and services; write the port number, or put the other destinations into a rule of their own',
     },
     {
+      fieldPath: '.tls',
       rule: "!has(self.tls) || self.tls.serverName != 'Match' || self.to.all(peer, has(peer.domainNames))",
       message:
         'serverName: Match needs domainNames alone in `to`; put the other destinations into a rule of their own, without tls',
     },
     {
+      fieldPath: '.tls',
       rule: "!has(self.tls) || self.tls.serverName != 'Match' || (has(self.ports) && self.ports.all(item, item.protocol == 'TCP'))",
       message: 'serverName: Match needs TCP ports; write ports: [{port: 443}]',
     },
     {
       rule: "!has(self.via) || self.to.all(peer, has(peer.networks) || has(peer.domainNames) || (has(peer.entities) && peer.entities.all(entity, entity in ['World', 'Internet'])))",
+      fieldPath: '.via',
       message:
         'via goes with networks, domainNames and the entities World and Internet only; put the other destinations into a rule of their own, without via',
     },
@@ -369,7 +383,6 @@ const subject = (): Schema =>
           units: list(
             'Services by exact unit name. No wildcards, no slices.',
             text('The name of a service unit.', {
-              minLength: 9,
               maxLength: 255,
               pattern: '^[A-Za-z0-9:_.\\\\@-]+\\.service$',
             }),
@@ -397,6 +410,7 @@ const subject = (): Schema =>
     ),
     {
       rule: '!has(self.except) || !has(self.nodeServices)',
+      fieldPath: '.except',
       message: 'except does not go with nodeServices; list the units that you mean',
     },
   );
@@ -456,6 +470,7 @@ const spec = (scope: Scope): Schema => {
   if (scope === 'Namespaced') return schema;
   return withRules(schema, {
     rule: "!has(self.subject.nodeServices) || self.hostNetwork == 'Exclude'",
+    fieldPath: '.hostNetwork',
     message: 'hostNetwork does not go with nodeServices; remove hostNetwork',
   });
 };

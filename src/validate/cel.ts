@@ -3,6 +3,7 @@
 // with `self` the value there. A rule that fails to evaluate has failed.
 import { Environment } from '@marcbachmann/cel-js';
 import { addressKey } from '../model/address.ts';
+import type { CelRule } from '../schema/crds.ts';
 import type { Path } from '../yaml/documents.ts';
 import { readCidr } from './cidr.ts';
 
@@ -10,7 +11,7 @@ import { readCidr } from './cidr.ts';
 export interface SchemaWithRules {
   readonly properties?: Readonly<Record<string, SchemaWithRules>>;
   readonly items?: SchemaWithRules;
-  readonly 'x-kubernetes-validations'?: readonly { readonly rule: string; readonly message: string }[];
+  readonly 'x-kubernetes-validations'?: readonly CelRule[];
 }
 
 /** `message` is the rule's own: what is wrong; what to write instead. */
@@ -58,12 +59,15 @@ export function brokenRules(schema: SchemaWithRules, value: unknown, told: reado
 }
 
 function visit(schema: SchemaWithRules, value: unknown, path: Path, told: readonly Path[], broken: BrokenRule[]): void {
-  for (const { rule, message } of schema['x-kubernetes-validations'] ?? []) {
+  for (const { rule, message, fieldPath } of schema['x-kubernetes-validations'] ?? []) {
     const holds = compileRule(rule)(value);
     if (holds === true) continue;
     const below = told.filter((place) => path.every((step, i) => place[i] === step));
     if (holds === null ? below.length > 0 : below.some((place) => repeats(rule, path, place))) continue;
-    broken.push({ path, rule, message });
+    // An optional field of the value, such as `.port`, that the rule is about.
+    const field = fieldPath?.slice(1);
+    const isThere = field !== undefined && typeof value === 'object' && value !== null && Object.hasOwn(value, field);
+    broken.push({ path: isThere ? [...path, field] : path, rule, message });
   }
   if (Array.isArray(value)) {
     if (schema.items) for (const [i, item] of value.entries()) visit(schema.items, item, [...path, i], told, broken);
@@ -78,7 +82,8 @@ function visit(schema: SchemaWithRules, value: unknown, path: Path, told: readon
 /** A rule at `path` says nothing new where the place itself, a field of it, or what is below a field that the rule reads is wrong. */
 function repeats(rule: string, path: Path, place: Path): boolean {
   const field = place[path.length];
-  if (field === undefined || typeof field === 'number') return field === undefined;
+  if (field === undefined) return true;
+  if (typeof field === 'number') return place.length > path.length + 1 && rule.includes(`.${place.at(-1)}`);
   return place.length === path.length + 1 || rule.includes(`self.${field}`);
 }
 

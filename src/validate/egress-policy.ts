@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { domainToASCII } from 'node:url';
 import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv';
+import { addressKey } from '../model/address.ts';
 import type { Path } from '../yaml/documents.ts';
 import { brokenRules, type SchemaWithRules } from './cel.ts';
 import { checkCidr } from './cidr.ts';
@@ -86,11 +87,13 @@ function describeOne(error: ErrorObject, path: Path, kind: OwnKind): Finding | n
     case 'required':
       return missing(String(params.missingProperty), path, kind);
     case 'type':
+      if (parent.enum) return wrongWord(data, parent.enum as string[], path);
       return mistyped(TYPES[String(parent.type)] ?? String(params.type), data, path);
     case 'enum':
-      return wrongWord(data, parent.enum as string[], path);
+      // Told by its type already.
+      return typeof data === 'string' ? wrongWord(data, parent.enum as string[], path) : null;
     case 'pattern':
-      return mispatterned(data, path);
+      return data === '' ? null : mispatterned(data, path);
     case 'minItems':
       return wrongKey('empty', path, 'the list is empty', emptyAdvice(path));
     case 'maxItems':
@@ -180,7 +183,10 @@ const FOREIGN_ENTITIES: Readonly<Record<string, string>> = {
 };
 
 function wrongWord(value: unknown, words: readonly string[], path: Path): Finding {
-  if (typeof value !== 'string') return mistyped('text', value, path);
+  if (typeof value !== 'string') {
+    const found = Array.isArray(value) ? 'a list' : isObject(value) ? 'a mapping' : quote(value);
+    return wrong('type', path, `must be ${list(words)}, not ${found}`, `write ${list(words)}`);
+  }
   const isEntity = words.includes('KubeAPIServer');
   const foreign = isEntity && Object.hasOwn(FOREIGN_ENTITIES, value) ? FOREIGN_ENTITIES[value] : undefined;
   const meant = foreign ?? nearest(value, words) ?? list(words);
@@ -320,8 +326,17 @@ function checkSpec(kind: OwnKind, spec: Record<string, unknown>): Finding[] {
     }
     findings.push(...checkNames(spec.dns.names, ['spec', 'dns', 'names']));
   }
+  const named = new Map<string, number>();
   for (const [i, rule] of objects(spec.egress)) {
     const path = ['spec', 'egress', i];
+    if (typeof rule.name === 'string') {
+      const first = named.get(rule.name);
+      named.set(rule.name, first ?? i);
+      if (first !== undefined) {
+        const message = `egress[${first}] has the name ${quote(rule.name)}, too`;
+        findings.push(wrong('rule_name', [...path, 'name'], message, 'write a name of its own for each rule'));
+      }
+    }
     for (const [j, peer] of objects(rule.to)) {
       const at = [...path, 'to', j];
       podPeer(peer.pods, [...at, 'pods']);
@@ -329,7 +344,7 @@ function checkSpec(kind: OwnKind, spec: Record<string, unknown>): Finding[] {
       selector(peer.nodes, [...at, 'nodes']);
       for (const [k, cidr] of entries(peer.networks)) findings.push(...checkCidr(cidr, [...at, 'networks', k]));
       for (const [k, item] of entries(peer.except)) {
-        if (typeof item === 'string' && (peer.networks || /[:/]/.test(item))) {
+        if (typeof item === 'string' && (peer.networks || item.includes('/') || addressKey(item) !== null)) {
           findings.push(...checkCidr(item, [...at, 'except', k]));
         } else if (typeof item === 'string' && !EXCEPTABLE.includes(item)) {
           const meant = FOREIGN_ENTITIES[item] ?? nearest(item, EXCEPTABLE) ?? `a CIDR, ${list(EXCEPTABLE)}`;

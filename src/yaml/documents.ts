@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What values do the documents of a YAML (or JSON) text hold, and at which line and column is each? Knows nothing of Kubernetes.
-// YAML is read as kubectl reads it: 1.1 (yes, on and 0644 are what they were there), without its dates and base-60 numbers.
+// YAML is read as kubectl reads it: 1.1 (yes, on and 0644 are what they were there), without its dates and base-60 numbers. But y and n
+// are text: they are honest names, and no one writes them for true and false.
 import {
   type Document,
   isAlias,
@@ -49,6 +50,25 @@ const MAX_DEPTH = 100;
 
 const UNWANTED = new Set(['binary', 'omap', 'pairs', 'set', 'timestamp'].map((tag) => `tag:yaml.org,2002:${tag}`));
 
+/** goyaml.v2's yamlStyleFloat; the library's own takes `e0` and `.` for numbers that are none. */
+const FLOAT = /^[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)$/;
+const FLOAT_EXP = /^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$/;
+
+const TRUE = /^(?:[Tt]rue|TRUE|[Yy]es|YES|[Oo]n|ON)$/;
+const FALSE = /^(?:[Ff]alse|FALSE|[Nn]o|NO|[Oo]ff|OFF)$/;
+
+function kubectlTags(tags: Tags): Tags {
+  return tags.flatMap((tag): Tags => {
+    if (typeof tag === 'string') return [tag];
+    if (UNWANTED.has(tag.tag) || ('format' in tag && tag.format === 'TIME')) return [];
+    if (tag.tag === 'tag:yaml.org,2002:bool' && 'test' in tag) {
+      return [{ ...tag, test: tag.test?.test('true') ? TRUE : FALSE } as typeof tag];
+    }
+    if (tag.tag !== 'tag:yaml.org,2002:float' || !('test' in tag) || tag.test?.test('.inf')) return [tag];
+    return [{ ...tag, test: 'format' in tag && tag.format === 'EXP' ? FLOAT_EXP : FLOAT } as typeof tag];
+  });
+}
+
 /** Every document of a text that is not empty, in order. Total: what cannot be read is a problem of its document. */
 export function readYaml(text: string): YamlDocument[] {
   const lines = new LineCounter();
@@ -59,10 +79,7 @@ export function readYaml(text: string): YamlDocument[] {
         version: '1.1',
         lineCounter: lines,
         prettyErrors: false,
-        customTags: (tags: Tags) =>
-          tags.filter(
-            (tag) => typeof tag === 'string' || !(UNWANTED.has(tag.tag) || ('format' in tag && tag.format === 'TIME')),
-          ),
+        customTags: kubectlTags,
       }),
     ];
   } catch (error) {
@@ -102,10 +119,12 @@ class ReadDocument implements YamlDocument {
     this.#lines = lines;
     this.position = this.#at(document.contents?.range?.[0] ?? document.errors[0]?.pos[0] ?? document.range[0]);
     const problems: SyntaxProblem[] = [];
-    for (const { code, message, pos } of [...document.errors, ...document.warnings]) {
+    const unclosed = document.errors.find(isUnclosedQuote);
+    // What a quote that is not closed swallows makes errors that are none.
+    for (const { code, message, pos } of unclosed ? [unclosed] : [...document.errors, ...document.warnings]) {
       // An unclosed bracket or quote makes a second error of the same place.
       if (problems.some(({ position }) => position.line === this.#at(pos[0]).line)) continue;
-      problems.push({ ...told(code, message), position: this.#at(pos[0]), path: this.#pathAt(pos[0]) });
+      problems.push(this.#told(code, message, pos[0]));
     }
     const reading = new Reading(document);
     this.value = reading.value(document.contents, 0);
@@ -114,6 +133,34 @@ class ReadDocument implements YamlDocument {
       problems.push({ code: 'alias', position: this.#at(offset), path: this.#pathAt(offset), message, advice });
     }
     this.problems = problems;
+  }
+
+  #told(code: string, message: string, offset: number): SyntaxProblem {
+    const path = this.#pathAt(offset);
+    // Noticed far behind what was left open: told where that begins.
+    if (isUnclosedQuote({ code, message })) {
+      const position = path.length > 0 ? this.locate(path, 'value') : this.#at(offset);
+      return { code: 'syntax', position, path, message: 'this quote is not closed', advice: 'write the closing quote' };
+    }
+    const open = /^Flow (map|sequence)/.test(message) ? this.#openAt(offset) : null;
+    if (open) {
+      const [bracket, closing] = isMap(open.node) ? ['{', '}'] : ['[', ']'];
+      return {
+        ...{ code: 'syntax', position: this.#at(open.node.range?.[0] ?? offset), path: open.path },
+        ...{ message: `this ${bracket} is not closed`, advice: `write ${closing} after its last item` },
+      };
+    }
+    return { ...told(code, message), position: this.#at(offset), path };
+  }
+
+  /** The innermost bracket that is open right before this offset. */
+  #openAt(offset: number): { node: Node; path: Path } | null {
+    const path = this.#pathAt(offset - 1);
+    for (let length = path.length; length >= 0; length--) {
+      const { node } = this.#find(path.slice(0, length));
+      if ((isMap(node) || isSeq(node)) && node.flow) return { node, path: path.slice(0, length) };
+    }
+    return null;
   }
 
   #at(offset: number): Position {
@@ -173,6 +220,10 @@ class ReadDocument implements YamlDocument {
     }
     return path;
   }
+}
+
+function isUnclosedQuote({ code, message }: { code: string; message: string }): boolean {
+  return code === 'MISSING_CHAR' && message.startsWith('Missing closing');
 }
 
 function findPair(
