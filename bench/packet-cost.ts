@@ -7,7 +7,7 @@
 import { fileURLToPath } from 'node:url';
 import { decodeCounterKey, REASON_RULE } from '../build/generated/abi.ts';
 import { loadNative, type NativeObject } from '../src/kernel/native.ts';
-import { compileWorkload, enforce } from './enforce.ts';
+import { enforce } from './enforce.ts';
 import { frame } from './frame.ts';
 import * as policy from './policy.ts';
 import { median, type Spread, spread } from './statistics.ts';
@@ -66,7 +66,7 @@ const objects: NativeObject[] = [];
 function load(path: string, scenario: policy.Scenario, constants: Record<string, number>): NativeObject {
   const object = native.load(path, SMALL, constants);
   objects.push(object);
-  enforce(native, object, compileWorkload(scenario.snapshot), cgroup);
+  enforce(native, object, scenario.snapshot, cgroup);
   return object;
 }
 
