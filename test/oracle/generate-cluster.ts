@@ -15,7 +15,7 @@ import type {
 import type { Random } from './random.ts';
 
 export const LABEL_KEYS = ['app', 'tier', 'team'];
-export const LABEL_VALUES = ['a', 'b', 'c'];
+export const LABEL_VALUES = ['a', 'b', 'c', ''];
 export const PORT_NAMES = ['http', 'metrics', 'dns'];
 export const PORT_NUMBERS = [53, 80, 443, 5353, 8080, 9090];
 export const TRANSPORTS = ['TCP', 'UDP', 'SCTP'] as const;

@@ -61,6 +61,7 @@ const CIDRS = [
   'fd00:244::/32',
   'fd00:244:1::/64',
   'fd00:244:1::7/126',
+  'FD00:244:0001:0::/65',
   'fe80::/10',
 ];
 const WIDE_ENTITIES = ['All', 'World', 'Internet', 'Cluster'];
@@ -73,22 +74,61 @@ const ICMP_TYPES = [
   'TimeExceeded',
   'ParameterProblem',
 ];
+/** Names whose order as code units is not the order of any dictionary. */
+const POLICY_NAMES = ['a', 'a-c', 'a.b', 'a0', 'ab', 'b', 'z-1', 'z10', 'z9'];
+const MAX_LIMITS = 8;
+const LIMIT_PORTS: readonly Port[][] = [
+  [{ port: 1, endPort: 9090 }],
+  [{ port: 53, endPort: 65535 }, { protocol: 'UDP' }],
+  [{}, { protocol: 'UDP', port: 1, endPort: 5353 }],
+  [{ port: 1, endPort: 443 }, { port: 444, endPort: 40000 }, { protocol: 'ICMP' }],
+  [{}, { protocol: 'SCTP' }, { protocol: 'UDP' }],
+  [
+    { port: 80, endPort: 8080 },
+    { protocol: 'UDP', port: 53 },
+  ],
+  [{}, { protocol: 'SCTP' }, { protocol: 'ICMP', icmpType: 'EchoRequest' }],
+  [{ port: 80 }, { port: 443 }, { port: 8080, endPort: 40000 }, { protocol: 'UDP' }],
+];
 const NAMES = ['api.example.com', '*.example.org'];
 
 export function generatePolicies(random: Random, cluster: GeneratedCluster): Policy[] {
-  const from = policyWriter(random, cluster);
-  return [
-    ...Array.from({ length: random.pick([0, 1, 1, 2, 3]) }, (_, i) => from.networkPolicy(`np${i}`)),
-    ...Array.from({ length: random.pick([0, 1, 1, 2, 3]) }, (_, i) => from.egressPolicy(`ep${i}`)),
-    ...Array.from({ length: random.below(4) }, (_, i) => from.clusterEgressPolicy(`cep${i}`)),
+  const write = policyWriter(random, cluster);
+  const names = (most: readonly number[]) => random.sample(POLICY_NAMES, random.pick(most));
+  const policies: Policy[] = [
+    ...names([0, 1, 1, 2, 3]).map(write.networkPolicy),
+    ...names([0, 1, 1, 2, 3]).map(write.egressPolicy),
+    ...names([0, 1, 2, 3]).map(write.clusterEgressPolicy),
   ];
+  if (random.chance(0.08)) policies.push(...manyLimits(policies, write.clusterEgressPolicy));
+  return policies;
+}
+
+/** So many Limits that those of every workload are at most as many as may be. */
+function manyLimits(others: readonly Policy[], write: (name: string) => EgressPolicy): EgressPolicy[] {
+  const present = others.filter((policy) => policy.kind !== 'NetworkPolicy' && policy.spec.effect === 'Limit').length;
+  return Array.from({ length: MAX_LIMITS - present }, (_, i) => {
+    const policy = write(`limit-${i}`);
+    policy.spec.effect = 'Limit';
+    policy.spec.egress = [...(policy.spec.egress ?? []), { to: [{ entities: ['All'] }], ports: LIMIT_PORTS[i] ?? [] }];
+    return policy;
+  });
 }
 
 function policyWriter(random: Random, cluster: GeneratedCluster) {
   const namespaces = cluster.namespaces.map((n) => n.metadata.name);
   const own = cluster.pods.map((pod) => pod.metadata.namespace ?? 'default');
   const cidrs = [...CIDRS, ...addressesOf(cluster).map((text) => `${text}/${text.includes(':') ? 128 : 32}`)];
-  const numbers = [...PORT_NUMBERS, ...PORT_NUMBERS, 1, 6443, 30010, 65535];
+  const numbers = [
+    ...PORT_NUMBERS,
+    ...PORT_NUMBERS,
+    1,
+    6443,
+    30010,
+    65535,
+    random.between(1, 65535),
+    random.between(1, 65535),
+  ];
 
   const namespace = () => (random.chance(0.9) ? random.pick(own) : random.pick(namespaces));
 
@@ -132,6 +172,9 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
     };
   }
 
+  /** Now and then more entries than fit where few are held. */
+  const mostPorts = () => (random.chance(0.1) ? 20 : 4);
+
   const some = <T>(make: () => T, most: number): T[] => Array.from({ length: random.between(1, most) }, make);
 
   function networkPolicyPeer(): NetworkPolicyPeer {
@@ -158,7 +201,9 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
     }
     return {
       ...(random.chance(0.85) ? { to: random.chance(0.05) ? [] : some(networkPolicyPeer, 3) } : {}),
-      ...(random.chance(0.7) ? { ports: random.chance(0.05) ? [] : some(() => transportPort(PORT_NAMES), 4) } : {}),
+      ...(random.chance(0.7)
+        ? { ports: random.chance(0.05) ? [] : some(() => transportPort(PORT_NAMES), mostPorts()) }
+        : {}),
     };
   }
 
@@ -220,7 +265,7 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
       networksPeer,
       entitiesPeer,
       entitiesPeer,
-      () => ({ entities: ['Host'] }),
+      () => ({ entities: ['Host', ...random.sample(WIDE_ENTITIES, random.below(2))] }),
       () => ({ nodes: random.chance(0.5) ? {} : selector() }),
       () => ({ domainNames: random.sample(NAMES, random.between(1, 2)) }),
     ])();
@@ -229,7 +274,12 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
   /** KubeAPIServer and DNS bring their ports: the rule takes none. */
   function ruleOfOwnPorts(hasOwn: boolean): EgressRule {
     const entities = random.sample(OTHER_ENTITIES, random.between(1, 3)).filter((e) => e !== 'Host');
-    const first = { entities: entities.length > 0 ? entities : ['DNS'] };
+    const first = {
+      entities:
+        entities.length > 0
+          ? [...entities, ...random.sample(['World', 'Cluster', 'Host'], random.pick([0, 0, 0, 1]))]
+          : ['DNS'],
+    };
     return { to: [first, ...(random.chance(0.3) ? [podLikePeer(hasOwn)] : [])] };
   }
 
@@ -261,7 +311,10 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
     const to = isPodLike
       ? some(() => podLikePeer(hasOwn), 3)
       : some(() => (random.chance(0.7) ? addressPeer() : podLikePeer(hasOwn)), 3);
-    return { to, ...(random.chance(0.7) ? { ports: some(() => egressPort(isPodLike ? PORT_NAMES : []), 4) } : {}) };
+    return {
+      to,
+      ...(random.chance(0.7) ? { ports: some(() => egressPort(isPodLike ? PORT_NAMES : []), mostPorts()) } : {}),
+    };
   }
 
   function egressSpec(hasOwn: boolean): EgressPolicy['spec'] {

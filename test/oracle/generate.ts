@@ -31,7 +31,9 @@ export function generate(seed: number, queryCount = 200): GeneratedCase {
   const cluster = generateCluster(random);
   const policies = generatePolicies(random, cluster);
   const { namespaces, nodes, pods, services, slices, host } = cluster;
-  const all = [...namespaces, ...nodes, ...pods, ...services, ...slices, ...policies];
+  // A folder of policies often lacks the Namespace objects.
+  const told = random.chance(0.1) ? random.sample(namespaces, 1) : namespaces;
+  const all = [...told, ...nodes, ...pods, ...services, ...slices, ...policies];
   const objects = random.sample(all, all.length).map((o) => ({ apiVersion: API_VERSIONS[o.kind], ...o }));
   return { seed, objects, host, queries: generateQueries(random, cluster, policies, queryCount) };
 }
