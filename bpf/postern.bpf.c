@@ -437,23 +437,36 @@ static __noinline int recall_flow(struct __sk_buff *skb, const struct subject *s
 }
 
 static __noinline int keep_outbound(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet,
-				    const struct decision *decision, bool create)
+				    const struct decision *decision)
 {
 	struct flow_key key;
 	struct flow flow = {
-		.seen_ns = bpf_ktime_get_ns(),
-		.epoch = subject->epoch,
-		.direction = DIRECTION_EGRESS,
-		.verdict = decision->verdict,
-		.reason = decision->reason,
-		.ruleset = decision->ruleset,
-		.rule = decision->rule,
+	    .seen_ns = bpf_ktime_get_ns(),
+	    .epoch = subject->epoch,
+	    .direction = DIRECTION_EGRESS,
+	    .verdict = decision->verdict,
+	    .reason = decision->reason,
+	    .ruleset = decision->ruleset,
+	    .rule = decision->rule,
 	};
 
 	flow_key_of(&key, packet, subject->slot, netns_of(skb));
-	if (!create && !bpf_map_lookup_elem(&flows, &key))
-		return false;
 	return keep_flow(&key, &flow);
+}
+
+/* What was allowed once stays outbound: its peer's packets must not turn into an inbound flow that may be answered. */
+static __noinline int cut_outbound(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet)
+{
+	struct flow_key key;
+	struct flow *flow;
+
+	flow_key_of(&key, packet, subject->slot, netns_of(skb));
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (!flow || flow->direction != DIRECTION_EGRESS)
+		return 0;
+	flow->verdict = VERDICT_DENY;
+	flow->seen_ns = bpf_ktime_get_ns();
+	return 0;
 }
 
 /* Returns whether it was judged anew. */
@@ -471,10 +484,9 @@ static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *s
 	if (!sk)
 		return true;
 	if (decision->verdict == VERDICT_DENY) {
-		/* What was allowed once stays outbound: its peer's packets must not turn into an inbound flow that may be answered. */
 		if (same)
 			record->verdict = VERDICT_DENY;
-		keep_outbound(skb, subject, packet, decision, false);
+		cut_outbound(skb, subject, packet);
 		return true;
 	}
 	if (!subject->lasting)
@@ -485,7 +497,7 @@ static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *s
 		return true;
 	if (!same && record->protocol == IPPROTO_UDP && has_ruleset(subject)) {
 		spill(skb, record, packet, subject);
-		keep_outbound(skb, subject, packet, decision, true);
+		keep_outbound(skb, subject, packet, decision);
 	}
 	if (!write_record(record, packet, subject, decision, DIRECTION_EGRESS, subject->epoch))
 		lose(LOSS_RECORDS);

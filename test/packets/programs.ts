@@ -10,9 +10,13 @@ import {
   decodeCounter,
   decodeCounterKey,
   decodeEvent,
+  decodeFlow,
+  decodeFlowKey,
   type Entry,
   type Event,
   encodeAnswer,
+  encodeFlow,
+  encodeFlowKey,
   encodeIdentity,
   encodeNetworkKey,
   encodePortKey,
@@ -21,6 +25,10 @@ import {
   encodeSettings,
   encodeVerdictKey,
   encodeWorkload,
+  FLOW_BYTES,
+  FLOW_KEY_BYTES,
+  type Flow,
+  type FlowKey,
   REASON_NAMES,
   ROW_PORT_SET,
   RULE_NONE,
@@ -222,6 +230,33 @@ export class Programs {
     const key = Buffer.alloc(24);
     encodeSelfKey({ slot: SLOT, address: addressKey(address) }, key);
     this.#put('selves', key, Buffer.from([1]));
+  }
+
+  #rewriteFlows(rewrite: (key: FlowKey, flow: Flow) => [FlowKey, Flow]): number {
+    const { keys, values, count } = this.object.dump('flows');
+    if (count > 0) this.object.remove('flows', keys, count);
+    for (let index = 0; index < count; index += 1) {
+      const [key, flow] = rewrite(decodeFlowKey(keys, index * FLOW_KEY_BYTES), decodeFlow(values, index * FLOW_BYTES));
+      const keyBytes = Buffer.alloc(FLOW_KEY_BYTES);
+      const flowBytes = Buffer.alloc(FLOW_BYTES);
+      encodeFlowKey(key, keyBytes);
+      encodeFlow(flow, flowBytes);
+      this.#put('flows', keyBytes, flowBytes);
+    }
+    return count;
+  }
+
+  /** Makes all notes another's. Returns how many there are. */
+  moveFlows(to: Partial<FlowKey>): number {
+    return this.#rewriteFlows((key, flow) => [{ ...key, ...to }, flow]);
+  }
+
+  /** Makes all notes older. Returns how many there are. */
+  ageFlows(seconds: number): number {
+    return this.#rewriteFlows((key, flow) => [
+      key,
+      { ...flow, seenNs: flow.seenNs - BigInt(seconds) * 1_000_000_000n },
+    ]);
   }
 
   /** Runs egress `repeat` times over one packet, with one socket, and reads what was counted. Each run must count once. */
