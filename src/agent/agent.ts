@@ -73,6 +73,9 @@ export class Agent {
   #cgroupPlaces: ReadonlyMap<string, Place> = new Map();
   #bindings: Bindings = new Map();
   #names: ReadonlyMap<AddressKey, string> = new Map();
+  /** Problems of the last binding, to know when they change. */
+  #clashes = '';
+  #isFullTold = false;
   #retry: NodeJS.Timeout | null = null;
   #isReady = false;
   #isStopped = false;
@@ -162,8 +165,26 @@ export class Agent {
     if (this.#take(scan)) this.#enforce(heardMs);
   }
 
+  /** Folders come and go by the hundred that are no pod's; only a change of whom they hold is worth asking the kernel. */
   #onCgroups(): void {
-    if (!this.#isStopped && this.#snapshot !== null) this.#enforce(performance.now());
+    const snapshot = this.#enforced;
+    if (this.#isStopped || snapshot === null) return;
+    const heardMs = performance.now();
+    if (this.#cgroups.isFull && !this.#isFullTold) {
+      this.#isFullTold = true;
+      this.#log.warn(
+        { event: 'watches_exhausted' },
+        'too many cgroups to watch: new ones are found by a scan every ten seconds',
+      );
+    }
+    const { bindings, problems } = this.#bind(snapshot);
+    const isSame = equalBindings(bindings, this.#bindings) && JSON.stringify(problems) === this.#clashes;
+    if (!isSame) this.#enforce(heardMs);
+  }
+
+  #bind(snapshot: Snapshot): Bound {
+    const here = snapshot.pods.filter((pod) => isHere(pod, this.#options.nodeName));
+    return bind(here, this.#cgroups, this.#options.root, this.#bindings);
   }
 
   /** Reads a scan into a snapshot. False: nothing in it is new. */
@@ -191,6 +212,7 @@ export class Agent {
     const refused = wanted.outcome.status === 'refused' ? wanted.outcome.problems : null;
     // What was enforced stays, and its pods' folders come and go all the same.
     const stays = refused !== null && this.#enforced !== null ? this.#attempt(this.#enforced) : wanted;
+    this.#clashes = JSON.stringify(stays.bound.problems);
     const clashes = stays.bound.problems.map((one) => ({ ...one, ...this.#cgroupPlaces.get(one.object ?? '') }));
     this.#problems.update([...this.#contentProblems, ...clashes, ...(refused ?? [])]);
     this.#settle(stays, heardMs);
@@ -198,8 +220,7 @@ export class Agent {
   }
 
   #attempt(snapshot: Snapshot): Attempt {
-    const here = snapshot.pods.filter((pod) => isHere(pod, this.#options.nodeName));
-    const bound = bind(here, this.#cgroups, this.#options.root, this.#bindings);
+    const bound = this.#bind(snapshot);
     const outcome = this.#enforcement.enforce(snapshot, bound.bindings, this.#own(bound.bindings));
     return { snapshot, bound, outcome };
   }
@@ -324,6 +345,13 @@ export class StartError extends Error {
 /** Pods of other nodes are peers; a pod without a node, or an agent without a name, may be here. */
 function isHere(pod: Pod, nodeName: string | null): boolean {
   return nodeName === null || pod.node === null || pod.node === nodeName;
+}
+
+function equalBindings(a: Bindings, b: Bindings): boolean {
+  return (
+    a.size === b.size &&
+    [...a].every(([name, one]) => b.get(name)?.cgroup === one.cgroup && b.get(name)?.path === one.path)
+  );
 }
 
 function equalScans(a: Scan, b: Scan): boolean {

@@ -40,8 +40,8 @@ export interface Happening {
   readonly cut: { readonly workload: string; readonly flow: CutFlow } | null;
 }
 
-/** Whom the agent's own processes are bound as; no pod can have this name. */
-const SELF = 'postern/';
+/** Whom the agent's own processes are bound as; a pod's name has a slash. */
+const SELF = 'postern';
 const EVENTS = 'events';
 
 export class Enforcement {
@@ -82,10 +82,17 @@ export class Enforcement {
     let written = 0;
     let leftover: unknown = null;
     try {
-      for (const step of steps) {
-        const applied = this.#applier.apply(step, places);
-        written += applied.written + applied.deleted;
-        leftover ??= applied.leftover;
+      for (const [index, step] of steps.entries()) {
+        try {
+          const applied = this.#applier.apply(step, places);
+          written += applied.written + applied.deleted;
+          leftover ??= applied.leftover;
+        } catch (error) {
+          // The first step enforces; a later one only takes away what nothing asks for any more, and the next change does so too.
+          if (index === 0) throw error;
+          leftover = error;
+          break;
+        }
       }
     } catch (error) {
       if (error instanceof LimitExceeded) return { status: 'refused', problems: [limitProblem(error)] };
@@ -211,7 +218,10 @@ function refusalOf(event: FlowEvent): Refusal | null {
     ruleName,
     isolatedBy,
     reason,
-    shadow: shadow === null ? null : { policy: shadow.policy, rule: shadow.rule, reason: shadow.reason },
+    shadow:
+      shadow === null || verdict === 'audit'
+        ? null
+        : { policy: shadow.policy, rule: shadow.rule, reason: shadow.reason },
   };
 }
 

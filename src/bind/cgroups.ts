@@ -31,6 +31,7 @@ export class Cgroups implements Folders {
   readonly #children = new Map<string, ReadonlySet<string>>();
   readonly #dirty = new Set<string>();
   #onChange: () => void = () => undefined;
+  #isFull = false;
   #scheduled = false;
   #rescan: NodeJS.Timeout | null = null;
   #closed = false;
@@ -57,8 +58,9 @@ export class Cgroups implements Folders {
     this.#watchers.clear();
   }
 
-  get watches(): number {
-    return this.#watchers.size;
+  /** No watch is left (of ours, or the kernel's fs.inotify.max_user_watches): some folders are found by the rescan alone. */
+  get isFull(): boolean {
+    return this.#isFull;
   }
 
   at(below: string): CgroupFolder | null {
@@ -86,13 +88,15 @@ export class Cgroups implements Folders {
   #visit(below: string, depth: number): void {
     if (this.#closed || depth > MAX_DEPTH) return;
     const folder = path.join(this.#options.mount, below);
+    this.#isFull ||= this.#watchers.size >= MAX_WATCHES;
     if (!this.#watchers.has(below) && this.#watchers.size < MAX_WATCHES) {
       try {
         const watcher = watch(folder, () => this.#changed(below));
         watcher.on('error', () => this.#changed(below));
         this.#watchers.set(below, watcher);
-      } catch {
-        // Gone already (then listing it fails too), or no watch is left: the rescan finds what comes.
+      } catch (error) {
+        // Otherwise it is gone already, and listing it fails too.
+        if ((error as NodeJS.ErrnoException).code === 'ENOSPC') this.#isFull = true;
       }
     }
     let names: string[];

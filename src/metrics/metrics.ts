@@ -34,7 +34,7 @@ export class Metrics {
     const verdicts = [
       { verdict: 'deny', name: 'drop', what: 'refused' },
       { verdict: 'allow', name: 'forward', what: 'let pass' },
-      { verdict: 'audit', name: 'would_drop', what: 'let pass that Audit policies would refuse' },
+      { verdict: 'audit', name: 'would_drop', what: 'let pass that Audit policies would refuse (in no other counter)' },
     ] as const;
     // Each pair of counters shares one reading; the first of them to be collected takes it.
     const pairs = verdicts.map(({ verdict, name, what }) => ({

@@ -25,21 +25,38 @@ export interface RunCgroup {
   readonly path: string;
 }
 
+const NAME = /^postern-run-(\d+)$/;
+
 /**
  * `postern-run-PID` below the caller's own cgroup, so that whatever holds the caller holds the command too; at the mount where
- * the caller's cgroup is not to be seen there, or too deep. Throws CgroupError.
+ * the caller's cgroup is not to be seen there. Throws CgroupError.
  */
 export function makeRunCgroup(mount: string): RunCgroup {
   const own = (cgroupOf('self') ?? '/').replace(/^\/+/, '');
-  const parent = existsSync(path.join(mount, own)) && levelOf(own) < MAX_LEVEL ? own : '';
+  const parent = existsSync(path.join(mount, own)) ? own : '';
   const below = path.join(parent, `postern-run-${process.pid}`);
   const folder = path.join(mount, below);
+  if (levelOf(below) > MAX_LEVEL) throw new CgroupError(folder, { code: 'ELOOP' });
+  sweep(path.join(mount, parent));
   try {
     mkdirSync(folder, { mode: 0o755 });
   } catch (error) {
     throw new CgroupError(folder, error);
   }
   return { folder, path: below };
+}
+
+/** Removes what a postern run left that was killed before it could. One that still holds processes stays. */
+function sweep(parent: string): void {
+  for (const name of readdirSync(parent)) {
+    const pid = NAME.exec(name)?.[1];
+    if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
+    try {
+      rmdirSync(path.join(parent, name));
+    } catch {
+      // Busy.
+    }
+  }
 }
 
 /** Kills every process in it. Returns how many there were. */

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
-import { launchAgent, PolicyFolder, startAgent } from '../support/agent.ts';
+import { launchAgent, PolicyFolder, startAgent, TestAgent } from '../support/agent.ts';
 import { Lab, type Place } from '../support/lab.ts';
 
 const SERVER = '198.18.1.1';
@@ -312,6 +312,86 @@ test('a Service is allowed where its endpoints are, and a drop names what is at 
   assert.equal(await web.actor.tryTcp('198.18.2.2', 5433), 'EPERM');
   const drop = await agent.line((line) => line.event === 'drop');
   assert.equal(drop.destination, 'pod shop/db');
+});
+
+test('counters are exact where events are lost: every datagram is counted once, in packets and in bytes', async (t) => {
+  const { lab, folder, web } = await world(t);
+  folder.write('pods.yaml', pod(web));
+  folder.write(
+    'policy.yaml',
+    egress('web', '[{to: [{networks: [198.18.1.1/32]}], ports: [{protocol: UDP, port: 53}]}]'),
+  );
+  const agent = await startAgent(lab, folder);
+  // Raw enough to be counted: one datagram is one packet of 20 + 8 + 100 bytes.
+  const flood = `const socket = require('dgram').createSocket('udp4');
+    const send = (port, n) => n === 0 ? Promise.resolve() : new Promise((r) => socket.send(Buffer.alloc(100), port, '${SERVER}', () => r())).then(() => send(port, n - 1));
+    send(53, 2000).then(() => send(54, 2000)).then(() => socket.close());`;
+  const result = await web.exec(process.execPath, ['-e', flood], { timeoutMs: 60_000 });
+  assert.equal(result.status, 0, result.stderr);
+  const metrics = await agent.metrics();
+  const of = (reason: string) =>
+    `{workload="shop/web",direction="egress",policy="EgressPolicy/shop/web",reason="${reason}"}`;
+  assert.equal(metrics.get(`postern_forward_count_total${of('rule')}`), 2000);
+  assert.equal(metrics.get(`postern_forward_bytes_total${of('rule')}`), 2000 * 128);
+  assert.equal(metrics.get(`postern_drop_count_total${of('no_rule')}`), 2000);
+  const lost = metrics.get('postern_events_lost_total{why="events_rate"}') ?? 0;
+  assert.ok(lost > 0, 'more were refused than are told');
+  const told = async (): Promise<number> => {
+    await agent.stop();
+    return agent.lines.filter((line) => line.event === 'drop').reduce((sum, line) => sum + Number(line.count), 0);
+  };
+  assert.equal((await told()) + lost, 2000);
+});
+
+test('hostNetwork pods are held where a policy says Include, and never by NetworkPolicy', async (t) => {
+  const { lab, folder } = await world(t);
+  // In the namespace of the outside, which is "the host's" here: its own addresses are not the pod's.
+  const cgroup = lab.cgroup('host');
+  const host = lab.placeIn(lab.outside.netns, cgroup);
+  const target = await lab.workload('target', { addresses: ['198.18.2.7'] });
+  await target.actor.listen('TCP', '198.18.2.7', 80);
+  folder.write('pods.yaml', pod(host, '{app: web}', ', hostNetwork: true'));
+  folder.write('policy.yaml', egress('web', '[]'));
+  folder.write(
+    'np.yaml',
+    'apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: np, namespace: shop}\nspec: {podSelector: {}, policyTypes: [Egress]}\n',
+  );
+  const agent = await startAgent(lab, folder);
+  assert.equal((await agent.line((line) => line.event === 'ready')).workloads, 1);
+  assert.equal(await host.actor.tryTcp('198.18.2.7', 80), 'ok');
+  const applied = await agent.applied(() =>
+    folder.write('policy.yaml', egress('web', '[]', '  hostNetwork: Include\n')),
+  );
+  assert.deepEqual(applied.changed, ['shop/host']);
+  assert.equal(await host.actor.tryTcp('198.18.2.7', 80), 'EPERM');
+  const socket = (await lab.outside.actor.connect('198.18.2.7', 80)).socket ?? 0;
+  assert.equal(await lab.outside.actor.exchange(socket), 'ok', 'the rest of that namespace is not held');
+});
+
+test('an agent inside the enforced root is not cut off by --unknown deny', async (t) => {
+  const { lab, folder, web } = await world(t);
+  folder.write('pods.yaml', pod(web));
+  const own = lab.placeIn(lab.outside.netns, lab.cgroup('agent'));
+  const options = ['--policies', folder.path, '--state-dir', folder.stateDir, '--cgroup-root', lab.root];
+  // In a namespace that is not the host's: only its binding lets it answer the scrape below.
+  const args = ['agent', ...options, '--metrics-address', `${SERVER}:9470`, '--unknown', 'deny'];
+  const agent = new TestAgent(own.spawn(path.join(import.meta.dirname, '../../bin/postern'), args));
+  await agent.line((line) => line.event === 'ready');
+  const scrape = await web.exec('curl', ['-sS', '-m', '10', `http://${SERVER}:9470/metrics`]);
+  assert.match(scrape.stdout, /^postern_workloads\{state="open"\} 1$/m, scrape.stderr);
+  assert.match(scrape.stdout, /^postern_forward_count_total\{workload="shop\/web"/m);
+});
+
+test('a reader of the log that goes away does not take the agent with it', async (t) => {
+  const { lab, folder, web } = await world(t);
+  folder.write('pods.yaml', pod(web));
+  folder.write('policy.yaml', egress('web', PORT_80));
+  const agent = await startAgent(lab, folder);
+  agent.child.stdout?.destroy();
+  for (let i = 0; i < 3; i += 1) assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
+  const before = await agent.metrics();
+  assert.ok([...before.keys()].some((series) => series.startsWith('postern_drop_count_total')));
+  assert.equal(await agent.stop(), 0, agent.errors);
 });
 
 test('it refuses to start where it cannot enforce, in a sentence', async (t) => {

@@ -220,3 +220,34 @@ test('what needs a cluster is told once, before the command runs', async (t) => 
   assert.equal(result.stdout, 'EPERM\n');
   assert.equal(result.stderr.match(/Cluster need a cluster/g)?.length, 1);
 });
+
+test('killed outright, it takes the command with it, and the next run removes the cgroup', async (t) => {
+  const { place, policy, run } = await world(t);
+  for (const user of ['root', 'nobody']) {
+    const child = place.spawn(POSTERN, [
+      'run',
+      '--policy',
+      policy,
+      '--user',
+      user,
+      '--',
+      'sh',
+      '-c',
+      'echo $$; exec sleep 3600',
+    ]);
+    const pid = await new Promise<string>((resolve) =>
+      child.stdout?.once('data', (text) => resolve(String(text).trim())),
+    );
+    const ended = new Promise((resolve) => child.once('close', resolve));
+    child.kill('SIGKILL');
+    // Its end closes the pipe that the command holds too: this waits for both.
+    await ended;
+    const stat = `/proc/${pid}/stat`;
+    assert.match(existsSync(stat) ? readFileSync(stat, 'utf8') : 'Z', /Z/, user);
+    assert.equal((await run('--policy', policy, '--', 'true')).status, 0);
+    assert.deepEqual(
+      readdirSync(place.cgroup ?? '').filter((name) => name.startsWith('postern-run')),
+      [],
+    );
+  }
+});
