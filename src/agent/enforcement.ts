@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Holds the kernel to a snapshot: compiles, applies, attaches, and reads back what was refused and counted. One for the agent and
 // one for `postern run` alike; knows neither files nor how cgroups are found.
+import { readFileSync } from 'node:fs';
 import type { Binding, Bindings } from '../bind/binding.ts';
 import type { Compiled } from '../compile/compile.ts';
 import { transition } from '../compile/transition.ts';
@@ -211,7 +212,8 @@ function refusalOf(event: FlowEvent): Refusal | null {
     address: remote.address,
     port: remote.port,
     protocol: PROTOCOLS[protocol] ?? String(protocol),
-    process: command,
+    // From a softirq the kernel knows who connected by pid alone; a moment later it most likely still has its name.
+    process: command === '' && pid !== 0 ? commandOf(pid) : command,
     pid,
     policy,
     rule,
@@ -223,6 +225,14 @@ function refusalOf(event: FlowEvent): Refusal | null {
         ? null
         : { policy: shadow.policy, rule: shadow.rule, reason: shadow.reason },
   };
+}
+
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trimEnd();
+  } catch {
+    return '';
+  }
 }
 
 function cutOf({ cut, workload, netnsCookie, socketCookie, local, remote }: FlowEvent): Happening['cut'] {
