@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// `make bench`: what Postern costs, by the packet and on real traffic beside other filters. Prints a table and writes results.json and
+// prefixes.svg beside this file. Needs root. `--quick` only shows that it works: few rounds and sizes, written below build/.
+
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { loadNative, type NativeObject } from '../src/kernel/native.ts';
+import { Lab, resultOf } from '../test/support/lab.ts';
+import type { PacketCosts } from './packet-cost.ts';
+import { plot } from './plot.ts';
+import { report } from './report.ts';
+import { machineOf, resultsOf } from './results.ts';
+import { measureTraffic, type Outcome, type TrafficPlan } from './traffic.ts';
+
+const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false } } });
+const plan: TrafficPlan = values.quick
+  ? { sizes: [1000], rounds: 20, turnMs: 20 }
+  : { sizes: [1000, 100_000], rounds: 140, turnMs: 40 };
+const folder = values.quick ? path.join(import.meta.dirname, '../build/bench') : import.meta.dirname;
+/** Both parts together take a fraction of it; past it, something hangs. */
+const PACKETS_MS = 480_000;
+
+function progress(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+async function packetCosts(lab: Lab): Promise<PacketCosts> {
+  const place = lab.placeIn(`/proc/${process.pid}/ns/net`, lab.cgroup('packets'));
+  const script = path.join(import.meta.dirname, 'packet-cost.ts');
+  // A million pods as objects, once, before they are 48 bytes each.
+  const child = place.spawn(process.execPath, [
+    '--max-old-space-size=6144',
+    script,
+    place.cgroup ?? '',
+    ...(values.quick ? ['quick'] : []),
+  ]);
+  child.stderr?.pipe(process.stderr);
+  const { status, stdout } = await resultOf(child, PACKETS_MS);
+  if (status !== 0) throw new Error('measuring packets failed');
+  return JSON.parse(stdout) as PacketCosts;
+}
+
+// The lab removes at exit whatever it has made.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
+
+const lab = await Lab.create();
+const objects: NativeObject[] = [];
+let costs: PacketCosts;
+let traffic: Outcome[];
+try {
+  costs = await packetCosts(lab);
+  traffic = await measureTraffic(loadNative(), lab, plan, objects, progress);
+} finally {
+  for (const object of objects) object.close();
+  await lab.close();
+}
+
+const results = resultsOf(costs, traffic, machineOf());
+const { cpu, kernel, date } = results.machine;
+const files = { results: path.join(folder, 'results.json'), plot: path.join(folder, 'prefixes.svg') };
+writeFileSync(files.results, `${JSON.stringify(results, null, 2)}\n`);
+writeFileSync(files.plot, plot(costs.series, `${cpu}, Linux ${kernel}, ${date}`));
+process.stdout.write(report(results));
+process.stdout.write(`\nWritten: ${path.relative('.', files.results)}, ${path.relative('.', files.plot)}\n`);
