@@ -441,13 +441,13 @@ static __noinline int keep_outbound(struct __sk_buff *skb, const struct subject 
 {
 	struct flow_key key;
 	struct flow flow = {
-	    .seen_ns = bpf_ktime_get_ns(),
-	    .epoch = subject->epoch,
-	    .direction = DIRECTION_EGRESS,
-	    .verdict = decision->verdict,
-	    .reason = decision->reason,
-	    .ruleset = decision->ruleset,
-	    .rule = decision->rule,
+		.seen_ns = bpf_ktime_get_ns(),
+		.epoch = subject->epoch,
+		.direction = DIRECTION_EGRESS,
+		.verdict = decision->verdict,
+		.reason = decision->reason,
+		.ruleset = decision->ruleset,
+		.rule = decision->rule,
 	};
 
 	flow_key_of(&key, packet, subject->slot, netns_of(skb));

@@ -57,7 +57,11 @@ test('oneself is not told where a rule allows it, nor audited where only shadow 
   assert.equal(reason(ipv4({ to: LOCAL4 }, udp({ to: 80 }))), 'rule');
   programs.bind(id(0xb), RULESET);
   const outcome = programs.run(ipv4({ to: LOCAL4 }, udp({ to: 80 })));
-  assert.deepEqual([outcome.verdict, outcome.reason, outcome.events.length], ['allow', 'rule', 0], 'as enforced tells it');
+  assert.deepEqual(
+    [outcome.verdict, outcome.reason, outcome.events.length],
+    ['allow', 'rule', 0],
+    'as enforced tells it',
+  );
 });
 
 describe('neighbour discovery', () => {

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
   type Answer,
+  COUNTER_BYTES,
   COUNTER_KEY_BYTES,
   decodeCounter,
   decodeCounterKey,
@@ -32,6 +33,7 @@ import {
   REASON_NAMES,
   ROW_PORT_SET,
   RULE_NONE,
+  SLOT_UNKNOWN,
   VERDICT_NAMES,
 } from '#build/generated/abi.ts';
 import { loadNative, type NativeObject } from '#src/kernel/native.ts';
@@ -75,9 +77,7 @@ export interface RowFields {
   readonly portSet?: string;
 }
 
-export interface Outcome {
-  /** What the program returned: 1 passes, 0 refuses, 2 refuses in silence. */
-  readonly retval: number;
+export interface Counted {
   readonly verdict: string;
   readonly reason: string;
   readonly ruleset: string;
@@ -85,55 +85,38 @@ export interface Outcome {
   readonly slot: number;
   readonly packets: number;
   readonly bytes: number;
+}
+
+export interface Outcome extends Counted {
+  /** What the program returned: 1 passes, 0 refuses, 2 refuses in silence. */
+  readonly retval: number;
   readonly events: readonly Event[];
 }
 
-export class Programs {
+/** The object's maps, with one workload that is bound under `SLOT`. */
+export class Maps {
   readonly object: NativeObject;
   readonly cgroup: bigint;
-  readonly #folder: string;
-  readonly #home: string;
   readonly #level: number;
 
-  constructor() {
-    const mount = cgroupMount();
-    const own = readFileSync('/proc/self/cgroup', 'utf8')
-      .split('\n')
-      .find((line) => line.startsWith('0::'));
-    this.#home = path.join(mount, own?.slice(3) ?? '');
-    this.#folder = path.join(mount, `postern-${process.pid}-0`);
-    this.#level = 1;
-    mkdirSync(this.#folder);
-    try {
-      this.#move(this.#folder);
-      const native = loadNative();
-      this.cgroup = native.cgroupId(this.#folder);
-      this.object = native.load(OBJECT, {
-        identities: 1024,
-        networks: 1024,
-        verdicts: 1024,
-        ports: 1024,
-        flows: 1024,
-      });
-    } catch (error) {
-      this.#leave();
-      throw error;
-    }
+  /** `folder` is the workload's cgroup; `sizes` are by map name. */
+  constructor(folder: string, sizes: Record<string, number> = {}) {
+    const native = loadNative();
+    this.cgroup = native.cgroupId(folder);
+    this.#level = path.relative(cgroupMount(), folder).split('/').length;
+    this.object = native.load(OBJECT, {
+      identities: 1024,
+      networks: 1024,
+      verdicts: 1024,
+      ports: 1024,
+      flows: 1024,
+      ...sizes,
+    });
     this.settings({});
-  }
-
-  #move(folder: string): void {
-    writeFileSync(path.join(folder, 'cgroup.procs'), `${process.pid}`);
-  }
-
-  #leave(): void {
-    this.#move(this.#home);
-    rmdirSync(this.#folder);
   }
 
   close(): void {
     this.object.close();
-    this.#leave();
   }
 
   #put(map: string, key: Buffer, value: Buffer): void {
@@ -148,7 +131,7 @@ export class Programs {
     }
     this.object.drainEvents('events', () => undefined);
     const slots = Buffer.alloc(4);
-    for (const slot of [0, SLOT]) {
+    for (const slot of [SLOT_UNKNOWN, SLOT]) {
       slots.writeUInt32LE(slot);
       this.#put('budgets', slots, Buffer.alloc(16));
     }
@@ -259,32 +242,113 @@ export class Programs {
     ]);
   }
 
+  /** Counters that are not 0, summed over CPUs. */
+  counted(): Counted[] {
+    const { keys, values, count } = this.object.dump('counters');
+    const stride = values.length / Math.max(count, 1);
+    return Array.from({ length: count }, (_, index) => {
+      const key = decodeCounterKey(keys, index * COUNTER_KEY_BYTES);
+      let packets = 0;
+      let bytes = 0;
+      for (let at = index * stride; at < (index + 1) * stride; at += COUNTER_BYTES) {
+        const counter = decodeCounter(values, at);
+        packets += Number(counter.packets);
+        bytes += Number(counter.bytes);
+      }
+      return {
+        verdict: VERDICT_NAMES.get(key.verdict) ?? '',
+        reason: REASON_NAMES.get(key.reason) ?? '',
+        ruleset: key.ruleset,
+        rule: key.rule === RULE_NONE ? null : key.rule,
+        slot: key.slot,
+        packets,
+        bytes,
+      };
+    });
+  }
+
+  /** Packets counted under a reason. */
+  packets(reason: string): number {
+    return this.counted()
+      .filter((counter) => counter.reason === reason)
+      .reduce((sum, { packets }) => sum + packets, 0);
+  }
+
+  forgetCounts(): void {
+    const { keys, count } = this.object.dump('counters');
+    if (count > 0) this.object.remove('counters', keys, count);
+  }
+
+  /** All events since the last call. */
+  events(): Event[] {
+    const events: Event[] = [];
+    this.object.drainEvents('events', (event) => events.push(decodeEvent(event)));
+    return events;
+  }
+
+  lost(loss: number): number {
+    const key = Buffer.alloc(4);
+    key.writeUInt32LE(loss);
+    const values = this.object.lookup('losses', key) ?? Buffer.alloc(0);
+    let sum = 0;
+    for (let at = 0; at < values.length; at += 8) sum += Number(values.readBigUInt64LE(at));
+    return sum;
+  }
+}
+
+/** A cgroup of this process's own, which it is in until it leaves. */
+class Place {
+  readonly folder: string;
+  readonly #home: string;
+
+  constructor() {
+    const mount = cgroupMount();
+    const own = readFileSync('/proc/self/cgroup', 'utf8')
+      .split('\n')
+      .find((line) => line.startsWith('0::'));
+    this.#home = path.join(mount, own?.slice(3) ?? '');
+    this.folder = path.join(mount, `postern-${process.pid}-0`);
+    mkdirSync(this.folder);
+    this.#move(this.folder);
+  }
+
+  #move(folder: string): void {
+    writeFileSync(path.join(folder, 'cgroup.procs'), `${process.pid}`);
+  }
+
+  leave(): void {
+    this.#move(this.#home);
+    rmdirSync(this.folder);
+  }
+}
+
+/** This process as the workload: packets are test runs. */
+export class Programs extends Maps {
+  readonly #place: Place;
+
+  constructor(sizes: Record<string, number> = {}) {
+    const place = new Place();
+    try {
+      super(place.folder, sizes);
+    } catch (error) {
+      place.leave();
+      throw error;
+    }
+    this.#place = place;
+  }
+
+  override close(): void {
+    super.close();
+    this.#place.leave();
+  }
+
   /** Runs egress `repeat` times over one packet, with one socket, and reads what was counted. Each run must count once. */
   run(packet: Buffer, repeat = 1): Outcome {
     const { retval } = this.object.testRun('egress', packet, repeat);
-    const { keys, values, count } = this.object.dump('counters');
-    if (count !== 1) throw new Error(`${count} counters, not one`);
-    const key = decodeCounterKey(keys.subarray(0, COUNTER_KEY_BYTES));
-    let packets = 0;
-    let bytes = 0;
-    for (let at = 0; at < values.length; at += 16) {
-      const counter = decodeCounter(values, at);
-      packets += Number(counter.packets);
-      bytes += Number(counter.bytes);
-    }
-    this.object.remove('counters', keys, count);
-    const events: Event[] = [];
-    this.object.drainEvents('events', (event) => events.push(decodeEvent(event)));
-    return {
-      retval,
-      verdict: VERDICT_NAMES.get(key.verdict) ?? '',
-      reason: REASON_NAMES.get(key.reason) ?? '',
-      ruleset: key.ruleset,
-      rule: key.rule === RULE_NONE ? null : key.rule,
-      slot: key.slot,
-      packets,
-      bytes,
-      events,
-    };
+    const counters = this.counted();
+    const [counter] = counters;
+    if (counter === undefined || counters.length > 1) throw new Error(`${counters.length} counters, not one`);
+    this.forgetCounts();
+    return { retval, ...counter, events: this.events() };
   }
 }

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+// The programs on real sockets of a real workload: what its calls return, and what becomes of connections when policy changes.
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import {
+  EVENT_CUT,
+  EVENT_PROCESS,
+  type Event,
+  HOOK_CONNECT,
+  HOOK_EGRESS,
+  ROW_ISOLATED,
+  ROW_SILENT,
+  SLOT_UNKNOWN,
+} from '#build/generated/abi.ts';
+import { loadNative } from '#src/kernel/native.ts';
+import { type Actor, Lab, type Place } from '../support/lab.ts';
+import { addressKey } from './packet.ts';
+import { id, Maps, on } from './programs.ts';
+
+const RULESET = id(0xa);
+const CLOSED = id(0xb);
+const SILENT = id(0xc);
+const ALLOWED = 4000;
+const REFUSED = 4001;
+const SERVED = 5000;
+const FAMILIES = [
+  { name: 'IPv4', own: '198.18.0.10', server: '198.18.1.1' },
+  { name: 'IPv6', own: 'fd00::10', server: 'fd00::1:1' },
+];
+
+let lab: Lab;
+let maps: Maps;
+let workload: Place;
+let inside: Actor;
+let outside: Actor;
+const early: { address: string; inbound: number; outbound: number; cut: number }[] = [];
+
+before(async () => {
+  lab = await Lab.create();
+  await lab.addOutside(...FAMILIES.map(({ server }) => server));
+  workload = await lab.workload('w', { addresses: FAMILIES.map(({ own }) => own) });
+  inside = workload.actor;
+  outside = lab.outside.actor;
+  for (const { own, server } of FAMILIES) {
+    for (const port of [ALLOWED, REFUSED]) {
+      await outside.listen('TCP', server, port);
+      await outside.listen('UDP', server, port);
+    }
+    await inside.listen('TCP', own, SERVED);
+    await inside.listen('UDP', own, SERVED);
+    early.push({
+      address: server,
+      inbound: (await outside.connect(own, SERVED)).socket ?? 0,
+      outbound: (await inside.connect(server, ALLOWED)).socket ?? 0,
+      cut: (await inside.connect(server, REFUSED)).socket ?? 0,
+    });
+  }
+  assert(workload.cgroup !== null);
+  maps = new Maps(workload.cgroup);
+  fill();
+  for (const program of maps.object.programs()) maps.object.attachCgroup(program, lab.root);
+});
+
+after(async () => {
+  maps?.close();
+  await lab?.close();
+});
+
+function fill(): void {
+  maps.reset();
+  maps.row({
+    ruleset: RULESET,
+    flags: ROW_ISOLATED,
+    entries: [on(6, ALLOWED, ALLOWED, { policy: 0 }), on(17, ALLOWED, ALLOWED, { policy: 1 })],
+  });
+  maps.row({ ruleset: CLOSED, flags: ROW_ISOLATED });
+  maps.row({ ruleset: SILENT, flags: ROW_ISOLATED | ROW_SILENT });
+  maps.bind(RULESET);
+  maps.bumpEpoch();
+}
+beforeEach(fill);
+
+/** Does what an agent does with cut connections; they would go on sending otherwise. Returns how many it ended. */
+function endCut(events: readonly Event[]): number {
+  return events.filter(
+    ({ flags, local, localPort, remote, remotePort, socketCookie }) =>
+      flags & EVENT_CUT &&
+      loadNative().destroyTcp(
+        workload.netns,
+        Buffer.from(local, 'hex'),
+        localPort,
+        Buffer.from(remote, 'hex'),
+        remotePort,
+        socketCookie,
+      ),
+  ).length;
+}
+
+describe('connections from before the programs were attached', () => {
+  test('inbound ones go on as replies, allowed ones as allowed, others are cut', async () => {
+    for (const { address, inbound, outbound, cut } of early) {
+      assert.equal(await outside.exchange(inbound), 'ok', address);
+      assert.equal(await inside.exchange(outbound), 'ok', address);
+      assert.equal(await inside.exchange(cut, 'cut', 300), 'timeout', address);
+    }
+    assert(maps.packets('reply') > 0);
+    assert(maps.packets('rule') > 0);
+    assert(maps.packets('no_rule') > 0);
+    assert.equal(endCut(maps.events()), early.length);
+    for (const { cut } of early) assert.equal(await inside.ended(cut), 'ECONNABORTED');
+  });
+});
+
+for (const { name, own, server } of FAMILIES) {
+  describe(name, () => {
+    test('a refused connect returns EPERM, once, with who called', async () => {
+      assert.equal(await inside.tryTcp(server, REFUSED), 'EPERM');
+      assert.deepEqual(
+        maps.counted().map(({ verdict, reason, packets, bytes }) => [verdict, reason, packets, bytes]),
+        [['deny', 'no_rule', 1, 0]],
+      );
+      const events = maps.events();
+      assert.equal(events.length, 1);
+      const [event] = events;
+      assert.deepEqual(
+        [event?.hook, event?.pid, event?.flags, event?.remotePort, event?.remote, event?.protocol, event?.length],
+        [HOOK_CONNECT, inside.child.pid, EVENT_PROCESS, REFUSED, addressKey(server), 6, 0],
+      );
+      assert.equal(event?.cgroup, maps.cgroup);
+      assert.notEqual(event?.command, '');
+    });
+
+    test('an allowed one carries data, and every packet is counted', async () => {
+      const socket = (await inside.connect(server, ALLOWED)).socket ?? 0;
+      assert.equal(await inside.exchange(socket), 'ok');
+      await inside.close(socket);
+      assert(maps.packets('rule') >= 4);
+      assert.equal(maps.counted().length, 1);
+      assert.deepEqual(maps.events(), []);
+    });
+
+    test('a refused datagram returns EPERM, with who sent it', async () => {
+      assert.equal(await inside.tryUdp(server, REFUSED), 'EPERM');
+      const events = maps.events();
+      assert.equal(events.length, 1);
+      assert.deepEqual(
+        [events[0]?.hook, events[0]?.pid, events[0]?.remotePort, events[0]?.protocol],
+        [HOOK_EGRESS, inside.child.pid, REFUSED, 17],
+      );
+    });
+
+    test('an allowed datagram gets its answer', async () => {
+      assert.equal(await inside.tryUdp(server, ALLOWED), 'ok');
+      assert.equal(maps.packets('rule'), 1);
+      assert.equal(maps.object.dump('flows').count, 0, 'the answer to a question is no question');
+    });
+
+    test('who is asked from outside may answer, by TCP and UDP, whatever policy says', async () => {
+      maps.bind(CLOSED);
+      maps.bumpEpoch();
+      const socket = (await outside.connect(own, SERVED)).socket ?? 0;
+      assert.equal(await outside.exchange(socket), 'ok');
+      maps.bumpEpoch();
+      assert.equal(await outside.exchange(socket), 'ok', 'an inbound connection outlives a change of policy');
+      await outside.close(socket);
+      assert.equal(await outside.tryUdp(own, SERVED), 'ok');
+      assert.deepEqual([...new Set(maps.counted().map(({ reason }) => reason))], ['reply']);
+    });
+
+    test('an established connection is judged again when its epoch ends, and not before', async () => {
+      const socket = (await inside.connect(server, ALLOWED)).socket ?? 0;
+      assert.equal(await inside.exchange(socket), 'ok');
+      maps.bind(CLOSED);
+      assert.equal(await inside.exchange(socket), 'ok');
+      const received = await outside.received();
+      maps.bumpEpoch();
+      assert.equal(await inside.exchange(socket, 'cut', 300), 'timeout');
+      assert.equal(await outside.received(), received);
+      const events = maps.events();
+      const cuts = events.filter(({ flags }) => flags & EVENT_CUT);
+      assert.deepEqual(
+        [cuts[0]?.remotePort, cuts[0]?.remote, cuts[0]?.pid],
+        [ALLOWED, addressKey(server), inside.child.pid],
+      );
+      assert.equal(endCut(events), 1);
+      assert.equal(await inside.ended(socket), 'ECONNABORTED');
+    });
+
+    test('a silent refusal is no error', async () => {
+      maps.bind(SILENT);
+      maps.bumpEpoch();
+      assert.equal(await inside.tryTcp(server, REFUSED, 300), 'timeout');
+      assert.equal(await inside.tryUdp(server, REFUSED, 300), 'timeout');
+      assert(maps.events().every(({ hook }) => hook === HOOK_EGRESS));
+    });
+  });
+}
+
+test('a connect to a v4-mapped address is one to its IPv4 address', async () => {
+  assert.equal(await inside.tryTcp('::ffff:198.18.1.1', REFUSED), 'EPERM');
+  assert.equal(maps.events()[0]?.remote, addressKey('198.18.1.1'));
+  assert.equal(await inside.tryTcp('::ffff:198.18.1.1', ALLOWED), 'ok');
+});
+
+test('loopback passes, by any of its names', async () => {
+  const port = await inside.listen('TCP', '::', 0);
+  for (const address of ['127.0.0.1', '::1', '0.0.0.0', '::'])
+    assert.equal(await inside.tryTcp(address, port), 'ok', address);
+});
+
+test('the unknown pass unless they must not; the programs hold nobody else', async () => {
+  const stranger = await lab.workload('s', { addresses: ['198.18.0.11'] });
+  assert.equal(await stranger.actor.tryTcp('198.18.1.1', REFUSED), 'ok');
+  maps.settings({ unknown: 1 });
+  assert.equal(await stranger.actor.tryTcp('198.18.1.1', REFUSED), 'EPERM');
+  assert.equal(await stranger.actor.tryUdp('198.18.1.1', REFUSED), 'EPERM');
+  assert(maps.events().some(({ slot, remotePort }) => slot === SLOT_UNKNOWN && remotePort === REFUSED));
+  assert.equal(await inside.tryTcp('198.18.1.1', ALLOWED), 'ok');
+});
