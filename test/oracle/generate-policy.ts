@@ -118,7 +118,8 @@ function manyLimits(others: readonly Policy[], write: (name: string) => EgressPo
 function policyWriter(random: Random, cluster: GeneratedCluster) {
   const namespaces = cluster.namespaces.map((n) => n.metadata.name);
   const own = cluster.pods.map((pod) => pod.metadata.namespace ?? 'default');
-  const cidrs = [...CIDRS, ...addressesOf(cluster).map((text) => `${text}/${text.includes(':') ? 128 : 32}`)];
+  const hosts = addressesOf(cluster).map((text) => `${text}/${text.includes(':') ? 128 : 32}`);
+  const cidrs = [...new Set([...CIDRS, ...hosts])];
   const numbers = [
     ...PORT_NUMBERS,
     ...PORT_NUMBERS,
