@@ -4,9 +4,13 @@ import type { Requirement, Selector } from '../model/objects.ts';
 
 /** meta/v1 LabelSelector, as far as decoded JSON may be trusted after validation. */
 export interface LabelSelector {
-  readonly matchLabels?: Readonly<Record<string, string>> | null;
+  readonly matchLabels?: Readonly<Record<string, string | null>> | null;
   readonly matchExpressions?:
-    | readonly { readonly key: string; readonly operator: string; readonly values?: readonly string[] | null }[]
+    | readonly {
+        readonly key: string;
+        readonly operator: string;
+        readonly values?: readonly (string | null)[] | null;
+      }[]
     | null;
 }
 
@@ -14,11 +18,14 @@ export const EVERYTHING: Selector = Object.freeze({ matchLabels: {}, matchExpres
 
 export function parseSelector(selector: LabelSelector | null | undefined): Selector {
   return {
-    matchLabels: { ...selector?.matchLabels },
+    // null is what Go decodes to the empty string.
+    matchLabels: Object.fromEntries(
+      Object.entries(selector?.matchLabels ?? {}).map(([key, value]) => [key, value ?? '']),
+    ),
     matchExpressions: (selector?.matchExpressions ?? []).map(({ key, operator, values }) => ({
       key,
       operator: operator as Requirement['operator'],
-      values: [...(values ?? [])],
+      values: (values ?? []).map((value) => value ?? ''),
     })),
   };
 }

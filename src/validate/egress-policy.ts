@@ -182,14 +182,17 @@ const FOREIGN_ENTITIES: Readonly<Record<string, string>> = {
   none: 'no rule at all: what no rule allows is denied',
 };
 
+function foreignEntity(word: string): string | undefined {
+  return Object.hasOwn(FOREIGN_ENTITIES, word) ? FOREIGN_ENTITIES[word] : undefined;
+}
+
 function wrongWord(value: unknown, words: readonly string[], path: Path): Finding {
   if (typeof value !== 'string') {
     const found = Array.isArray(value) ? 'a list' : isObject(value) ? 'a mapping' : quote(value);
     return wrong('type', path, `must be ${list(words)}, not ${found}`, `write ${list(words)}`);
   }
   const isEntity = words.includes('KubeAPIServer');
-  const foreign = isEntity && Object.hasOwn(FOREIGN_ENTITIES, value) ? FOREIGN_ENTITIES[value] : undefined;
-  const meant = foreign ?? nearest(value, words) ?? list(words);
+  const meant = (isEntity ? foreignEntity(value) : undefined) ?? nearest(value, words) ?? list(words);
   if (isEntity) return wrong('entity', path, `there is no entity ${quote(value)}`, `write ${meant}`);
   return wrong('enum', path, `there is no ${String(path.at(-1))} ${quote(value)}`, `write ${meant}`);
 }
@@ -347,7 +350,7 @@ function checkSpec(kind: OwnKind, spec: Record<string, unknown>): Finding[] {
         if (typeof item === 'string' && (peer.networks || item.includes('/') || addressKey(item) !== null)) {
           findings.push(...checkCidr(item, [...at, 'except', k]));
         } else if (typeof item === 'string' && !EXCEPTABLE.includes(item)) {
-          const meant = FOREIGN_ENTITIES[item] ?? nearest(item, EXCEPTABLE) ?? `a CIDR, ${list(EXCEPTABLE)}`;
+          const meant = foreignEntity(item) ?? nearest(item, EXCEPTABLE) ?? `a CIDR, ${list(EXCEPTABLE)}`;
           findings.push(wrong('entity', [...at, 'except', k], `${quote(item)} cannot be taken away`, `write ${meant}`));
         }
       }
