@@ -146,10 +146,10 @@ static __noinline int decide(const struct subject *subject, const struct packet 
 	return 0;
 }
 
-/* RFC 4861 and RFC 2710, RFC 3810: what a host must send so that its link works. Redirects are for routers. */
+/* RFC 4861 and RFC 2710, RFC 3810: what a host must send so that its link works. Redirects are for routers; none is fragmented (RFC 6980). */
 static __always_inline bool is_neighbour_discovery(const struct packet *packet)
 {
-	if (!packet->ipv6 || packet->protocol != IPPROTO_ICMP)
+	if (!packet->ipv6 || packet->protocol != IPPROTO_ICMP || packet->fragment)
 		return false;
 	switch (packet->icmp_type) {
 	case 133: /* router solicitation */
@@ -255,9 +255,10 @@ static __noinline int quotes_known_flow(struct __sk_buff *skb, const struct pack
 	return is_known_flow(&quoted, subject->slot, netns_of(skb));
 }
 
+/* A whole one: behind a first fragment anything could follow. */
 static __always_inline bool is_icmp_error(const struct packet *packet)
 {
-	return packet->icmp >= ICMP_UNREACHABLE;
+	return packet->icmp >= ICMP_UNREACHABLE && !packet->fragment;
 }
 
 static __always_inline void decide_icmp(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet,
@@ -372,10 +373,10 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 		record = make_record(sk);
 	if (!record)
 		return;
+	moment->pid = record->pid;
 	if (decision->verdict == VERDICT_DENY) {
 		__u32 now = bpf_ktime_get_ns() >> 27;
 		bool told = record->verdict == VERDICT_DENY && record->protocol == IPPROTO_TCP && record->epoch == now;
-		moment->pid = record->pid;
 		epoch = now;
 		if (stream && !syn && !decision->silent)
 			moment->flags |= told ? 0 : EVENT_CUT;
@@ -652,7 +653,8 @@ static __always_inline int watch_ingress(struct __sk_buff *skb)
 	if (!skb->sk)
 		return PASS;
 	sk = bpf_sk_fullsock(skb->sk);
-	if (!sk)
+	/* Of connections only their beginnings matter, and those come to listeners. */
+	if (!sk || (sk->type == SOCKET_STREAM && sk->state != BPF_TCP_LISTEN))
 		return PASS;
 	parse(skb, &packet, DIRECTION_INGRESS);
 	if (packet.reason || packet.fragment)

@@ -91,6 +91,15 @@ describe('neighbour discovery', () => {
     ['MLD report with hop limit 64', mld(131, 'ff02::1:3', 64), false],
     ['MLD query', mld(130, 'ff02::1'), false],
     ['echo request with hop limit 255 to a link-local address', nd(128, 'fe80::1'), false],
+    [
+      'solicitation in fragments',
+      ipv6(
+        { to: 'ff02::1', hopLimit: 255 },
+        fragment({ more: true, id: 1 }),
+        icmp6({ type: 135, payload: Buffer.alloc(16) }),
+      ),
+      false,
+    ],
     ['type 135 of IPv4', ipv4({ to: TO4, ttl: 255 }, icmp4({ type: 135 })), false],
   ];
   for (const [what, packet, passes] of rows) {
@@ -195,6 +204,10 @@ describe('ICMP errors', () => {
     ['quoting nothing', ipv4({ to: TO4 }, icmp4({ type: 3, code: 3 }))],
     ['quoting another family', ipv4({ to: TO4 }, icmp4({ type: 3, code: 3, payload: quoted6 }))],
     ['quoting TCP without a socket', ipv4({ to: TO4 }, icmp4({ type: 3, code: 3, payload: tcpQuote }))],
+    [
+      'in fragments',
+      ipv4({ to: TO4, more: true }, icmp4({ type: 3, code: 3, payload: Buffer.concat([quoted4, Buffer.alloc(4)]) })),
+    ],
     ['a redirect', ipv4({ to: TO4 }, icmp4({ type: 5, payload: quoted4 }))],
   ];
   for (const [what, packet] of refused) {
