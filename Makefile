@@ -76,7 +76,7 @@ build/generated/policy-types.ts: src/schema/generate.ts src/schema/crds.ts packa
 
 C_FILES := $(wildcard bpf/*.[ch] native/*.cc native/*.h test/*/*.bpf.c bench/*.cc)
 TESTS = $(shell find test -name '*.test.ts' | sort)
-TEST_OBJECTS := $(patsubst test/%.bpf.c,build/test/%.bpf.o,$(wildcard test/*/*.bpf.c))
+TEST_OBJECTS := build/bench.bpf.o $(patsubst test/%.bpf.c,build/test/%.bpf.o,$(wildcard test/*/*.bpf.c))
 
 check: build
 	$(BIN)/biome check .

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What does a packet cost, by BPF_PROG_TEST_RUN? A process of its own, since the kernel takes the caller's cgroup for the packet's:
-// it must be started in the cgroup of its first argument. Writes PacketCosts as JSON on stdout.
+// it must be started in the cgroup of its first argument; the second is a plan. Writes PacketCosts as JSON on stdout.
 //
 // Ways to send a packet, all in one run, take turns: a noisy moment then spoils one round of each, and not one way.
 
 import { fileURLToPath } from 'node:url';
-import { decodeCounterKey, REASON_RULE } from '../build/generated/abi.ts';
+import { decodeCounterKey, REASON_RULE } from '#build/generated/abi.ts';
 import { loadNative, type NativeObject } from '../src/kernel/native.ts';
 import { enforce } from './enforce.ts';
 import { frame } from './frame.ts';
@@ -48,15 +48,26 @@ interface Way {
   readonly ns: number[];
 }
 
-const [cgroup = '', quick = ''] = process.argv.slice(2);
-const plan = quick
-  ? { rounds: 7, repeats: 20_000, addresses: [10, 100, 1000, 10_000], rules: [10, 100, 1000] }
-  : {
-      rounds: 60,
-      repeats: 100_000,
-      addresses: [10, 100, 1000, 10_000, 100_000, 1_000_000],
-      rules: [10, 100, 1000, 10_000],
-    };
+const PLANS = {
+  full: {
+    rounds: 60,
+    repeats: 100_000,
+    addresses: [10, 100, 1000, 10_000, 100_000, 1_000_000],
+    rules: [10, 100, 1000, 10_000],
+  },
+  quick: { rounds: 7, repeats: 20_000, addresses: [10, 100, 1000, 10_000], rules: [10, 100, 1000] },
+  /** Only that it works: the numbers mean nothing. */
+  once: { rounds: 1, repeats: 1000, addresses: [10, 100], rules: [10] },
+};
+export type PlanName = keyof typeof PLANS;
+
+function isPlan(name: string): name is PlanName {
+  return Object.hasOwn(PLANS, name);
+}
+
+const [cgroup = '', name = ''] = process.argv.slice(2);
+if (!isPlan(name)) throw new Error(`usage: packet-cost.ts CGROUP ${Object.keys(PLANS).join('|')}`);
+const plan = PLANS[name];
 /** What no TCP packet asks is kept small, so that twenty objects fit in memory. */
 const SMALL = { flows: 1024 };
 

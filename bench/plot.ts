@@ -39,9 +39,10 @@ export function plot(series: readonly Series[], footnote: string): string {
     '<!-- SPDX-License-Identifier: Apache-2.0 -->',
     '<title id="title">Cost of a packet against the number of allowed addresses or prefixes</title>',
     `<style>${STYLE}</style>`,
+    `<rect class="paper" width="${WIDTH}" height="${HEIGHT}"/>`,
     text(LEFT, 22, 'heading', 'Cost of a packet over an empty program (ns)'),
     ...levels.map((ns) => `<line class="grid" x1="${LEFT}" y1="${y(ns)}" x2="${WIDTH - RIGHT}" y2="${y(ns)}"/>`),
-    ...levels.map((ns) => text(LEFT - 8, y(ns) + 4, 'tick end', String(ns))),
+    ...levels.map((ns) => text(LEFT - 8, y(ns) + 4, 'tick end', ns.toLocaleString('en'))),
     ...decades.map((count) => text(x(count), HEIGHT - BOTTOM + 20, 'tick middle', count.toLocaleString('en'))),
     text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 40, 'tick middle', 'Allowed addresses or prefixes (log scale)'),
     ...lines.map(
@@ -84,7 +85,7 @@ function place(from: number, to: number, part: number): number {
 
 /** A round number of which some four to eight make `most`. */
 function tick(most: number): number {
-  const rough = most / 5;
+  const rough = most / 6;
   const magnitude = 10 ** Math.floor(Math.log10(rough));
   return ([1, 2, 5, 10].find((factor) => factor * magnitude >= rough) ?? 10) * magnitude;
 }
@@ -106,9 +107,10 @@ function text(x: number, y: number, style: string, words: string): string {
   return `<text class="${style}" x="${x}" y="${y}">${words.replace(/[&<>]/g, (character) => `&#${character.charCodeAt(0)};`)}</text>`;
 }
 
-/** No background: what it is shown on shows through, in whichever scheme. */
+/** A background of its own: a page's scheme need not be the reader's. */
 const STYLE = `
 text { font: 12px system-ui, sans-serif; fill: #333a44 }
+.paper { fill: #ffffff }
 .heading { font-size: 14px; font-weight: 600 }
 .tick, .note { fill: #59636e }
 .note { font-size: 10px }
@@ -123,6 +125,7 @@ text { font: 12px system-ui, sans-serif; fill: #333a44 }
 .line.known { stroke: #1a7f37 } .dot.known, text.known { fill: #1a7f37 }
 @media (prefers-color-scheme: dark) {
 text { fill: #d5dbe3 }
+.paper { fill: #0d1117 }
 .tick, .note { fill: #9aa4b0 }
 .line.prefixes { stroke: #f0914a } .dot.prefixes, text.prefixes { fill: #f0914a }
 .line.addresses { stroke: #63a9ff } .dot.addresses, text.addresses { fill: #63a9ff }

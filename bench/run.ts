@@ -33,7 +33,7 @@ async function packetCosts(lab: Lab): Promise<PacketCosts> {
     '--max-old-space-size=6144',
     script,
     place.cgroup ?? '',
-    ...(values.quick ? ['quick'] : []),
+    values.quick ? 'quick' : 'full',
   ]);
   child.stderr?.pipe(process.stderr);
   const { status, stdout } = await resultOf(child, PACKETS_MS);
