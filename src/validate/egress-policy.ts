@@ -12,6 +12,7 @@ import { checkMetadataTypes, mistyped, unknownField } from './core-types.ts';
 import { doubtful, type Finding, quote, wrong, wrongKey } from './finding.ts';
 import { isObject, type OwnKind } from './kind.ts';
 import { checkSelector } from './metadata.ts';
+import { isPortName } from './network-policy.ts';
 import { nearest } from './spelling.ts';
 
 type RuntimeSchema = SchemaWithRules & Record<string, unknown>;
@@ -78,6 +79,7 @@ function describeOne(error: ErrorObject, path: Path, kind: OwnKind): Finding | n
   const { keyword, data } = error;
   const params = error.params as Record<string, unknown>;
   const parent = (error.parentSchema ?? {}) as Record<string, unknown>;
+  if (path.at(-1) === 'port' && keyword !== 'type') return wrongPort(keyword, data, path);
   switch (keyword) {
     case 'additionalProperties': {
       const name = String(params.additionalProperty);
@@ -93,7 +95,8 @@ function describeOne(error: ErrorObject, path: Path, kind: OwnKind): Finding | n
       // Told by its type already.
       return typeof data === 'string' ? wrongWord(data, parent.enum as string[], path) : null;
     case 'pattern':
-      return data === '' ? null : mispatterned(data, path);
+      // Told as empty, or with its length by checkNames.
+      return data === '' || isTooLong(data) ? null : mispatterned(data, path);
     case 'minItems':
       return wrongKey('empty', path, 'the list is empty', emptyAdvice(path));
     case 'maxItems':
@@ -120,6 +123,23 @@ function describeOne(error: ErrorObject, path: Path, kind: OwnKind): Finding | n
     default:
       return wrong('schema', path, error.message ?? keyword, 'look at the documentation of this field');
   }
+}
+
+/** One finding, however many keywords fail. */
+function wrongPort(keyword: string, port: unknown, path: Path): Finding | null {
+  if (typeof port === 'number') {
+    return wrong(
+      'port',
+      path,
+      `${port} is no port`,
+      'write a number from 1 to 65535, or leave port out for every port',
+    );
+  }
+  if (keyword === 'maxLength' && typeof port === 'string' && !isPortName(port.slice(0, 15))) return null;
+  const advice = /^[0-9]+$/.test(String(port))
+    ? `write ${Number(port)}, without quotes`
+    : 'write a number, or at most 15 of a-z, 0-9 and -, one letter at least';
+  return wrong('port', path, `${quote(port)} is no port name`, advice);
 }
 
 const TYPES: Readonly<Record<string, string>> = {
@@ -385,12 +405,17 @@ function checkNames(names: unknown, path: Path): Finding[] {
     if (typeof name !== 'string' || name === '') return [];
     const ascii = asciiName(name);
     if (ascii === null) return [badName(name, [...path, i])];
-    if (ascii.length > 253 || ascii.split('.').some((label) => label.length > 63)) {
+    if (isTooLong(name)) {
       const message = `${quote(name)} is longer than DNS allows`;
       return [wrong('domain_name', [...path, i], message, 'write at most 253 bytes, 63 between two dots')];
     }
     return [];
   });
+}
+
+function isTooLong(name: unknown): boolean {
+  const ascii = typeof name === 'string' && /^[^\s/:@]+$/.test(name) ? asciiName(name) : null;
+  return ascii !== null && (ascii.length > 253 || ascii.split('.').some((label) => label.length > 63));
 }
 
 /** In lower case, U-labels as A-labels, without the final dot; null where that cannot be. */
