@@ -55,6 +55,11 @@ export function checkEgressPolicy(
     const [what = message, advice = 'look at the documentation of this field'] = message.split(/; (?=[^;]*$)/);
     findings.push(wrong('rule', path, what, advice));
   }
+  // Several errors of one mistake are told as one; never as none.
+  if (validate.errors && !findings.some(({ severity }) => severity === 'error')) {
+    const places = validate.errors.map(({ instancePath, keyword }) => `${instancePath || '/'} (${keyword})`);
+    findings.push(wrong('schema', [], `does not fit its schema at ${places.join(', ')}`, 'look at its documentation'));
+  }
   return { findings, defaulted };
 }
 
@@ -96,7 +101,7 @@ function describeOne(error: ErrorObject, path: Path, kind: OwnKind): Finding | n
       return typeof data === 'string' ? wrongWord(data, parent.enum as string[], path) : null;
     case 'pattern':
       // Told as empty, or with its length by checkNames.
-      return data === '' || isTooLong(data) ? null : mispatterned(data, path);
+      return (data === '' && parent.minLength) || (isNames(path) && isTooLong(data)) ? null : mispatterned(data, path);
     case 'minItems':
       return wrongKey('empty', path, 'the list is empty', emptyAdvice(path));
     case 'maxItems':
@@ -219,10 +224,11 @@ function wrongWord(value: unknown, words: readonly string[], path: Path): Findin
 
 const list = (words: readonly string[]): string => `${words.slice(0, -1).join(', ')} or ${words.at(-1) ?? ''}`;
 
+const isNames = (path: Path): boolean => path.at(-2) === 'domainNames' || path.at(-2) === 'names';
+
 function mispatterned(value: unknown, path: Path): Finding {
-  const parent = String(path.at(-2));
-  if (parent === 'domainNames' || parent === 'names') return badName(value, path);
-  if (parent === 'units') {
+  if (isNames(path)) return badName(value, path);
+  if (path.at(-2) === 'units') {
     const advice = 'write the exact name of a service, such as kubelet.service: no wildcard, no slice';
     return wrong('unit', path, `${quote(value)} is no service unit`, advice);
   }

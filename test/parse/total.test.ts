@@ -136,8 +136,9 @@ test('an object with any of its places replaced by anything', () => {
         if (standIn) assert.ok(kind && isPolicy(kind) && !valid && standIn.rules.length === 0);
         if (kind && valid)
           assert.match(key ?? '', new RegExp(`^${kind}/${kinds[kind].namespaced ? '[^/]+/' : ''}[^/]+$`));
-        for (const { line, column, message, advice } of problems) {
+        for (const { code, line, column, message, advice } of problems) {
           assert.ok(line >= 1 && column >= 1 && message !== '' && advice !== '');
+          assert.notEqual(code, 'schema', 'an error of the schema that nothing tells in words');
           assert.doesNotMatch(message + advice, /\n|undefined|\[object/);
         }
       }
