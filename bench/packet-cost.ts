@@ -50,7 +50,7 @@ interface Way {
 
 const PLANS = {
   full: {
-    rounds: 60,
+    rounds: 40,
     repeats: 100_000,
     addresses: [10, 100, 1000, 10_000, 100_000, 1_000_000],
     rules: [10, 100, 1000, 10_000],

@@ -3,9 +3,10 @@
 
 import { table } from '../src/cli/table.ts';
 import type { Results } from './results.ts';
-import type { Measured, Outcome } from './traffic.ts';
+import type { Spread } from './statistics.ts';
+import { type FilterName, MEASURES } from './traffic.ts';
 
-const FILTERS: Readonly<Record<Outcome['filter'], string>> = {
+const FILTERS: Readonly<Record<FilterName, string>> = {
   none: 'no filter',
   'none again': 'no filter, again',
   postern: 'Postern',
@@ -13,7 +14,7 @@ const FILTERS: Readonly<Record<Outcome['filter'], string>> = {
   ipset: 'iptables, ipset',
 };
 
-export function report({ goals, growth, packet, traffic, machine }: Results): string {
+export function report({ goals, growth, trafficRatios, packet, traffic, machine }: Results): string {
   const { kernel, cpu, cpus, date, commit } = machine;
   return [
     `${cpu}, ${cpus} CPUs, Linux ${kernel}, ${date}, commit ${commit}\n`,
@@ -33,15 +34,18 @@ export function report({ goals, growth, packet, traffic, machine }: Results): st
       ['GROWTH OF', 'FROM', 'TO', 'KNOWN', 'NEW, ONE', 'NEW, ANY'],
       growth.map(({ of, from, to, known, hot, random }) => [of, from, to, known, hot, random].map(String)),
     ),
-    "Traffic over a veth pair: median a second (least to most), and the median of each round's ratio to no filter\n",
+    `Traffic over a veth pair, median a second (least to most) of ${traffic.rounds} turns of ${traffic.turnMs} ms each, and the median of the turns' ratios to no filter\n`,
     table(
       ['FILTER', 'ENTRIES', 'CONNECTIONS', '', 'ROUND TRIPS', '', 'THROUGHPUT, MB', ''],
-      traffic.map(({ filter, entries, measures: { connections, echoes, flood } }) => [
+      traffic.rates.map(({ filter, entries, ...rates }) => [
         FILTERS[filter],
         entries === 0 ? '' : String(entries),
-        ...cells(connections, 1),
-        ...cells(echoes, 1),
-        ...cells(flood, 1e6),
+        ...MEASURES.flatMap((measure) => {
+          const ratios = trafficRatios.find(
+            (each) => each.filter === filter && each.entries === entries && each.measure === measure,
+          );
+          return [range(rates[measure], measure === 'throughput' ? 1e6 : 1), ratios?.ofNone.toFixed(3) ?? ''];
+        }),
       ]),
     ),
     table(
@@ -57,7 +61,7 @@ export function report({ goals, growth, packet, traffic, machine }: Results): st
   ].join('\n');
 }
 
-function cells({ rate, ofNone }: Measured, unit: number): [string, string] {
-  const text = (value: number): string => String(Math.round(value / unit));
-  return [`${text(rate.median)} (${text(rate.min)}-${text(rate.max)})`, ofNone.toFixed(3)];
+function range({ median, min, max }: Spread, unit: number): string {
+  const [middle, least, most] = [median, min, max].map((value) => String(Math.round(value / unit)));
+  return `${middle} (${least}-${most})`;
 }

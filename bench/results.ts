@@ -4,8 +4,8 @@
 import { execFileSync } from 'node:child_process';
 import { cpus, release } from 'node:os';
 import type { PacketCosts, Series } from './packet-cost.ts';
-import { rounded } from './statistics.ts';
-import { type FilterName, MEASURES, type Measure, type Outcome } from './traffic.ts';
+import { rounded, type Spread } from './statistics.ts';
+import { type FilterName, MEASURES, type Measure, type Outcome, type TrafficPlan } from './traffic.ts';
 
 export interface Goal {
   readonly goal: string;
@@ -36,6 +36,11 @@ export interface TrafficRatio {
   readonly ofIpset: number | null;
 }
 
+export interface Rates extends Readonly<Record<Measure, Spread>> {
+  readonly filter: FilterName;
+  readonly entries: number;
+}
+
 export interface Results {
   readonly goals: readonly Goal[];
   readonly growth: readonly Growth[];
@@ -48,8 +53,12 @@ export interface Results {
     readonly rounds: number;
     readonly repeats: number;
   };
-  /** A second: connections, round trips of one byte, bytes. */
-  readonly traffic: readonly Outcome[];
+  readonly traffic: {
+    /** A second: connections, round trips of one byte, bytes. */
+    readonly rates: readonly Rates[];
+    readonly rounds: number;
+    readonly turnMs: number;
+  };
   readonly machine: Machine;
 }
 
@@ -68,7 +77,12 @@ export interface Machine {
 /** The clock of a test run ticks in whole ns, so a growth of nothing can't be told from one of a few in a hundred. */
 const CLOCK_ERROR = 0.05;
 
-export function resultsOf(costs: PacketCosts, traffic: readonly Outcome[], machine: Machine): Results {
+export function resultsOf(
+  costs: PacketCosts,
+  traffic: readonly Outcome[],
+  { rounds, turnMs }: TrafficPlan,
+  machine: Machine,
+): Results {
   const growth = costs.series.map(growthOf);
   return {
     goals: [...packetGoals(costs, growth), ...trafficGoals(traffic)],
@@ -80,7 +94,24 @@ export function resultsOf(costs: PacketCosts, traffic: readonly Outcome[], machi
       series: costs.series,
       ...{ rounds: costs.rounds, repeats: costs.repeats },
     },
-    ...{ traffic, machine },
+    traffic: { rates: traffic.map(ratesOf), rounds, turnMs },
+    machine,
+  };
+}
+
+function ratesOf({ filter, entries, measures }: Outcome): Rates {
+  const rate = (measure: Measure): Spread => {
+    const { median, min, max } = measures[measure].rate;
+    return { median: rounded(median), min: rounded(min), max: rounded(max) };
+  };
+  return {
+    ...{
+      filter,
+      entries,
+      connections: rate('connections'),
+      roundTrips: rate('roundTrips'),
+      throughput: rate('throughput'),
+    },
   };
 }
 
@@ -132,15 +163,15 @@ function packetGoals({ ways }: PacketCosts, growth: readonly Growth[]): Goal[] {
 
 const MEASURE_NAMES: Readonly<Record<Measure, string>> = {
   connections: 'TCP connections',
-  echoes: 'round trips',
-  flood: 'throughput',
+  roundTrips: 'round trips',
+  throughput: 'throughput',
 };
 
 function trafficGoals(traffic: readonly Outcome[]): Goal[] {
   return traffic
     .filter(({ filter }) => filter === 'postern')
     .flatMap(({ entries, measures }) => [
-      goal(`throughput with ${entries} entries, of no filter's`, 'times', 'at least', 0.97, measures.flood.ofNone),
+      goal(`throughput with ${entries} entries, of no filter's`, 'times', 'at least', 0.97, measures.throughput.ofNone),
       ...MEASURES.flatMap((measure) => {
         const { ofNftables, ofIpset } = measures[measure];
         return [

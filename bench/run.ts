@@ -3,6 +3,7 @@
 // prefixes.svg beside this file. Needs root. `--quick` only shows that it works: few rounds and sizes, written below build/.
 
 import { writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { loadNative, type NativeObject } from '../src/kernel/native.ts';
@@ -16,7 +17,7 @@ import { measureTraffic, type Outcome, type TrafficPlan } from './traffic.ts';
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false } } });
 const plan: TrafficPlan = values.quick
   ? { sizes: [1000], rounds: 20, turnMs: 20 }
-  : { sizes: [1000, 100_000], rounds: 140, turnMs: 40 };
+  : { sizes: [1000, 100_000], rounds: 180, turnMs: 40 };
 const folder = values.quick ? path.join(import.meta.dirname, '../build/bench') : import.meta.dirname;
 /** Both parts together take a fraction of it; past it, something hangs. */
 const PACKETS_MS = 480_000;
@@ -42,7 +43,9 @@ async function packetCosts(lab: Lab): Promise<PacketCosts> {
 }
 
 // The lab removes at exit whatever it has made.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
+for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => process.exit(128 + constants.signals[signal]));
+}
 
 const lab = await Lab.create();
 const objects: NativeObject[] = [];
@@ -56,7 +59,7 @@ try {
   await lab.close();
 }
 
-const results = resultsOf(costs, traffic, machineOf());
+const results = resultsOf(costs, traffic, plan, machineOf());
 const { cpu, kernel, date } = results.machine;
 const files = { results: path.join(folder, 'results.json'), plot: path.join(folder, 'prefixes.svg') };
 writeFileSync(files.results, `${JSON.stringify(results, null, 2)}\n`);

@@ -2,8 +2,8 @@
 // The traffic that is measured, as bare as it can be made, so that what is between the two ends weighs most: both share one CPU,
 // since waking another costs a virtual machine more than all else together. Knows nothing of filters.
 //
-//   traffic serve PORT              connections, echoes and floods on PORT, PORT + 1, PORT + 2; says "ready"
-//   traffic client ADDRESS... PORT  reads lines such as "echoes 40" (ms), does that, and answers each with a line of JSON
+//   traffic serve PORT              greets on PORT, echoes on PORT + 1, reads on PORT + 2; says "ready"
+//   traffic client ADDRESS... PORT  reads lines such as "roundTrips 40" (ms), does that, and answers each with a line of JSON
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -116,18 +116,18 @@ Socket connect_to(const sockaddr_in &to)
 	return socket;
 }
 
-enum class Service { connections, echoes, flood };
+enum class Service { greet, echo, read };
 
 void answer(const Socket &peer, Service service, std::vector<char> &buffer)
 {
 	// The client waits for this byte: it can't run ahead of what is accepted here.
-	if (service == Service::connections && send(peer.get(), "a", 1, MSG_NOSIGNAL) != 1)
+	if (service == Service::greet && send(peer.get(), "a", 1, MSG_NOSIGNAL) != 1)
 		return;
 	for (;;) {
 		ssize_t got = recv(peer.get(), buffer.data(), buffer.size(), 0);
 		if (got <= 0)
 			return;
-		if (service == Service::echoes &&
+		if (service == Service::echo &&
 		    send(peer.get(), buffer.data(), static_cast<std::size_t>(got), MSG_NOSIGNAL) != got)
 			return;
 	}
@@ -160,11 +160,11 @@ Socket listen_on(int port)
 int serve_all(int port)
 {
 	std::array<Socket, 3> listeners = {listen_on(port), listen_on(port + 1), listen_on(port + 2)};
-	std::thread connections([&] { serve(listeners[0], Service::connections); });
-	std::thread echoes([&] { serve(listeners[1], Service::echoes); });
+	std::thread greeter([&] { serve(listeners[0], Service::greet); });
+	std::thread echoer([&] { serve(listeners[1], Service::echo); });
 	std::puts("ready");
 	std::fflush(stdout);
-	serve(listeners[2], Service::flood);
+	serve(listeners[2], Service::read);
 	return 0;
 }
 
@@ -210,7 +210,7 @@ void measure_connections(const Servers &servers, int port, std::chrono::millisec
 	});
 }
 
-void measure_echoes(const std::string &server, int port, std::chrono::milliseconds length)
+void measure_round_trips(const std::string &server, int port, std::chrono::milliseconds length)
 {
 	Socket socket = connect_to(endpoint(server, port));
 	measure(length, [&] {
@@ -223,7 +223,7 @@ void measure_echoes(const std::string &server, int port, std::chrono::millisecon
 	socket.reset_on_close();
 }
 
-void measure_flood(const std::string &server, int port, std::chrono::milliseconds length)
+void measure_throughput(const std::string &server, int port, std::chrono::milliseconds length)
 {
 	Socket socket = connect_to(endpoint(server, port));
 	std::vector<char> chunk(chunk_bytes);
@@ -246,10 +246,10 @@ void obey(const std::string &line, const Servers &servers, int port)
 	const std::chrono::milliseconds length(ms);
 	if (what == "connections")
 		measure_connections(servers, port, length);
-	else if (what == "echoes")
-		measure_echoes(servers.back(), port + 1, length);
-	else if (what == "flood")
-		measure_flood(servers.back(), port + 2, length);
+	else if (what == "roundTrips")
+		measure_round_trips(servers.back(), port + 1, length);
+	else if (what == "throughput")
+		measure_throughput(servers.back(), port + 2, length);
 	else
 		throw std::runtime_error("no such measure: " + line);
 }

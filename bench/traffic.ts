@@ -14,7 +14,7 @@ import { type Filter, ipset, nftables } from './filters.ts';
 import { type Allowlist, allowlist, allowlistSnapshot } from './policy.ts';
 import { median, type Spread, spread } from './statistics.ts';
 
-export const MEASURES = ['connections', 'echoes', 'flood'] as const;
+export const MEASURES = ['connections', 'roundTrips', 'throughput'] as const;
 export type Measure = (typeof MEASURES)[number];
 
 export type FilterName = 'none' | 'none again' | 'postern' | 'nftables' | 'ipset';
@@ -68,7 +68,7 @@ class Client {
     if (answer.done === true) throw new Error(`${this.#name}: the client is gone`);
     const done = JSON.parse(answer.value) as { count: number; bytes: number; seconds: number } | { error: string };
     if ('error' in done) throw new Error(`${this.#name}: ${measure}: ${done.error}`);
-    return (measure === 'flood' ? done.bytes : done.count) / done.seconds;
+    return (measure === 'throughput' ? done.bytes : done.count) / done.seconds;
   }
 }
 
@@ -99,7 +99,7 @@ export async function measureTraffic(
       addresses: [`198.18.2.${contestants.length + 1}`],
     });
     const client = new Client(place, [SERVER, SERVER_IN_NETWORK]);
-    contestants.push({ filter, entries, place, client, rates: { connections: [], echoes: [], flood: [] } });
+    contestants.push({ filter, entries, place, client, rates: { connections: [], roundTrips: [], throughput: [] } });
     return place;
   };
   await enter('none', 0);
@@ -116,15 +116,20 @@ export async function measureTraffic(
   for (let round = 0; round < plan.rounds; round++) {
     if (round % 20 === 0) progress(`traffic, round ${round + 1} of ${plan.rounds}`);
     for (const measure of MEASURES) {
-      // Whoever goes first in one round goes last in the next: what a turn leaves behind falls on each of them.
-      const start = round % contestants.length;
-      for (const { client, rates } of [...contestants.slice(start), ...contestants.slice(0, start)]) {
+      for (const { client, rates } of turns(contestants, round)) {
         rates[measure].push(await client.turn(measure, plan.turnMs));
       }
     }
   }
   server.kill();
   return contestants.map((contestant) => outcome(contestant, contestants));
+}
+
+/** What a turn leaves behind falls on whoever is next: so each is first in some round, and every other round goes backwards. */
+function turns<T>(contestants: readonly T[], round: number): T[] {
+  const first = round % contestants.length;
+  const order = [...contestants.slice(first), ...contestants.slice(0, first)];
+  return round % 2 === 0 ? order : order.reverse();
 }
 
 function holdByPostern(native: Native, list: Allowlist, place: Place, objects: NativeObject[]): void {
@@ -171,6 +176,10 @@ function outcome({ filter, entries, rates }: Contestant, all: readonly Contestan
   };
   return {
     ...{ filter, entries },
-    measures: { connections: measured('connections'), echoes: measured('echoes'), flood: measured('flood') },
+    measures: {
+      connections: measured('connections'),
+      roundTrips: measured('roundTrips'),
+      throughput: measured('throughput'),
+    },
   };
 }

@@ -6,11 +6,13 @@ import type { PacketCosts, Series } from '../../bench/packet-cost.ts';
 import { plot } from '../../bench/plot.ts';
 import { type Goal, type Machine, resultsOf } from '../../bench/results.ts';
 import { rounded, spread } from '../../bench/statistics.ts';
-import type { Measured, Outcome } from '../../bench/traffic.ts';
+import type { Measured, Outcome, TrafficPlan } from '../../bench/traffic.ts';
 
 const machine: Machine = {
   ...{ kernel: '6.18', cpu: 'any', cpus: 2, nftables: '', iptables: '', ipset: '', date: '2026-01-01', commit: '0' },
 };
+
+const plan: TrafficPlan = { sizes: [1000], rounds: 1, turnMs: 1 };
 
 function series(of: Series['of'], ends: readonly [known: number, hot: number, random: number]): Series {
   const [known, hot, random] = ends;
@@ -35,7 +37,11 @@ function costs(known: number, ends: readonly [number, number, number]): PacketCo
 
 function outcome(ofNone: number, ofOthers: number): Outcome {
   const measured: Measured = { rate: spread([1]), ofNone, ofNftables: ofOthers, ofIpset: ofOthers };
-  return { filter: 'postern', entries: 1000, measures: { connections: measured, echoes: measured, flood: measured } };
+  return {
+    filter: 'postern',
+    entries: 1000,
+    measures: { connections: measured, roundTrips: measured, throughput: measured },
+  };
 }
 
 function missed(goals: readonly Goal[]): string[] {
@@ -51,15 +57,15 @@ test('the middle of numbers, in any order, even or odd', () => {
 });
 
 test('growth is from the smallest count to the largest, over the empty program', () => {
-  const { growth } = resultsOf(costs(60, [50, 220, 1000]), [], machine);
+  const { growth } = resultsOf(costs(60, [50, 220, 1000]), [], plan, machine);
   assert.deepEqual(growth[0], { of: 'addresses', from: 10, to: 1_000_000, known: 1, hot: 1.1, random: 5 });
 });
 
 test('goals are met at their bounds and missed beyond them', () => {
-  const atBounds = resultsOf(costs(65, [50, 260, 1400]), [outcome(0.97, 1.001)], machine);
+  const atBounds = resultsOf(costs(65, [50, 260, 1400]), [outcome(0.97, 1.001)], plan, machine);
   assert.deepEqual(missed(atBounds.goals), []);
   assert.equal(atBounds.goals.length, 11);
-  const beyond = resultsOf(costs(66, [55, 262, 1404]), [outcome(0.969, 1)], machine);
+  const beyond = resultsOf(costs(66, [55, 262, 1404]), [outcome(0.969, 1)], plan, machine);
   assert.equal(missed(beyond.goals).length, beyond.goals.length);
 });
 
