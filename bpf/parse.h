@@ -58,6 +58,7 @@ struct packet {
 	__u16 fragment_start; /* where what is fragmented begins */
 	__be16 local_port; /* of an ICMP echo, its id */
 	__be16 remote_port;
+	__be16 socket_port; /* local_port as the socket knows it: address translation may have changed what is on the wire */
 	__u8 reason; /* why it can't be read; 0: it was */
 	__u8 protocol; /* ICMPv6 is held as ICMP */
 	__u8 fragment; /* enum fragment */
@@ -199,6 +200,7 @@ static __always_inline enum reason too_short(const struct packet *packet)
 static __always_inline void set_ports(struct packet *packet, enum direction direction, __be16 source, __be16 destination)
 {
 	packet->local_port = direction == DIRECTION_EGRESS ? source : destination;
+	packet->socket_port = packet->local_port;
 	packet->remote_port = direction == DIRECTION_EGRESS ? destination : source;
 }
 
@@ -271,7 +273,7 @@ static __always_inline enum reason parse_icmp(struct __sk_buff *skb, struct pack
 	packet->icmp_code = icmp->code;
 	packet->icmp = icmp_kind_of(packet->ipv6, icmp->type, icmp->code);
 	if (packet->icmp == ICMP_ECHO_REQUEST || packet->icmp == ICMP_ECHO_ANSWER)
-		packet->local_port = icmp->id;
+		packet->local_port = packet->socket_port = icmp->id;
 	return 0;
 }
 

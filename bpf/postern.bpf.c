@@ -18,8 +18,9 @@
 
 #define MAX_LEVELS 16 /* of cgroups below the root; kubelet's own stop at 5 */
 
-/* include/net/tcp_states.h; UAPI has them as BPF_TCP_*. */
+/* SOCK_STREAM and SOCK_DGRAM, which only libc's headers have. */
 #define SOCKET_STREAM 1
+#define SOCKET_DATAGRAM 2
 
 /* What cgroup_skb/egress returns: bit 0 passes, bit 1 reports congestion, which the sender does not see as an error. */
 #define PASS 1
@@ -120,6 +121,14 @@ static __always_inline void refuse_unread(const struct subject *subject, struct 
 	combine(decision, subject->enforced, subject->enforced ? no : yes, subject->shadow, subject->shadow ? no : yes);
 }
 
+/* Apart from its caller, whose stack is what is left below judge. */
+static __noinline int is_self(__u32 slot, const struct address *address)
+{
+	struct self_key key = {.slot = slot};
+	copy_address(&key.address, address);
+	return !!bpf_map_lookup_elem(&selves, &key);
+}
+
 /* What policy says, and the two destinations that no policy can take away. */
 static __noinline int decide(const struct subject *subject, const struct packet *packet, struct decision *decision)
 {
@@ -135,13 +144,9 @@ static __noinline int decide(const struct subject *subject, const struct packet 
 	if (subject->shadow != subject->enforced)
 		shadow_answer = judge(subject->shadow, &question);
 	combine(decision, subject->enforced, answer, subject->shadow, shadow_answer);
-	if (decision->verdict != VERDICT_ALLOW) {
-		struct self_key key = {.slot = subject->slot};
-		copy_address(&key.address, &packet->remote);
-		if (bpf_map_lookup_elem(&selves, &key)) {
-			allow(decision, subject->enforced, IS_DENIED(answer) ? REASON_SELF : REASON_OF(answer));
-			decision->rule = IS_DENIED(answer) ? RULE_NONE : RULE_OF(answer);
-		}
+	if (decision->verdict != VERDICT_ALLOW && is_self(subject->slot, &packet->remote)) {
+		allow(decision, subject->enforced, IS_DENIED(answer) ? REASON_SELF : REASON_OF(answer));
+		decision->rule = IS_DENIED(answer) ? RULE_NONE : RULE_OF(answer);
 	}
 	return 0;
 }
@@ -242,10 +247,10 @@ static __noinline int quotes_known_flow(struct __sk_buff *skb, const struct pack
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
 		quoted.remote_port = ((const __be16 *)header)[0];
-		quoted.local_port = ((const __be16 *)header)[1];
+		quoted.local_port = quoted.socket_port = ((const __be16 *)header)[1];
 		break;
 	case IPPROTO_ICMP:
-		quoted.local_port = ((const __be16 *)header)[2];
+		quoted.local_port = quoted.socket_port = ((const __be16 *)header)[2];
 		break;
 	default:
 		return false;
@@ -525,7 +530,7 @@ static __always_inline void decide_unknown(const struct packet *packet, __u64 ne
 }
 
 /* Whatever no record answers. A global function: the verifier reads it apart from the known path. */
-__noinline int egress_unrecorded(struct __sk_buff *skb, const struct packet *packet)
+__noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 {
 	struct subject subject = {};
 	struct decision decision = {};
@@ -535,6 +540,9 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, const struct packet *pac
 
 	if (!packet)
 		return REFUSE;
+	/* A hostNetwork server behind a node port: it was asked on its own port, and its answer leaves from the node's. */
+	if (sk && sk->type == SOCKET_DATAGRAM && sk->protocol == IPPROTO_UDP && packet->protocol == IPPROTO_UDP)
+		packet->socket_port = bpf_htons(sk->src_port);
 	if (!find_by_socket(skb, &subject)) {
 		decide_unknown(packet, netns_of(skb), &decision);
 	} else if (packet->reason) {
@@ -577,12 +585,12 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, const struct packet *pac
 static __always_inline int judge_egress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
-	struct counter_key key = {};
 
 	parse(skb, &packet, DIRECTION_EGRESS);
 	if (!packet.reason && !packet.fragment && skb->sk && (packet.protocol == IPPROTO_TCP || packet.protocol == IPPROTO_UDP)) {
 		struct bpf_sock *sk = bpf_sk_fullsock(skb->sk);
 		struct record *record = sk ? record_of(sk) : NULL;
+		struct counter_key key;
 		if (record && recall(record, &packet, &key)) {
 			count(&key, skb->gso_segs ?: 1, packet.length);
 			return PASS;
@@ -722,7 +730,7 @@ static __always_inline bool may_be_reply(struct bpf_sock_addr *call, struct pack
 
 	if (!sk || !sk->src_port)
 		return false;
-	packet->local_port = bpf_htons(sk->src_port);
+	packet->local_port = packet->socket_port = bpf_htons(sk->src_port);
 	if (packet->ipv6) {
 		copy_address(&packet->local, message);
 		if (is_zero(&packet->local)) {

@@ -127,7 +127,7 @@ static __always_inline void flow_key_of(struct flow_key *key, const struct packe
 	copy_address(&key->local, &packet->local);
 	copy_address(&key->remote, &packet->remote);
 	key->slot = slot;
-	key->local_port = packet->local_port;
+	key->local_port = packet->socket_port;
 	key->remote_port = packet->remote_port;
 	key->protocol = packet->protocol;
 	key->kind = FLOW_TRANSPORT;

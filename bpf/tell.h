@@ -44,20 +44,26 @@ static __always_inline void lose(enum loss loss)
 		__sync_fetch_and_add(lost, 1);
 }
 
+/* Apart from count, whose callers have no stack to spare and seldom come here. */
+static __noinline struct counter *make_counter(const struct counter_key *key)
+{
+	struct counter zero = {};
+	struct counter *counter;
+
+	/* Fails where another CPU was first, and then the lookup finds that one's. */
+	bpf_map_update_elem(&counters, key, &zero, BPF_NOEXIST);
+	counter = bpf_map_lookup_elem(&counters, key);
+	if (!counter)
+		lose(LOSS_COUNTERS);
+	return counter;
+}
+
 /* Atomic although per CPU: a softirq may count on top of a process. */
 static __always_inline void count(const struct counter_key *key, __u64 packets, __u64 bytes)
 {
-	struct counter *counter = bpf_map_lookup_elem(&counters, key);
-	if (!counter) {
-		struct counter zero = {};
-		/* Fails where another CPU was first, and then the lookup finds that one's. */
-		bpf_map_update_elem(&counters, key, &zero, BPF_NOEXIST);
-		counter = bpf_map_lookup_elem(&counters, key);
-		if (!counter) {
-			lose(LOSS_COUNTERS);
-			return;
-		}
-	}
+	struct counter *counter = bpf_map_lookup_elem(&counters, key) ?: make_counter(key);
+	if (!counter)
+		return;
 	__sync_fetch_and_add(&counter->packets, packets);
 	__sync_fetch_and_add(&counter->bytes, bytes);
 }
