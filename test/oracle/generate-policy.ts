@@ -95,6 +95,7 @@ const NAMES = ['api.example.com', '*.example.org'];
 export function generatePolicies(random: Random, cluster: GeneratedCluster): Policy[] {
   const write = policyWriter(random, cluster);
   const names = (most: readonly number[]) => random.sample(POLICY_NAMES, random.pick(most));
+  if (random.chance(0.2)) return [...names([0, 0, 1]).map(write.networkPolicy), write.endpointsPolicy('endpoints')];
   const policies: Policy[] = [
     ...names([0, 1, 1, 2, 3]).map(write.networkPolicy),
     ...names([0, 1, 1, 2, 3]).map(write.egressPolicy),
@@ -363,7 +364,28 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
     };
   }
 
-  return { networkPolicy, egressPolicy, clusterEgressPolicy };
+  /** Holds everyone, and tells the endpoints of one Service apart: some allowed, some not, each by another rule. */
+  function endpointsPolicy(name: string): EgressPolicy {
+    const endpoint = () =>
+      random.pick([() => ({ namespaces: namespaceSelector() }), () => ({ pods: podsPeer(false) })])();
+    const rules: EgressRule[] = [
+      ...some(() => ({ to: [endpoint()] }), 4),
+      ...(random.chance(0.5) ? [{ to: [{ nodes: {} }] }] : []),
+      ...(random.chance(0.5) ? [serviceNetworksRule()] : []),
+    ];
+    return {
+      kind: 'ClusterEgressPolicy',
+      metadata: { name },
+      spec: {
+        subject: { namespaces: {} },
+        hostNetwork: 'Include',
+        effect: random.pick(['Isolate', 'Isolate', 'Limit']),
+        egress: random.sample(rules, rules.length),
+      },
+    };
+  }
+
+  return { networkPolicy, egressPolicy, clusterEgressPolicy, endpointsPolicy };
 }
 
 /** Every address that the cluster's objects have. */

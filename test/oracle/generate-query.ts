@@ -79,8 +79,10 @@ export function generateQueries(
   const objects = [...addressesOf(cluster), ...pods, ...services];
   const edges = stringsUnder(policies).flatMap(edgesOf);
   const ports = [...new Set(numbersUnder([cluster.services, cluster.slices, cluster.pods, policies]).flatMap(around))];
+  const toServices = cluster.services.flatMap((service) => serviceFlows(cluster, service));
   const likely = [
-    cluster.services.flatMap((service) => serviceFlows(cluster, service)),
+    toServices,
+    toServices,
     cluster.pods.flatMap(containerFlows),
     cluster.host.resolvers.flatMap((to) =>
       (['UDP', 'TCP', 'SCTP'] as const).map((protocol) => ({ to, port: 53, protocol })),
