@@ -4,15 +4,15 @@
 import { readFileSync } from 'node:fs';
 import { domainToASCII } from 'node:url';
 import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv';
-import { addressKey } from '../model/address.ts';
+import { addressKey, contains } from '../model/address.ts';
 import type { Path } from '../yaml/documents.ts';
 import { brokenRules, type SchemaWithRules } from './cel.ts';
-import { checkCidr } from './cidr.ts';
+import { checkCidr, readCidr } from './cidr.ts';
 import { checkMetadataTypes, mistyped, unknownField } from './core-types.ts';
 import { doubtful, type Finding, quote, wrong, wrongKey } from './finding.ts';
 import { isObject, type OwnKind } from './kind.ts';
 import { checkSelector } from './metadata.ts';
-import { isPortName } from './network-policy.ts';
+import { AUDIT_ANNOTATION, isPortName } from './network-policy.ts';
 import { nearest } from './spelling.ts';
 
 type RuntimeSchema = SchemaWithRules & Record<string, unknown>;
@@ -48,7 +48,7 @@ export function checkEgressPolicy(
   const validate = validatorOf(kind);
   validate(defaulted);
   const findings = describe(validate.errors ?? [], defaulted, kind);
-  findings.push(...checkMetadataTypes(defaulted.metadata));
+  findings.push(...checkMetadataTypes(defaulted.metadata), ...checkModeAnnotation(defaulted.metadata));
   if (isObject(defaulted.spec)) findings.push(...checkSpec(kind, defaulted.spec));
   const told = findings.filter(({ severity }) => severity === 'error').map(({ path }) => path);
   for (const { path, message } of brokenRules(schemaOf(kind), defaulted, told)) {
@@ -61,6 +61,14 @@ export function checkEgressPolicy(
     findings.push(wrong('schema', [], `does not fit its schema at ${places.join(', ')}`, 'look at its documentation'));
   }
   return { findings, defaulted };
+}
+
+function checkModeAnnotation(metadata: unknown): Finding[] {
+  const annotations = isObject(metadata) ? metadata.annotations : null;
+  if (!isObject(annotations) || annotations[AUDIT_ANNOTATION] === undefined) return [];
+  const message = 'the annotation means nothing here: it is for kinds that have no mode of their own';
+  const path = ['metadata', 'annotations', AUDIT_ANNOTATION];
+  return [{ ...doubtful('mode', path, message, 'write mode: Audit in spec'), at: 'key' }];
 }
 
 /** A null where a field has a default is that default (apiextensions: PruneNonNullableDefaultedNulls). */
@@ -380,6 +388,7 @@ function checkSpec(kind: OwnKind, spec: Record<string, unknown>): Finding[] {
           findings.push(wrong('entity', [...at, 'except', k], `${quote(item)} cannot be taken away`, `write ${meant}`));
         }
       }
+      findings.push(...checkExcept(peer, at));
       const names = checkNames(peer.domainNames, [...at, 'domainNames']);
       findings.push(...names);
       if (peer.domainNames !== undefined && names.length === 0) {
@@ -401,6 +410,27 @@ function checkSpec(kind: OwnKind, spec: Record<string, unknown>): Finding[] {
     }
   }
   return findings;
+}
+
+/** A CIDR that is in none of the networks beside it takes nothing away: hardly what it is there for. */
+function checkExcept({ networks, except }: Record<string, unknown>, path: Path): Finding[] {
+  const read = (list: unknown) =>
+    entries(list).flatMap(([i, text]) => {
+      const cidr = typeof text === 'string' ? readCidr(text) : null;
+      return cidr ? [{ i, text, ...cidr }] : [];
+    });
+  const outer = read(networks);
+  if (outer.length === 0) return [];
+  return read(except).flatMap(({ i, text, prefix, cidr }) => {
+    const overlaps = outer.some(
+      (network) =>
+        network.cidr.includes(':') === cidr.includes(':') &&
+        (contains(network.prefix, prefix.key) || contains(prefix, network.prefix.key)),
+    );
+    if (overlaps) return [];
+    const message = `${quote(text)} takes nothing away: it is in none of the networks beside it`;
+    return [doubtful('except', [...path, 'except', i], message, 'write a part of these networks, or remove it')];
+  });
 }
 
 const EXCEPTABLE = ['Internet', 'Cluster', 'Host', 'KubeAPIServer', 'DNS'];

@@ -77,7 +77,9 @@ export function checkSelector(selector: unknown, path: Path, { operators }: { op
   const findings = checkLabels(selector.matchLabels, [...path, 'matchLabels']);
   const expressions = selector.matchExpressions;
   if (!Array.isArray(expressions)) return findings;
-  for (const [i, expression] of expressions.entries()) {
+  for (const [i, written] of expressions.entries()) {
+    // null is what Go decodes to an empty requirement.
+    const expression = written === null && operators ? {} : written;
     if (!isObject(expression)) continue;
     const at = [...path, 'matchExpressions', i];
     const { key, operator, values } = expression;

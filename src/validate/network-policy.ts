@@ -76,7 +76,8 @@ function checkPolicyTypes(spec: Record<string, unknown>): Finding[] {
   if (policyTypes.length > 2) {
     findings.push(wrongKey('policy_types', path, 'there are more than two policyTypes', 'write [Ingress, Egress]'));
   }
-  for (const [i, type] of policyTypes.entries()) {
+  for (const [i, written] of policyTypes.entries()) {
+    const type: unknown = written ?? '';
     if (typeof type === 'string' && type !== 'Ingress' && type !== 'Egress') {
       const advice = `write ${nearest(type, ['Ingress', 'Egress']) ?? 'Ingress or Egress'}`;
       findings.push(wrong('policy_types', [...path, i], `there is no policy type ${quote(type)}`, advice));
@@ -121,7 +122,8 @@ function checkIpBlock(block: Record<string, unknown>, path: Path): Finding[] {
   }
   const findings = checkCidr(cidr, at);
   const outer = typeof cidr === 'string' ? readCidr(cidr) : null;
-  for (const [i, item] of Array.isArray(except) ? except.entries() : []) {
+  for (const [i, written] of Array.isArray(except) ? except.entries() : []) {
+    const item: unknown = written ?? '';
     findings.push(...checkCidr(item, [...path, 'except', i]));
     const inner = typeof item === 'string' ? readCidr(item) : null;
     if (!outer || !inner) continue;
