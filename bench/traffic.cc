@@ -10,6 +10,7 @@
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <array>
@@ -32,6 +33,7 @@ namespace
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t chunk_bytes = 128 * 1024;
+constexpr timeval patience = {2, 0}; // of a client, for an answer
 constexpr auto warm_up = std::chrono::milliseconds(10);
 
 [[noreturn]] void fail(const std::string &what)
@@ -110,6 +112,9 @@ sockaddr_in endpoint(const std::string &address, int port)
 Socket connect_to(const sockaddr_in &to)
 {
 	Socket socket(::socket(AF_INET, SOCK_STREAM, 0));
+	if (setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) ||
+	    setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
+		fail("setsockopt");
 	if (connect(socket.get(), reinterpret_cast<const sockaddr *>(&to), sizeof(to)))
 		fail("connect");
 	socket.set(IPPROTO_TCP, TCP_NODELAY, 1);
