@@ -7,7 +7,7 @@ import type { EndpointSlice, Namespace, Node, Pod, Policy, Problem, Service } fr
 import { type Finding, pathText } from '../validate/finding.ts';
 import { classify, isObject, isPolicy, type Kind, kinds } from '../validate/kind.ts';
 import { checkObject } from '../validate/object.ts';
-import { type Path, type Position, readYaml, type YamlDocument } from '../yaml/documents.ts';
+import { type Path, type Position, readYaml, type SyntaxProblem, type YamlDocument } from '../yaml/documents.ts';
 import {
   CGROUP_ANNOTATION,
   DEFAULT_NAMESPACE,
@@ -97,41 +97,48 @@ interface Based {
 
 function readDocument(file: string, document: YamlDocument): Based[] {
   const place: Place = { file, document, base: [] };
-  const syntax = document.problems.map(
-    ({ code, path, message, advice }): Finding => ({ severity: 'error', code, path, at: 'key', message, advice }),
-  );
-  if (syntax.length === 0) return readObject(place, document.value, null);
+  if (document.problems.length === 0) return readObject(place, document.value, null);
   // Past a syntax error nobody knows what belongs where; a key that is there twice leaves the rest as it was.
-  const isReadable = document.problems.every(({ code }) => code === 'duplicate_key');
-  const identified: Based = { parsed: identify(place, document.value), base: [] };
-  const [{ parsed: first, base }, ...rest] = isReadable
-    ? withFirst(readObject(place, document.value, null), identified)
-    : [identified];
-  const problems = document.problems.map(
-    (problem, i): Problem => ({
-      ...toProblem(place, syntax[i] as Finding, first.key),
-      line: problem.position.line,
-      column: problem.position.column,
-    }),
-  );
-  const isUncertain = document.problems.some(({ path }) => isSubject(path));
-  const broken = {
-    ...first,
-    value: null,
-    valid: false,
-    standIn:
-      isReadable && !isUncertain && rest.length === 0 ? (first.standIn ?? isolated(first, document.value)) : null,
-    problems: [...problems, ...first.problems],
-  } as Parsed;
-  return [{ parsed: broken, base }, ...rest];
+  if (!document.problems.every(({ code }) => code === 'duplicate_key')) {
+    return [{ parsed: spoilt(place, identify(place, document.value), null, document.problems), base: [] }];
+  }
+  const read = readObject(place, document.value, null);
+  if (read.length === 0) read.push({ parsed: unknown(place, document.value, null, []), base: [] });
+  // What is wrong in no object of a list is wrong in all of them.
+  const shared = document.problems.filter(({ path }) => !read.some(({ base }) => isBelow(path, base)));
+  return read.map(({ parsed, base }, i) => {
+    const own = document.problems.filter((problem) => isBelow(problem.path, base) && !shared.includes(problem));
+    if (own.length + shared.length === 0) return { parsed, base };
+    const paths = [...own, ...shared].map(({ path }) => path.slice(base.length));
+    const isDoubtful = shared.length > 0 || paths.some(saysWhich);
+    const isUncertain = isDoubtful || paths.some(saysWhom);
+    const object = base.reduce((value: unknown, step) => (value as Record<string, unknown>)[step], document.value);
+    const standIn = isUncertain ? null : (parsed.standIn ?? isolated(parsed, object));
+    const named = isDoubtful ? ({ ...parsed, kind: null, key: null } as Parsed) : parsed;
+    return { parsed: spoilt(place, named, standIn, i === 0 ? [...own, ...shared] : own), base };
+  });
 }
 
-function withFirst(read: Based[], otherwise: Based): [Based, ...Based[]] {
-  const [first = otherwise, ...rest] = read;
-  return [first, ...rest];
+/** What a document with problems of syntax comes to. */
+function spoilt(place: Place, parsed: Parsed, standIn: Policy | null, told: readonly SyntaxProblem[]): Parsed {
+  const problems = told.map(({ code, position, path, message, advice }): Problem => {
+    const where = { file: place.file, ...position, path: pathText(path), object: parsed.key };
+    return { severity: 'error', code, ...where, message, advice };
+  });
+  return { ...parsed, value: null, valid: false, standIn, problems: [...problems, ...parsed.problems] } as Parsed;
 }
 
-function isSubject([spec, field]: Path): boolean {
+function isBelow(path: Path, ancestor: Path): boolean {
+  return ancestor.every((step, i) => path[i] === step);
+}
+
+/** Whether a field decides which object this is. */
+function saysWhich([field, name]: Path): boolean {
+  if (field === 'metadata') return name === undefined || name === 'name' || name === 'namespace';
+  return field === 'kind' || field === 'apiVersion';
+}
+
+function saysWhom([spec, field]: Path): boolean {
   return spec === 'spec' && (field === undefined || field === 'podSelector' || field === 'subject');
 }
 
@@ -216,10 +223,13 @@ function parse(kind: Kind, object: Readonly<Record<string, unknown>>, cgroup: st
   }
 }
 
-/** An object past a syntax error: which it is, if that much can be read. */
+/** An object past a syntax error: which it is, if what says so stands before the error. */
 function identify(place: Place, value: unknown): Parsed {
   const classified = classify(value);
-  const kind = classified.type === 'known' ? classified.kind : null;
+  const identity = [['apiVersion'], ['kind'], ['metadata', 'name'], ['metadata', 'namespace']];
+  const lastLine = Math.max(...identity.map((path) => place.document.locate(path, 'value').line));
+  const isBefore = place.document.problems.every(({ position }) => lastLine < position.line);
+  const kind = classified.type === 'known' && isBefore ? classified.kind : null;
   const parsed = unknown(place, value, kind && isObject(value) ? keyOf(kind, value) : null, []);
   return { ...parsed, kind } as Parsed;
 }

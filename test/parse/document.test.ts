@@ -144,6 +144,37 @@ test('stand-ins where a key is there twice: only where the subject is not in dou
   assert.equal(one(`${head}  egress: [\n`).standIn, null, 'a syntax error leaves nothing certain');
 });
 
+test('a key that is there twice: whose it is, and whether anybody can tell', () => {
+  const text = (...lines: string[]) => one(['apiVersion: v1', 'kind: Pod', ...lines, ''].join('\n'));
+  const twice = text('metadata: {name: a}', 'spec:', '  nodeName: n', '  nodeName: m');
+  assert.deepEqual([twice.key, twice.kind, twice.valid], ['Pod/default/a', 'Pod', false]);
+  for (const lines of [
+    ['metadata: {name: a, name: b}'],
+    ['metadata: {name: a}', 'metadata: {name: b}'],
+    ['metadata: {name: a, namespace: x, namespace: z}'],
+    ['kind: Node', 'metadata: {name: a}'],
+  ]) {
+    const doubtful = text(...lines);
+    assert.deepEqual([doubtful.key, doubtful.kind, doubtful.valid], [null, null, false], lines.join());
+  }
+  const item = (name: string, more = '') => `- {apiVersion: v1, kind: Namespace, metadata: {name: ${name}}${more}}\n`;
+  const list = `apiVersion: v1\nkind: List\nitems:\n${item('a')}${item('b', ', spec: {}, spec: {}')}${item('c')}`;
+  const keys = (told: Parsed[]) => told.map(({ key, valid, problems }) => [key, valid, problems.length]);
+  assert.deepEqual(keys(read(list)), [
+    ['Namespace/a', true, 0],
+    ['Namespace/b', false, 1],
+    ['Namespace/c', true, 0],
+  ]);
+  assert.deepEqual(keys(read(`${list}items:\n${item('d')}`)), [[null, false, 2]]);
+});
+
+test('past a syntax error an object is known only by what stands before it', () => {
+  const text = (...lines: string[]) => one(['apiVersion: v1', 'kind: Namespace', ...lines, ''].join('\n')).key;
+  assert.equal(text('metadata:', '  name: a', 'spec: [x'), 'Namespace/a');
+  assert.equal(text('metadata: {name: a', 'spec: {}'), null);
+  assert.equal(text('metadata:', '  labels: [x', '  name: a'), null);
+});
+
 test('what is valid has no stand-in, and what is no policy never has', () => {
   assert.equal(one('{apiVersion: v1, kind: Pod, metadata: {name: a, labels: []}}').standIn, null);
   const valid = one('{apiVersion: postern.dev/v1alpha1, kind: EgressPolicy, metadata: {name: a}, spec: {}}');
