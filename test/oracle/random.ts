@@ -39,12 +39,3 @@ export function seeded(seed: number): Random {
     },
   };
 }
-
-/** The seed of a test run: POSTERN_SEED, or a new one each time. */
-export function seedOfRun(): number {
-  const given = process.env.POSTERN_SEED;
-  if (given === undefined) return Date.now() >>> 0;
-  const seed = Number(given);
-  if (!Number.isInteger(seed)) throw new TypeError(`POSTERN_SEED is no integer: ${given}`);
-  return seed >>> 0;
-}
