@@ -172,7 +172,8 @@ export function resultOf(child: ChildProcess, timeoutMs: number, input = ''): Pr
       clearTimeout(timer);
       resolve({ status, signal, stdout, stderr });
     });
-    child.stdin?.end(input);
+    // A child that reads nothing may be gone before this is written: its result says all.
+    child.stdin?.on('error', () => undefined).end(input);
   });
 }
 
