@@ -6,7 +6,6 @@ import { addressKey, addressText } from '../model/address.ts';
 import type { ContainerPort, EndpointSlice, Namespace, Node, Pod, PortProtocol, Service } from '../model/objects.ts';
 import { readCidr } from '../validate/cidr.ts';
 
-export const CGROUP_ANNOTATION = 'postern.dev/cgroup';
 export const DEFAULT_NAMESPACE = 'default';
 const NAME_LABEL = 'kubernetes.io/metadata.name';
 /** Written by kubelet on the mirror of a static pod (core/v1 annotation_key_constants.go, MirrorPodAnnotationKey). */

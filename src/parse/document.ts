@@ -7,9 +7,9 @@ import type { EndpointSlice, Namespace, Node, Pod, Policy, Problem, Service } fr
 import { type Finding, pathText } from '../validate/finding.ts';
 import { classify, isObject, isPolicy, type Kind, kinds } from '../validate/kind.ts';
 import { checkObject } from '../validate/object.ts';
+import { CGROUP_ANNOTATION } from '../validate/pod.ts';
 import { type Path, type Position, readYaml, type SyntaxProblem, type YamlDocument } from '../yaml/documents.ts';
 import {
-  CGROUP_ANNOTATION,
   DEFAULT_NAMESPACE,
   parseEndpointSlice,
   parseNamespace,

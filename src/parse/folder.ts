@@ -2,8 +2,8 @@
 // What is wrong between the objects of a folder, each of which may be right by itself: the same object twice, one cgroup for two pods.
 // The files' order is the caller's (sorted by path): it says who was first.
 import type { Problem } from '../model/objects.ts';
+import { CGROUP_ANNOTATION } from '../validate/pod.ts';
 import type { Position } from '../yaml/documents.ts';
-import { CGROUP_ANNOTATION } from './cluster-objects.ts';
 import type { Parsed } from './document.ts';
 
 export interface Folder {

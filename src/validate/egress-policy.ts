@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is this an EgressPolicy or ClusterEgressPolicy by its CRD (schema, defaults, CEL rules), and beyond what a CRD can say? Also: which of its
-// features are not enforced yet, and what was meant where another project's words stand.
+// features are not enforced yet.
 import { readFileSync } from 'node:fs';
-import { domainToASCII } from 'node:url';
-import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv';
+import { Ajv, type ValidateFunction } from 'ajv';
 import { addressKey, contains } from '../model/address.ts';
 import type { Path } from '../yaml/documents.ts';
 import { brokenRules, type SchemaWithRules } from './cel.ts';
 import { checkCidr, readCidr } from './cidr.ts';
-import { checkMetadataTypes, mistyped, unknownField } from './core-types.ts';
-import { doubtful, type Finding, quote, wrong, wrongKey } from './finding.ts';
+import { checkMetadataTypes } from './core-types.ts';
+import { checkNames } from './domain-name.ts';
+import { doubtful, type Finding, quote, wrong } from './finding.ts';
 import { isObject, type OwnKind } from './kind.ts';
 import { checkSelector } from './metadata.ts';
-import { AUDIT_ANNOTATION, isPortName } from './network-policy.ts';
-import { nearest } from './spelling.ts';
+import { AUDIT_ANNOTATION } from './network-policy.ts';
+import { foreignEntity } from './other-apis.ts';
+import { describe } from './schema-errors.ts';
+import { nearest, words } from './spelling.ts';
 
 type RuntimeSchema = SchemaWithRules & Record<string, unknown>;
 
@@ -80,252 +82,6 @@ function dropNullDefaults(object: Record<string, unknown>): void {
   }
 }
 
-function describe(errors: readonly ErrorObject[], object: unknown, kind: OwnKind): Finding[] {
-  return errors.flatMap((error) => {
-    const path = pathOf(error.instancePath, object);
-    const finding = describeOne(error, path, kind);
-    return finding ? [finding] : [];
-  });
-}
-
-function describeOne(error: ErrorObject, path: Path, kind: OwnKind): Finding | null {
-  const { keyword, data } = error;
-  const params = error.params as Record<string, unknown>;
-  const parent = (error.parentSchema ?? {}) as Record<string, unknown>;
-  if (path.at(-1) === 'port' && keyword !== 'type') return wrongPort(keyword, data, path);
-  switch (keyword) {
-    case 'additionalProperties': {
-      const name = String(params.additionalProperty);
-      const fields = Object.keys((parent.properties ?? {}) as object);
-      return unknownField([...path, name], fields, meantField(name, path, kind));
-    }
-    case 'required':
-      return missing(String(params.missingProperty), path, kind);
-    case 'type':
-      if (parent.enum) return wrongWord(data, parent.enum as string[], path);
-      return mistyped(TYPES[String(parent.type)] ?? String(params.type), data, path);
-    case 'enum':
-      // Told by its type already.
-      return typeof data === 'string' ? wrongWord(data, parent.enum as string[], path) : null;
-    case 'pattern':
-      // Told as empty, or with its length by checkNames.
-      return (data === '' && parent.minLength) || (isNames(path) && isTooLong(data)) ? null : mispatterned(data, path);
-    case 'minItems':
-      return wrongKey('empty', path, 'the list is empty', emptyAdvice(path));
-    case 'maxItems':
-    case 'maxProperties': {
-      const message = `more than ${String(params.limit)} items`;
-      return wrongKey('limit', path, message, 'split them over several items, rules or policies');
-    }
-    case 'minLength':
-      return wrong('empty', path, 'the text is empty', 'write a value, or remove the item');
-    case 'maxLength':
-      return wrong('limit', path, `longer than ${String(params.limit)} characters`, 'write a shorter one');
-    case 'minimum':
-    case 'maximum': {
-      const { minimum, maximum } = parent;
-      const range =
-        maximum === undefined ? `of ${String(minimum)} or more` : `from ${String(minimum)} to ${String(maximum)}`;
-      return wrong('range', path, `${quote(data)} is out of range`, `write a number ${range}`);
-    }
-    case 'uniqueItems': {
-      const [i, j] = [Number(params.i), Number(params.j)];
-      const item = (data as unknown[])[i];
-      return wrong('repeated', [...path, Math.max(i, j)], `${quote(item)} is there twice`, 'remove one of the two');
-    }
-    default:
-      return wrong('schema', path, error.message ?? keyword, 'look at the documentation of this field');
-  }
-}
-
-/** One finding, however many keywords fail. */
-function wrongPort(keyword: string, port: unknown, path: Path): Finding | null {
-  if (typeof port === 'number') {
-    return wrong(
-      'port',
-      path,
-      `${port} is no port`,
-      'write a number from 1 to 65535, or leave port out for every port',
-    );
-  }
-  if (keyword === 'maxLength' && typeof port === 'string' && !isPortName(port.slice(0, 15))) return null;
-  const advice = /^[0-9]+$/.test(String(port))
-    ? `write ${Number(port)}, without quotes`
-    : 'write a number, or at most 15 of a-z, 0-9 and -, one letter at least';
-  return wrong('port', path, `${quote(port)} is no port name`, advice);
-}
-
-const TYPES: Readonly<Record<string, string>> = {
-  object: 'a mapping',
-  array: 'a list',
-  string: 'text',
-  integer: 'a whole number',
-  'integer,string': 'a whole number or text',
-};
-
-/** A JSON pointer to a path: an index is a number where there is a list. */
-function pathOf(pointer: string, object: unknown): Path {
-  const path: (string | number)[] = [];
-  let value = object;
-  for (const part of pointer.split('/').slice(1)) {
-    const name = part.replaceAll('~1', '/').replaceAll('~0', '~');
-    const step = Array.isArray(value) ? Number(name) : name;
-    path.push(step);
-    value = (value as Record<string, unknown> | undefined)?.[step];
-  }
-  return path;
-}
-
-function missing(name: string, path: Path, kind: OwnKind): Finding {
-  const advice: Readonly<Record<string, string>> = {
-    to: 'write to: [ … ] with at least one destination; entities: [All] for every one',
-    podSelector: 'write podSelector: {} for all pods',
-    namespaceSelector:
-      kind === 'ClusterEgressPolicy'
-        ? 'write namespaceSelector: a cluster-scoped policy has no namespace of its own; {} for all namespaces'
-        : 'write namespaceSelector: {} for all namespaces',
-    namespace: 'write namespace: a cluster-scoped policy has no namespace of its own',
-    subject: 'write subject: {namespaces: {}} for every pod, or narrower',
-    spec: 'write spec: …',
-  };
-  return wrong('missing', [...path, name], `${name} is missing`, advice[name] ?? `write ${name}`);
-}
-
-function emptyAdvice(path: Path): string {
-  if (path.at(-1) === 'to') return 'write at least one destination; entities: [All] for every one';
-  if (path.at(-1) === 'ports') return 'write at least one port, or leave ports out to mean every port and protocol';
-  return 'write at least one item, or remove the list';
-}
-
-/** Words of other projects for what we have by another name. */
-const FOREIGN_ENTITIES: Readonly<Record<string, string>> = {
-  all: 'All',
-  world: 'World (or Internet, which leaves private ranges out)',
-  'world-ipv4': 'networks: [0.0.0.0/0], or World',
-  'world-ipv6': 'networks: ["::/0"], or World',
-  host: 'Host',
-  'remote-node': 'nodes: {}, in an item of its own',
-  'kube-apiserver': 'KubeAPIServer',
-  cluster: 'Cluster',
-  'kube-dns': 'DNS',
-  init: 'pods, in an item of its own',
-  unmanaged: 'Cluster, or pods in an item of its own',
-  health: 'Host, or nodes in an item of its own',
-  ingress: 'pods, in an item of its own',
-  none: 'no rule at all: what no rule allows is denied',
-};
-
-function foreignEntity(word: string): string | undefined {
-  return Object.hasOwn(FOREIGN_ENTITIES, word) ? FOREIGN_ENTITIES[word] : undefined;
-}
-
-function wrongWord(value: unknown, words: readonly string[], path: Path): Finding {
-  if (typeof value !== 'string') {
-    const found = Array.isArray(value) ? 'a list' : isObject(value) ? 'a mapping' : quote(value);
-    return wrong('type', path, `must be ${list(words)}, not ${found}`, `write ${list(words)}`);
-  }
-  const isEntity = words.includes('KubeAPIServer');
-  const meant = (isEntity ? foreignEntity(value) : undefined) ?? nearest(value, words) ?? list(words);
-  if (isEntity) return wrong('entity', path, `there is no entity ${quote(value)}`, `write ${meant}`);
-  return wrong('enum', path, `there is no ${String(path.at(-1))} ${quote(value)}`, `write ${meant}`);
-}
-
-const list = (words: readonly string[]): string => `${words.slice(0, -1).join(', ')} or ${words.at(-1) ?? ''}`;
-
-const isNames = (path: Path): boolean => path.at(-2) === 'domainNames' || path.at(-2) === 'names';
-
-function mispatterned(value: unknown, path: Path): Finding {
-  if (isNames(path)) return badName(value, path);
-  if (path.at(-2) === 'units') {
-    const advice = 'write the exact name of a service, such as kubelet.service: no wildcard, no slice';
-    return wrong('unit', path, `${quote(value)} is no service unit`, advice);
-  }
-  const advice = 'write at most 63 of a-z, 0-9 and -, a letter or digit at either end';
-  return wrong('name', path, `${quote(value)} is no valid name`, advice);
-}
-
-function badName(value: unknown, path: Path): Finding {
-  const text = String(value);
-  let advice = 'write api.example.com, or *.example.com for the names below it';
-  if (/^[a-z]+:\/\//i.test(text)) {
-    advice = `write the name alone: ${text.replace(/^[a-z]+:\/\//i, '').replace(/[/:].*$/, '')}`;
-  } else if (/:\d+$/.test(text)) advice = `write ${text.replace(/:\d+$/, '')}, and the port in ports`;
-  else if (text === '*') advice = 'write entities: [World] for every address outside, in an item of its own';
-  else if (text.startsWith('**.')) advice = `write ${text.slice(1)}, which covers any number of labels`;
-  else if (text.startsWith('.')) advice = `write "*${text}" for the names below it`;
-  else if (text.includes('*')) advice = 'write *. at the beginning only: it stands for one or more whole labels';
-  return wrong('domain_name', path, `${quote(value)} is no domain name`, advice);
-}
-
-/** What to write where another API's field stands, by its place. */
-function meantField(name: string, path: Path, kind: OwnKind): string | undefined {
-  const inPeer = path.at(-2) === 'to';
-  const inRule = path.at(-2) === 'egress';
-  const inSpec = path.length === 1 && path[0] === 'spec';
-  const peers: Readonly<Record<string, string>> = {
-    podSelector: 'write pods: {podSelector: …}',
-    namespaceSelector: 'write namespaces: …, or pods: {namespaceSelector: …, podSelector: …}',
-    ipBlock: 'write networks: [CIDR], and except beside it',
-    cidr: 'write networks: [CIDR]',
-    cidrs: 'write networks: [CIDR, …]',
-    cidrSet: 'write networks: [CIDR, …] and except',
-    fqdn: 'write domainNames: [name]',
-    fqdns: 'write domainNames: [name, …]',
-    matchName: 'write domainNames: [name]',
-    matchPattern: 'write domainNames: ["*.name"]',
-    toFQDNs: 'write domainNames: [name, …]',
-    toEntities: 'write entities: [ … ]',
-    toCIDR: 'write networks: [CIDR, …]',
-    ports: 'write ports beside `to`, not in it',
-  };
-  const rules: Readonly<Record<string, string>> = {
-    toFQDNs: 'write to: [{domainNames: [name, …]}]',
-    toEntities: 'write to: [{entities: [ … ]}]',
-    toCIDR: 'write to: [{networks: [CIDR, …]}]',
-    toCIDRSet: 'write to: [{networks: [CIDR, …], except: [ … ]}]',
-    toEndpoints: 'write to: [{pods: {podSelector: …}}]',
-    toServices: 'write to: [{services: [{namespace: …, name: …}]}]',
-    toPorts: 'write ports: [{port: …, protocol: …}]',
-    protocols: 'write ports: [{port: …, protocol: …}]',
-    from: 'write to: a policy of this kind is about egress',
-    action: 'remove it: every rule allows; what is denied is what no rule allows',
-    ...Object.fromEntries(
-      ['pods', 'namespaces', 'networks', 'nodes', 'services', 'entities', 'domainNames'].map((peer) => [
-        peer,
-        `write to: [{${peer}: …}]`,
-      ]),
-    ),
-  };
-  const specs: Readonly<Record<string, string>> = {
-    ingress: 'remove it: this kind is about egress; NetworkPolicy has ingress',
-    policyTypes: 'remove it: this kind is about egress; effect says whether it isolates',
-    priority: 'remove it: policies of this kind have no order',
-    tier: 'remove it: policies of this kind have no tiers; effect: Limit binds whoever allows',
-    order: 'remove it: policies of this kind have no order',
-    endpointSelector: kind === 'EgressPolicy' ? 'write podSelector' : 'write subject: {pods: …}',
-    selector: kind === 'EgressPolicy' ? 'write podSelector' : 'write subject: {pods: …}',
-    enableDefaultDeny: 'write effect: Grant for a policy that isolates nobody',
-    egressDeny: 'write effect: Limit, with what remains allowed as egress',
-    ...(kind === 'EgressPolicy'
-      ? {
-          subject: 'write podSelector, or kind: ClusterEgressPolicy',
-          namespaceSelector: 'write kind: ClusterEgressPolicy with subject: {namespaces: …}',
-        }
-      : {
-          podSelector: 'write subject: {pods: {namespaceSelector: …, podSelector: …}}',
-          namespaceSelector: 'write subject: {namespaces: …}',
-        }),
-  };
-  const ports: Readonly<Record<string, string>> = {
-    number: 'write port',
-    name: 'write port: it takes a name, too',
-    range: 'write port and endPort',
-    type: 'write icmpType',
-  };
-  const known = inPeer ? peers : inRule ? rules : inSpec ? specs : path.at(-2) === 'ports' ? ports : {};
-  return Object.hasOwn(known, name) ? known[name] : undefined;
-}
-
 /** What no CRD can say: label syntax, CIDRs, names; and what is not enforced yet. */
 function checkSpec(kind: OwnKind, spec: Record<string, unknown>): Finding[] {
   const findings: Finding[] = [];
@@ -384,7 +140,7 @@ function checkSpec(kind: OwnKind, spec: Record<string, unknown>): Finding[] {
         if (typeof item === 'string' && (peer.networks || item.includes('/') || addressKey(item) !== null)) {
           findings.push(...checkCidr(item, [...at, 'except', k]));
         } else if (typeof item === 'string' && !EXCEPTABLE.includes(item)) {
-          const meant = foreignEntity(item) ?? nearest(item, EXCEPTABLE) ?? `a CIDR, ${list(EXCEPTABLE)}`;
+          const meant = foreignEntity(item) ?? nearest(item, EXCEPTABLE) ?? `a CIDR, ${words(EXCEPTABLE)}`;
           findings.push(wrong('entity', [...at, 'except', k], `${quote(item)} cannot be taken away`, `write ${meant}`));
         }
       }
@@ -434,35 +190,6 @@ function checkExcept({ networks, except }: Record<string, unknown>, path: Path):
 }
 
 const EXCEPTABLE = ['Internet', 'Cluster', 'Host', 'KubeAPIServer', 'DNS'];
-
-/** Names whose ASCII form is too long for DNS (RFC 1035, 2.3.4), or that have none (UTS 46). */
-function checkNames(names: unknown, path: Path): Finding[] {
-  return entries(names).flatMap(([i, name]) => {
-    if (typeof name !== 'string' || name === '') return [];
-    const ascii = asciiName(name);
-    if (ascii === null) return [badName(name, [...path, i])];
-    if (isTooLong(name)) {
-      const message = `${quote(name)} is longer than DNS allows`;
-      return [wrong('domain_name', [...path, i], message, 'write at most 253 bytes, 63 between two dots')];
-    }
-    return [];
-  });
-}
-
-function isTooLong(name: unknown): boolean {
-  const ascii = typeof name === 'string' && /^[^\s/:@]+$/.test(name) ? asciiName(name) : null;
-  return ascii !== null && (ascii.length > 253 || ascii.split('.').some((label) => label.length > 63));
-}
-
-/** In lower case, U-labels as A-labels, without the final dot; null where that cannot be. */
-export function asciiName(name: string): string | null {
-  const wildcard = name.startsWith('*.') ? '*.' : '';
-  const rest = name.slice(wildcard.length).replace(/\.$/, '').toLowerCase();
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: the range is what ASCII is
-  if (/^[\x00-\x7f]*$/.test(rest)) return rest === '' ? null : wildcard + rest;
-  const ascii = domainToASCII(rest);
-  return ascii === '' ? null : wildcard + ascii;
-}
 
 function entries(list: unknown): [number, unknown][] {
   return Array.isArray(list) ? [...list.entries()] : [];

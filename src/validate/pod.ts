@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which cgroup does a Pod of a folder name, and may it be named? The path's form alone; whether it exists is the node's question.
-import { CGROUP_ANNOTATION } from '../parse/cluster-objects.ts';
 import { type Finding, quote, wrong } from './finding.ts';
 import { isObject } from './kind.ts';
+
+export const CGROUP_ANNOTATION = 'postern.dev/cgroup';
 
 /** `cgroup`: relative to the cgroup2 mount, no slash at either end; null where none is named or it is wrong. */
 export function checkCgroup(metadata: unknown): { cgroup: string | null; findings: Finding[] } {

@@ -38,3 +38,8 @@ export function nearest(word: string, words: Iterable<string>): string | null {
   }
   return best;
 }
+
+/** `a, b or c`. */
+export function words(list: readonly string[]): string {
+  return list.length > 1 ? `${list.slice(0, -1).join(', ')} or ${list.at(-1)}` : (list[0] ?? '');
+}
