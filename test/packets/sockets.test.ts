@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The programs on real sockets of a real workload: what its calls return, and what becomes of connections when policy changes.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import {
   EVENT_CUT,
@@ -195,6 +196,24 @@ for (const { name, own, server } of FAMILIES) {
     });
   });
 }
+
+test('packets of more than 65,535 bytes, which only segmentation offload makes, are read like others', async () => {
+  const bytes = 8_000_000;
+  const script = `let left = ${bytes};
+    const socket = require('node:net').connect(${ALLOWED}, 'fd00::1:1');
+    socket.on('data', (chunk) => { left -= chunk.length; if (left === 0) socket.end(() => console.log('all')); });
+    socket.write(Buffer.alloc(left));`;
+  for (const namespace of [workload.netns, lab.outside.netns]) {
+    const links = ['nsenter', [`--net=${namespace}`, 'ip', '-o', 'link', 'show', 'type', 'veth']] as const;
+    for (const [, link = ''] of execFileSync(...links, { encoding: 'utf8' }).matchAll(/^\d+: ([^@:]+)/gm))
+      execFileSync('nsenter', [`--net=${namespace}`, 'ip', 'link', 'set', link, 'gso_max_size', '180000']);
+  }
+  const result = await workload.exec(process.execPath, ['-e', script]);
+  assert.deepEqual([result.stdout, result.stderr], ['all\n', '']);
+  // What could not be read would be told by its own reason.
+  assert.deepEqual([...new Set(maps.counted().map(({ reason }) => reason))], ['rule']);
+  assert(maps.packets('rule') > bytes / 1500, 'segments are counted, not packets');
+});
 
 test('a connect to a v4-mapped address is one to its IPv4 address', async () => {
   assert.equal(await inside.tryTcp('::ffff:198.18.1.1', REFUSED), 'EPERM');
