@@ -32,6 +32,13 @@ export function nftables(allowlist: Allowlist): Filter {
   return { script: 'nft -f -', input };
 }
 
+/** Connection tracking alone, as a node has it on whose network something else needs it; allows everything. */
+export function tracking(): Filter {
+  const chain =
+    'chain output { type filter hook output priority filter; policy accept; ct state established,related accept; }';
+  return { script: 'nft -f -', input: `table ip tracking { ${chain}; }\n` };
+}
+
 export function ipset(allowlist: Allowlist): Filter {
   const { addresses, networks } = split(allowlist, (cidr, port) => `${cidr},tcp:${port}`);
   const set = (name: string, type: string, elements: readonly string[]): string[] => [

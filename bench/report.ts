@@ -10,6 +10,7 @@ const FILTERS: Readonly<Record<FilterName, string>> = {
   none: 'no filter',
   'none again': 'no filter, again',
   postern: 'Postern',
+  'postern, tracked': 'Postern, conntrack',
   nftables: 'nftables, sets',
   ipset: 'iptables, ipset',
 };

@@ -17,7 +17,7 @@ import { measureTraffic, type Outcome, type TrafficPlan } from './traffic.ts';
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false } } });
 const plan: TrafficPlan = values.quick
   ? { sizes: [1000], rounds: 20, turnMs: 20 }
-  : { sizes: [1000, 100_000], rounds: 180, turnMs: 40 };
+  : { sizes: [1000, 100_000], rounds: 160, turnMs: 40 };
 const folder = values.quick ? path.join(import.meta.dirname, '../build/bench') : import.meta.dirname;
 /** Both parts together take a fraction of it; past it, something hangs. */
 const PACKETS_MS = 480_000;

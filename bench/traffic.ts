@@ -10,14 +10,14 @@ import type { Native, NativeObject } from '../src/kernel/native.ts';
 import { attachPrograms, loadPrograms } from '../src/kernel/programs.ts';
 import type { Lab, Place } from '../test/support/lab.ts';
 import { enforce } from './enforce.ts';
-import { type Filter, ipset, nftables } from './filters.ts';
+import { type Filter, ipset, nftables, tracking } from './filters.ts';
 import { type Allowlist, allowlist, allowlistSnapshot } from './policy.ts';
 import { median, type Spread, spread } from './statistics.ts';
 
 export const MEASURES = ['connections', 'roundTrips', 'throughput'] as const;
 export type Measure = (typeof MEASURES)[number];
 
-export type FilterName = 'none' | 'none again' | 'postern' | 'nftables' | 'ipset';
+export type FilterName = 'none' | 'none again' | 'postern' | 'postern, tracked' | 'nftables' | 'ipset';
 export interface Outcome {
   readonly filter: FilterName;
   /** Entries of the allowlist; 0 where there is no filter. */
@@ -95,7 +95,7 @@ export async function measureTraffic(
 
   const contestants: Contestant[] = [];
   const enter = async (filter: FilterName, entries: number): Promise<Place> => {
-    const place = await lab.workload(`${filter.replace(' ', '-')}-${entries}`, {
+    const place = await lab.workload(`${filter.replace(/\W+/, '-')}-${entries}`, {
       addresses: [`198.18.2.${contestants.length + 1}`],
     });
     const client = new Client(place, [SERVER, SERVER_IN_NETWORK]);
@@ -109,6 +109,11 @@ export async function measureTraffic(
     holdByPostern(native, list, await enter('postern', entries), objects);
     await load(nftables(list), await enter('nftables', entries));
     await load(ipset(list), await enter('ipset', entries));
+    // What the others pay for tracking connections, Postern would pay too where something else turns it on.
+    if (entries !== plan.sizes[0]) continue;
+    const tracked = await enter('postern, tracked', entries);
+    holdByPostern(native, list, tracked, objects);
+    await load(tracking(), tracked);
   }
   await enter('none again', 0);
   for (const contestant of contestants) await check(contestant);
