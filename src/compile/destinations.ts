@@ -2,7 +2,7 @@
 // Who has which address? Identities of pods, nodes and services, cut to what the demand asks. Knows no ruleset.
 
 import { KIND_STRANGER } from '#build/generated/abi.ts';
-import { mask } from '../model/address.ts';
+import { isIPv4, mask } from '../model/address.ts';
 import { idOf, kindOf } from '../model/hash.ts';
 import type { EndpointSlice, Namespace, Pod, PortProtocol, Service, Snapshot } from '../model/objects.ts';
 import type { AddressKey, Id } from '../model/tables.ts';
@@ -126,8 +126,13 @@ export function destinations(snapshot: Snapshot, demand: Demand): Destinations {
     };
   };
   const byAddress = new Map(plain);
-  const addFronts = (address: AddressKey, fronts: readonly FrontPort[]): void => {
+  const addFronts = (address: AddressKey, all: readonly FrontPort[]): void => {
     const base = plain.get(address);
+    // A Service's proxy never crosses from one family to the other.
+    const fronts = all.map((each) => ({
+      ...each,
+      endpoints: each.endpoints.filter((behind) => isIPv4(behind.address) === isIPv4(address)),
+    }));
     const content = JSON.stringify([
       'front',
       base?.id ?? null,

@@ -145,7 +145,11 @@ function judge(cluster: Cluster, ruleset: readonly Policy[], destination: Destin
   const { address, port, protocol } = destination;
   const found = serviceAt(cluster, address, port, protocol);
   if (found === null || port === null) return judgeAddress(cluster, ruleset, destination);
-  const verdicts = targets(cluster, found.service, found.port).map((target) =>
+  // Behind an address stand the endpoints of its family: a Service's proxy never crosses from one to the other.
+  const behind = targets(cluster, found.service, found.port).filter(
+    (target) => target.address.family === address.family,
+  );
+  const verdicts = behind.map((target) =>
     judgeAddress(cluster, ruleset, {
       ...destination,
       address: target.address,

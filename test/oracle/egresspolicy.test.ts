@@ -70,7 +70,7 @@ policies(
   [inA('s', '{egress: [{to: [{services: [{namespace: b, name: two}]}], ports: [{port: one}]}]}')],
   `
   a/p -> service:b/two 80/TCP => allow rule EgressPolicy/a/s 0
-  a/p -> fd00:96::1 80/TCP => allow rule EgressPolicy/a/s 0
+  a/p -> fd00:96::1 80/TCP => deny no_ready_endpoint
   a/p -> 10.96.0.1 81/TCP => deny no_rule EgressPolicy/a/s
   a/p -> 10.96.0.1 80/UDP => deny no_rule EgressPolicy/a/s
   a/p -> 10.96.0.1 ICMP => deny no_rule EgressPolicy/a/s
