@@ -130,7 +130,12 @@ class Subscription : public std::enable_shared_from_this<Subscription>
 			return;
 		stopped_ = true;
 		reader_->stop();
-		deliver(env);
+		try {
+			deliver(env);
+		} catch (...) {
+			end();
+			throw;
+		}
 		end();
 	}
 
@@ -147,8 +152,15 @@ class Subscription : public std::enable_shared_from_this<Subscription>
 	void announce()
 	{
 		loop_.NonBlockingCall([share = weak_from_this()](Napi::Env env, Napi::Function) {
-			if (const auto subscription = share.lock(); subscription && !subscription->stopped_)
+			const auto subscription = share.lock();
+			if (!subscription || subscription->stopped_)
+				return;
+			try {
 				subscription->deliver(env);
+			} catch (const Napi::Error &error) {
+				// Nobody is above us: without this Node would only warn.
+				napi_fatal_exception(env, error.Value());
+			}
 		});
 	}
 
@@ -163,7 +175,8 @@ class Subscription : public std::enable_shared_from_this<Subscription>
 				on_event_.Call({buffer(env, *record)});
 			}
 		} catch (...) {
-			reader_->resume();
+			if (reader_)
+				reader_->resume();
 			throw;
 		}
 	}
@@ -174,6 +187,8 @@ class Subscription : public std::enable_shared_from_this<Subscription>
 			loop_.Release();
 		loop_open_ = false;
 		on_event_.Reset();
+		// Now, not when Node gets round to finalizing the function: it holds descriptors.
+		reader_.reset();
 	}
 
 	std::unique_ptr<postern::EventReader> reader_;

@@ -14,6 +14,8 @@
 #include <bpf/libbpf.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -87,6 +89,27 @@ void raise_memlock()
 	const rlimit unlimited{RLIM_INFINITY, RLIM_INFINITY};
 	(void)setrlimit(RLIMIT_MEMLOCK, &unlimited);
 }
+
+// A signal makes the verifier give up (EAGAIN) and a test run stop (EINTR); a profiler sends one each millisecond.
+class SignalBlock
+{
+      public:
+	SignalBlock()
+	{
+		sigset_t all;
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &before_);
+	}
+	~SignalBlock()
+	{
+		pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+	}
+	SignalBlock(const SignalBlock &) = delete;
+	SignalBlock &operator=(const SignalBlock &) = delete;
+
+      private:
+	sigset_t before_;
+};
 
 bool is_per_cpu(std::uint32_t type)
 {
@@ -227,7 +250,11 @@ Object::Object(const std::string &path, const std::map<std::string, std::uint32_
 					 bpf_map__value_size(template_map), bpf_map__max_entries(template_map),
 					 bpf_map__map_flags(template_map)};
 
-	const int error = bpf_object__load(opened);
+	int error;
+	{
+		const SignalBlock block;
+		error = bpf_object__load(opened);
+	}
 	if (error)
 		throw Failure(-error, "load " + path, library_log);
 
@@ -479,10 +506,8 @@ TestRun Object::test_run(const std::string &name, View packet, std::uint32_t rep
 	options.data_in = packet.data;
 	options.data_size_in = static_cast<std::uint32_t>(packet.size);
 	options.repeat = static_cast<int>(repeat);
-	int error;
-	do {
-		error = bpf_prog_test_run_opts(bpf_program__fd(program), &options);
-	} while (error == -EINTR);
+	const SignalBlock block;
+	const int error = bpf_prog_test_run_opts(bpf_program__fd(program), &options);
 	if (error)
 		throw Failure(-error, "test run " + name);
 	return {options.retval, options.duration};

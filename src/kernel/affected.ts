@@ -71,15 +71,15 @@ function affectedRulesets(
 
   const row = (key: RowKey): StoredRow | undefined => rows.upserts.get(key) ?? actual.rows.entries.get(key);
   const subjects = new Set<Id>();
+  let isKindTouched = false;
+  /** False: the class of an address changed, too. */
   const touchIdentity = (old: IdentityEntry | undefined, next: IdentityEntry | undefined): boolean => {
     if ((old?.network ?? NO_ID) !== (next?.network ?? NO_ID)) return false;
-    if (old?.id !== next?.id)
-      for (const id of [old?.id, next?.id]) if (id !== undefined && id !== NO_ID) subjects.add(id);
-    if (old?.kind !== next?.kind) {
-      for (const ruleset of used) {
-        if (((row(`${ruleset}/${NO_ID}/00000000`)?.flags ?? ROW_ZONES) & ROW_ZONES) !== 0) affected.add(ruleset);
-      }
+    if (old?.id !== next?.id) {
+      if (old !== undefined) subjects.add(old.id);
+      if (next !== undefined) subjects.add(next.id);
     }
+    isKindTouched ||= old?.kind !== next?.kind;
     return true;
   };
   for (const [address, next] of identities.upserts) {
@@ -88,7 +88,10 @@ function affectedRulesets(
   for (const address of identities.deletes) {
     if (!touchIdentity(actual.identities.entries.get(address), undefined)) return used;
   }
+  subjects.delete(NO_ID);
   for (const ruleset of used) {
+    const header = row(`${ruleset}/${NO_ID}/00000000`);
+    if (isKindTouched && (header === undefined || (header.flags & ROW_ZONES) !== 0)) affected.add(ruleset);
     for (const subject of subjects) {
       if (affected.has(ruleset)) break;
       if (row(`${ruleset}/${subject}/00000000`) !== undefined) affected.add(ruleset);

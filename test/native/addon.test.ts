@@ -2,11 +2,13 @@
 // Does the addon do what src/kernel/native.ts promises, on the real kernel? Knows nothing of Postern's own programs.
 
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { KernelError, loadNative, type NativeObject } from '#src/kernel/native.ts';
 
 const STUB = fileURLToPath(new URL('../../build/test/native/stub.bpf.o', import.meta.url));
@@ -314,6 +316,52 @@ test('closing from within a callback ends the telling', async () => {
   await promise;
   await new Promise(setImmediate);
   assert.equal(told, 1);
+});
+
+test('an error of a callback reaches whoever stops reading, and the reading is stopped', () => {
+  const object = native.load(STUB, {});
+  try {
+    object.readEvents('events', () => {
+      throw new Error('from the callback');
+    });
+    object.testRun('tell', PACKET, 1);
+    // Whether the reader has fetched it by now is a race: then it is told on stopping, else it is in the buffer still.
+    let thrown: unknown = null;
+    try {
+      object.stopEvents('events');
+    } catch (error) {
+      thrown = error;
+    }
+    if (thrown === null)
+      assert.equal(
+        object.drainEvents('events', () => {}),
+        1,
+      );
+    else assert.match(String(thrown), /from the callback/);
+    object.readEvents('events', () => {});
+    object.stopEvents('events');
+  } finally {
+    object.close();
+  }
+});
+
+test('an error of a callback on the loop is uncaught, as of any bug, and reading goes on for whoever catches it', async () => {
+  const code = `
+    const { loadNative } = await import(${JSON.stringify(import.meta.resolve('#src/kernel/native.ts'))});
+    const object = loadNative().load(${JSON.stringify(STUB)}, {});
+    let told = 0;
+    process.on('uncaughtException', (error) => console.log(error.message));
+    object.readEvents('events', () => {
+      told++;
+      if (told === 50) object.stopEvents('events');
+      if (told === 5) throw new Error('from the callback');
+    });
+    object.testRun('tell', Buffer.from('${PACKET.toString('hex')}', 'hex'), 50);
+    process.on('exit', () => console.log(told));`;
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', code], {
+    timeout: 20_000,
+  });
+  assert.equal(stdout, 'from the callback\n50\n');
 });
 
 test('a closed object is closed for good, and twice is once', () => {
