@@ -229,6 +229,11 @@ export class Maps {
     return count;
   }
 
+  flows(): Flow[] {
+    const { values, count } = this.object.dump('flows');
+    return Array.from({ length: count }, (_, index) => decodeFlow(values, index * FLOW_BYTES));
+  }
+
   /** Makes all notes another's. Returns how many there are. */
   moveFlows(to: Partial<FlowKey>): number {
     return this.#rewriteFlows((key, flow) => [{ ...key, ...to }, flow]);

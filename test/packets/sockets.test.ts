@@ -2,13 +2,16 @@
 // The programs on real sockets of a real workload: what its calls return, and what becomes of connections when policy changes.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { createInterface } from 'node:readline';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import {
+  DIRECTION_EGRESS,
   EVENT_CUT,
   EVENT_PROCESS,
   type Event,
   HOOK_CONNECT,
   HOOK_EGRESS,
+  HOOK_SENDMSG,
   ROW_ISOLATED,
   ROW_SILENT,
   SLOT_UNKNOWN,
@@ -38,7 +41,7 @@ const early: { address: string; inbound: number; outbound: number; cut: number }
 
 before(async () => {
   lab = await Lab.create();
-  await lab.addOutside(...FAMILIES.map(({ server }) => server));
+  await lab.addOutside(...FAMILIES.map(({ server }) => server), '198.18.1.2');
   workload = await lab.workload('w', { addresses: FAMILIES.map(({ own }) => own) });
   inside = workload.actor;
   outside = lab.outside.actor;
@@ -56,6 +59,7 @@ before(async () => {
       cut: (await inside.connect(server, REFUSED)).socket ?? 0,
     });
   }
+  await outside.listen('UDP', '198.18.1.2', ALLOWED);
   assert(workload.cgroup !== null);
   maps = new Maps(workload.cgroup);
   fill();
@@ -196,6 +200,67 @@ for (const { name, own, server } of FAMILIES) {
     });
   });
 }
+
+describe('one UDP socket', () => {
+  const [ONE, TWO] = ['198.18.1.1', '198.18.1.2'];
+
+  /** A socket in the workload that sends where each line of its input says, and prints `ok` for an echo, else the errno's name. */
+  function sender(bind: string, bytes: number) {
+    const script = `const socket = require('node:dgram').createSocket('udp4');
+      let timer;
+      const tell = (text) => { clearTimeout(timer); console.log(text); };
+      socket.on('message', () => tell('ok'));
+      socket.bind(0, '${bind}', () => require('node:readline').createInterface({ input: process.stdin })
+        .on('line', (line) => {
+          timer = setTimeout(tell, 1000, 'timeout');
+          socket.send(Buffer.alloc(${bytes}), ${ALLOWED} + Number(line.split(' ')[1]), line.split(' ')[0], (error) => error && tell(error.code));
+        })
+        .on('close', () => process.exit()));`;
+    const child = workload.spawn(process.execPath, ['-e', script]);
+    assert(child.stdin !== null && child.stdout !== null);
+    const { stdin, stdout } = child;
+    const answers = createInterface({ input: stdout })[Symbol.asyncIterator]();
+    return {
+      async send(address: string, above = 0): Promise<string> {
+        stdin.write(`${address} ${above}\n`);
+        return (await answers.next()).value ?? 'gone';
+      },
+      end: () => new Promise((resolve) => child.once('close', resolve).stdin?.end()),
+    };
+  }
+
+  test('with many peers is judged once for each, and their late answers are no questions', async () => {
+    const { send, end } = sender('0.0.0.0', 100);
+    for (const address of [ONE, TWO, ONE, TWO, TWO, ONE]) assert.equal(await send(address), 'ok');
+    assert.deepEqual([maps.packets('rule'), maps.counted().length], [6, 1]);
+    const directions = maps.flows().map(({ direction }) => direction);
+    assert.deepEqual(directions, [DIRECTION_EGRESS, DIRECTION_EGRESS]);
+    maps.bind(CLOSED);
+    maps.bumpEpoch();
+    for (const address of [ONE, TWO, ONE]) assert.equal(await send(address), 'EPERM');
+    assert.equal(maps.packets('reply'), 0);
+    maps.bind(RULESET);
+    maps.bumpEpoch();
+    for (const address of [ONE, TWO, ONE]) assert.equal(await send(address), 'ok');
+    await end();
+  });
+
+  test('may send datagrams that are cut into fragments behind the programs', async () => {
+    const { send, end } = sender('0.0.0.0', 5000);
+    for (const address of [ONE, ONE, TWO]) assert.equal(await send(address), 'ok');
+    assert.deepEqual([maps.packets('rule'), maps.counted().length], [3, 1]);
+    await end();
+  });
+
+  test('that is bound to an address is refused before there is a packet', async () => {
+    const { send, end } = sender('198.18.0.10', 100);
+    assert.equal(await send(ONE, REFUSED - ALLOWED), 'EPERM');
+    const [event] = maps.events();
+    assert.deepEqual([event?.hook, event?.local, event?.length], [HOOK_SENDMSG, addressKey('198.18.0.10'), 0]);
+    assert.equal(await send(ONE), 'ok');
+    await end();
+  });
+});
 
 test('packets of more than 65,535 bytes, which only segmentation offload makes, are read like others', async () => {
   const bytes = 8_000_000;
