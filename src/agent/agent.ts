@@ -98,7 +98,10 @@ export class Agent {
       root: options.root,
       idOf: (folder) => native.cgroupId(folder),
     });
-    this.#enforcement = new Enforcement(native, { unknown: options.unknown });
+    this.#enforcement = new Enforcement(native, {
+      unknown: options.unknown,
+      isLocal: (pod) => isHere(pod, options.nodeName) && (pod.cgroup !== null || pod.uid !== null),
+    });
     this.#cutter = new FlowCutter(native);
     this.#problems = new ProblemLog((event, problem) => this.#tellProblem(event, problem));
     this.#drops = new Repeats(

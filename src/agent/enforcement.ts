@@ -11,7 +11,7 @@ import { type FlowEvent, readEvent } from '../kernel/events.ts';
 import { KernelError, type Native, type NativeObject } from '../kernel/native.ts';
 import { attachPrograms, loadPrograms } from '../kernel/programs.ts';
 import type { KernelCount } from '../metrics/metrics.ts';
-import type { Problem, Snapshot } from '../model/objects.ts';
+import type { Pod, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type Step } from '../model/tables.ts';
 import type { Refusal } from '../tell/refusal.ts';
 import type { CutFlow } from './cut.ts';
@@ -45,7 +45,17 @@ export interface Happening {
 const SELF = 'postern';
 const EVENTS = 'events';
 
+export interface EnforcementOptions {
+  /** What processes may do that are in no bound cgroup. */
+  readonly unknown: 'allow' | 'deny';
+  /** Pods that may be bound here, now or later; all others are peers alone. Default: every pod. */
+  readonly isLocal?: (pod: Pod) => boolean;
+  /** Sizes of maps, by name, where the defaults of bpf/abi.h won't do. */
+  readonly maxEntries?: Readonly<Record<string, number>>;
+}
+
 export class Enforcement {
+  readonly #isLocal: (pod: Pod) => boolean;
   readonly #object: NativeObject;
   readonly #applier: Applier;
   #attached: { detach(): void } | null = null;
@@ -57,8 +67,9 @@ export class Enforcement {
   #isClosed = false;
 
   /** Loads the programs; attaches nothing yet. Throws KernelError. */
-  constructor(native: Native, options: { readonly unknown: 'allow' | 'deny' }) {
-    this.#object = loadPrograms(native);
+  constructor(native: Native, options: EnforcementOptions) {
+    this.#isLocal = options.isLocal ?? (() => true);
+    this.#object = loadPrograms(native, options.maxEntries);
     try {
       this.#applier = new Applier(this.#object, { unknown: options.unknown, hostNetns: hostNetns(native) });
     } catch (error) {
@@ -75,7 +86,7 @@ export class Enforcement {
     const { steps, compiled } =
       snapshot === this.#snapshot && this.#compiled !== null
         ? { steps: [again(this.#compiled)], compiled: this.#compiled }
-        : transition(this.#compiled, snapshot);
+        : transition(this.#compiled, snapshot, { isLocal: this.#isLocal });
     const errors = compiled.problems.filter((one) => one.severity === 'error');
     if (errors.length > 0) return { status: 'refused', problems: errors };
 
@@ -133,7 +144,16 @@ export class Enforcement {
   /** Calls back with what the programs tell, from now on until `close`. */
   onHappening(onHappening: (happening: Happening) => void): void {
     this.#onHappening = onHappening;
-    this.#object.readEvents(EVENTS, (record) => this.#tell(record));
+    this.#object.readEvents(EVENTS, (record) => {
+      try {
+        this.#tell(record);
+      } catch (error) {
+        // Thrown into native code it would be a warning; a bug must crash.
+        process.nextTick(() => {
+          throw error;
+        });
+      }
+    });
     this.#isReading = true;
   }
 
@@ -203,8 +223,21 @@ function again({ tables }: Compiled): Step {
 const PROTOCOLS: Readonly<Record<number, string>> = { 1: 'ICMP', 6: 'TCP', 17: 'UDP', 132: 'SCTP' };
 
 function refusalOf(event: FlowEvent): Refusal | null {
-  const { verdict, workload, remote, protocol, command, pid, policy, rule, ruleName, isolatedBy, reason, shadow } =
-    event;
+  const {
+    verdict,
+    workload,
+    remote,
+    protocol,
+    command,
+    pid,
+    policy,
+    rule,
+    ruleName,
+    isolatedBy,
+    reason,
+    shadow,
+    icmp,
+  } = event;
   if (verdict === 'allow') return null;
   return {
     verdict,
@@ -212,6 +245,7 @@ function refusalOf(event: FlowEvent): Refusal | null {
     address: remote.address,
     port: remote.port,
     protocol: PROTOCOLS[protocol] ?? String(protocol),
+    icmp,
     // From a softirq the kernel knows who connected by pid alone; a moment later it most likely still has its name.
     process: command === '' && pid !== 0 ? commandOf(pid) : command,
     pid,

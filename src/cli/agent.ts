@@ -11,7 +11,7 @@ import { RollbackFailed } from '../kernel/errors.ts';
 import { KernelError, loadNative } from '../kernel/native.ts';
 import { type ListenAddress, ListenError, listenAddress } from '../metrics/server.ts';
 import { StateError } from '../source/state.ts';
-import { examine, isEnforcementPossible } from './examine.ts';
+import { examine, isEnforcementPossible, obstacles } from './examine.ts';
 
 interface Options {
   readonly policies: string;
@@ -59,7 +59,8 @@ export function command(): Command {
 Logs are JSON lines on stdout, each with an event:
   ready     what the folder holds is enforced; names the metrics address
   applied   a later change is enforced: ms since it was heard of, and which workloads it touched
-  drop      a connection was refused: workload, destination, process, policy, rule, reason, count within a second
+  drop      a connection was refused: workload, destination, process, policy, rule, reason, count within a second;
+            shadow names the Audit policy that would allow it
   audit     the same for what Audit policies would refuse
   problem   something in the folder is wrong (file:line:column); mended when it is not any more
 An object edited into an invalid one keeps its last valid version; a policy that never had one isolates what it selects.
@@ -74,8 +75,7 @@ async function start(options: Options): Promise<number> {
   const findings = examine(loadNative);
   const mount = cgroupMount();
   if (!isEnforcementPossible(findings) || mount === null) {
-    const missing = findings.filter((one) => one.state === 'missing');
-    for (const one of missing) say(`${one.name}: ${one.found}: ${one.advice}`);
+    for (const sentence of obstacles(findings)) say(sentence);
     return refuse('this node cannot enforce; postern doctor tells all of it');
   }
   const root = options.cgroupRoot === undefined ? '' : rootBelow(options.cgroupRoot, mount);

@@ -54,6 +54,13 @@ export function isEnforcementPossible(findings: readonly Finding[]): boolean {
   return findings.every((one) => one.state !== 'missing');
 }
 
+/** The sentences that matter to whoever wants to enforce now: without privileges, everything else is missing for that reason. */
+export function obstacles(findings: readonly Finding[]): readonly string[] {
+  const missing = findings.filter((one) => one.state === 'missing');
+  const privileges = missing.filter((one) => one.name.startsWith('capability/'));
+  return (privileges.length > 0 ? privileges : missing).map((one) => `${one.name}: ${one.found}: ${one.advice}`);
+}
+
 function finding(name: string, state: Finding['state'], found: string, advice = ''): Finding {
   return { name, state, found, advice: state === 'ok' ? '' : advice };
 }

@@ -14,7 +14,7 @@ import { Report, reportText, summary } from '../run/report.ts';
 import { findUser, type User } from '../run/user.ts';
 import { NAMESPACE, runPolicies, runSnapshot } from '../run/workload.ts';
 import { readHost } from '../source/host.ts';
-import { examine, isEnforcementPossible } from './examine.ts';
+import { examine, isEnforcementPossible, obstacles } from './examine.ts';
 
 interface Options {
   readonly policy: readonly string[];
@@ -46,7 +46,8 @@ written; --audit makes every mode Audit. Peers that need a cluster (pods, namesp
 KubeAPIServer) match nothing, and are told once. Host is this machine, DNS the resolvers of its resolv.conf.
 Without --policy nothing but loopback may be reached; with --audit alone, everything that is reached is told.
 
-The command runs in a cgroup of its own, below this one, with no_new_privs. As root it could leave it: use --user.
+The command runs in a cgroup of its own, below this one, with no_new_privs. As root it could leave it: use --user. Held is what
+is in that cgroup: not what the command gets other processes of the same user to do for it (a container engine, systemd).
 When it ends, processes that it left behind are killed. What was refused is told on stderr: a table of destination, protocol,
 process, policy, rule and count.
 
@@ -82,9 +83,8 @@ async function run(argv: readonly string[], options: Options): Promise<number> {
   const findings = examine(loadNative);
   const mount = cgroupMount();
   if (mount === null || !isEnforcementPossible(findings)) {
-    for (const one of findings.filter(({ state }) => state === 'missing'))
-      say(`${one.name}: ${one.found}: ${one.advice}`);
-    return refuse('this machine cannot enforce (or this is not root); postern doctor tells all of it');
+    for (const sentence of obstacles(findings)) say(sentence);
+    return refuse('cannot enforce here; postern doctor tells all of it');
   }
   if (user.uid === 0)
     say('warning: the command runs as root, which can leave its cgroup and so the policy; use --user');

@@ -12,6 +12,8 @@ export interface Refusal {
   readonly port: number;
   /** `TCP`, `UDP`, `SCTP`, `ICMP`, or the IP protocol's number. */
   readonly protocol: string;
+  /** Of ICMP, its type: `echo_request`, … (enum icmp_kind of bpf/abi.h); else null. */
+  readonly icmp: string | null;
   /** Name of the process (16 bytes, of its own choosing); empty where the kernel could not tell. */
   readonly process: string;
   /** 0 where the kernel could not tell. */
@@ -37,6 +39,7 @@ export function sameness(one: Refusal): string {
     one.address,
     one.port,
     one.protocol,
+    one.icmp,
     one.process,
     one.policy,
     one.rule,

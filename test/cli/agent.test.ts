@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Does a running agent hold real processes to what its folder says, through edits, mistakes, late cgroups and its own end?
 import assert from 'node:assert/strict';
-import { readdirSync, statSync } from 'node:fs';
+import { mkdirSync, readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
 import { launchAgent, PolicyFolder, startAgent, TestAgent } from '../support/agent.ts';
@@ -82,6 +82,7 @@ test('what a policy allows passes, the rest is refused at once and told, and met
       ...{ time: 0, level: '', event: 'drop', workload: 'shop/web', address: SERVER, destination: null, port: 81 },
       ...{
         protocol: 'TCP',
+        icmp: null,
         process: drop.process,
         pid: 0,
         policy: 'EgressPolicy/shop/web',
@@ -294,8 +295,17 @@ test('a change over a limit is refused whole: a problem names the limit, what wa
   assert.match(String(problem.msg), /8/);
   assert.equal(await web.actor.tryTcp(SERVER, 80), 'ok');
   assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
+  // Pods' folders come and go all the same, held to what stays.
+  const moved = await agent.applied(() => lab.removeCgroup(web.cgroup ?? ''));
+  assert.deepEqual(moved.unbound, ['shop/web']);
+  await agent.applied(() => {
+    mkdirSync(web.cgroup ?? '');
+  });
+  const again = web.newActor();
+  assert.equal(await again.tryTcp(SERVER, 81), 'EPERM');
   folder.remove('limits.yaml');
   await agent.line((line) => line.event === 'mended');
+  assert.equal(await again.tryTcp(SERVER, 80), 'ok');
 });
 
 test('a Service is allowed where its endpoints are, and a drop names what is at the address', async (t) => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is one command held to a policy, with its children, and does postern run behave as a wrapper should?
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
@@ -175,6 +175,26 @@ test('who called sudo is the default user', async (t) => {
   const { place, policy } = await world(t);
   const result = await place.exec('env', ['SUDO_USER=nobody', POSTERN, 'run', '--policy', policy, '--', 'id', '-un']);
   assert.equal(result.stdout, 'nobody\n', result.stderr);
+});
+
+test('without privileges it says what it needs', async (t) => {
+  const { place, policy } = await world(t);
+  chmodSync(path.dirname(policy), 0o755);
+  const result = await place.exec('setpriv', [
+    '--reuid=65534',
+    '--regid=65534',
+    '--clear-groups',
+    '--',
+    POSTERN,
+    'run',
+    '--policy',
+    policy,
+    '--',
+    'true',
+  ]);
+  assert.equal(result.status, 125);
+  assert.match(result.stderr, /CAP_BPF: not held: .*run as root/);
+  assert.doesNotMatch(result.stderr, /program\//);
 });
 
 test('processes left behind are killed and told', async (t) => {

@@ -116,7 +116,15 @@ const refusal: Refusal = {
     process: 'curl',
     pid: 7,
   },
-  ...{ policy: 'EgressPolicy/shop/web', rule: null, ruleName: null, isolatedBy: [], reason: 'no_rule', shadow: null },
+  ...{
+    policy: 'EgressPolicy/shop/web',
+    rule: null,
+    ruleName: null,
+    isolatedBy: [],
+    reason: 'no_rule',
+    shadow: null,
+    icmp: null,
+  },
 };
 
 test('the report sums what is the same, and makes names of processes harmless', () => {

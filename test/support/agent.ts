@@ -13,6 +13,8 @@ export interface LogLine {
   readonly [field: string]: unknown;
 }
 
+/** Far longer than anything takes: what has not come by then never will. */
+const PATIENCE_MS = 60_000;
 const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
 
 export class TestAgent {
@@ -39,8 +41,17 @@ export class TestAgent {
     });
   }
 
-  /** The first line from `from` on that `holds`; rejects if the agent ends before there is one. */
+  /** The first line from `from` on that `holds`; rejects if the agent ends, or a minute passes, before there is one. */
   async line(holds: (line: LogLine) => boolean, from = 0): Promise<LogLine> {
+    const timer = setTimeout(() => this.child.kill('SIGKILL'), PATIENCE_MS);
+    try {
+      return await this.#line(holds, from);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #line(holds: (line: LogLine) => boolean, from: number): Promise<LogLine> {
     for (;;) {
       const found = this.lines.slice(from).find(holds);
       if (found !== undefined) return found;

@@ -178,6 +178,7 @@ export function resultOf(child: ChildProcess, timeoutMs: number, input = ''): Pr
 }
 
 let labs = 0;
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /**
  * A world of its own: `outside` holds every server's address, workloads are routed through it, and no packet leaves it.
@@ -193,6 +194,13 @@ export class Lab {
   readonly #cgroups: string[] = [];
   readonly #children = new Set<ChildProcess>();
   readonly #atExit = () => this.#removeNow();
+  /** Whoever has a handler of their own for the signal decides how to go on; this process otherwise ends as if there were none. */
+  readonly #atSignal = (signal: NodeJS.Signals) => {
+    process.off(signal, this.#atSignal);
+    if (process.listenerCount(signal) > 0) return;
+    this.#removeNow();
+    process.kill(process.pid, signal);
+  };
   #links = 0;
   #closed = false;
 
@@ -201,6 +209,7 @@ export class Lab {
     this.root = path.join(cgroupMount(), name);
     this.outside = new Place(this, 'outside', `/run/netns/${name}-out`, null, []);
     process.on('exit', this.#atExit);
+    for (const signal of SIGNALS) process.on(signal, this.#atSignal);
   }
 
   static async create(): Promise<Lab> {
@@ -319,7 +328,7 @@ export class Lab {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    process.off('exit', this.#atExit);
+    this.#forgetExit();
     const gone = [...this.#children].map((child) => new Promise((resolve) => child.once('close', resolve)));
     for (const child of this.#children) child.kill('SIGKILL');
     await Promise.all(gone);
@@ -327,7 +336,14 @@ export class Lab {
     for (const namespace of this.#namespaces) await run('ip', ['netns', 'del', namespace]);
   }
 
+  #forgetExit(): void {
+    process.off('exit', this.#atExit);
+    for (const signal of SIGNALS) process.off(signal, this.#atSignal);
+  }
+
   #removeNow(): void {
+    this.#closed = true;
+    this.#forgetExit();
     for (const child of this.#children) child.kill('SIGKILL');
     for (const folder of this.#cgroups.toReversed()) removeCgroupNow(folder);
     for (const namespace of this.#namespaces) removeNamespaceNow(namespace);

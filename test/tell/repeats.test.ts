@@ -12,6 +12,7 @@ function refusal(over: Partial<Refusal> = {}): Refusal {
     address: '198.18.1.1',
     port: 80,
     protocol: 'TCP',
+    icmp: null,
     process: 'curl',
     pid: 1,
     policy: 'NetworkPolicy/shop/web',
