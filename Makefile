@@ -98,7 +98,7 @@ fmt: deps
 # ---- use --------------------------------------------------------------------------------------------------------------------
 
 demo: build
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+	@$(NODE) examples/demo.ts
 
 # Its own packages, which nothing else needs: those of the filters that Postern is compared with.
 build/.debian-bench: install-debian-packages.sh | $(DEPS)

@@ -12,9 +12,11 @@ want() {
 want clang clang
 want clang-format clang-format
 want g++ g++
-want /usr/sbin/bpftool bpftool
 want ip iproute2
 want setpriv util-linux
+want curl curl
+want dig bind9-dnsutils
+want ping iputils-ping
 want /usr/include/bpf/libbpf.h libbpf-dev
 want /usr/include/linux/bpf.h linux-libc-dev
 if [ "${1:-}" = bench ]; then

@@ -421,13 +421,14 @@ test('what Postern needs is loaded by this kernel', () => {
   for (const [name, refusal] of Object.entries(answers)) assert.equal(refusal, null, name);
 });
 
-for (const [family, host, mapped] of [
-  ['IPv4', '127.0.0.1', '00000000000000000000ffff7f000001'],
-  ['IPv6', '::1', '00000000000000000000000000000001'],
-] as const) {
+for (const { family, listen, host, address } of [
+  { family: 'IPv4', listen: '127.0.0.1', host: '127.0.0.1', address: '00000000000000000000ffff7f000001' },
+  { family: 'IPv6', listen: '::1', host: '::1', address: '00000000000000000000000000000001' },
+  { family: 'v4-mapped', listen: '127.0.0.1', host: '::ffff:127.0.0.1', address: '00000000000000000000ffff7f000001' },
+]) {
   test(`an established ${family} socket is destroyed, its listener never`, async () => {
-    const address = Buffer.from(mapped, 'hex');
-    const server = net.createServer((socket) => socket.on('error', () => {})).listen(0, host);
+    const bytes = Buffer.from(address, 'hex');
+    const server = net.createServer((socket) => socket.on('error', () => {})).listen(0, listen);
     await once(server, 'listening');
     try {
       const { port } = server.address() as net.AddressInfo;
@@ -435,7 +436,7 @@ for (const [family, host, mapped] of [
       await once(client, 'connect');
       const from = client.localPort ?? 0;
       const destroy = (localPort: number, remotePort: number, cookie: bigint) =>
-        native.destroyTcp('/proc/self/ns/net', address, localPort, address, remotePort, cookie);
+        native.destroyTcp('/proc/self/ns/net', bytes, localPort, bytes, remotePort, cookie);
 
       assert.equal(destroy(port, 1, 0n), false, 'the listener');
       assert.equal(destroy(from, port, 12345678901n), false, 'another socket by its cookie');
