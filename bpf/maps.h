@@ -130,8 +130,12 @@ struct {
 	__array(values, struct grace_inner);
 } grace SEC(".maps");
 
-/* Kernels before 6.15 lack bpf_get_netns_cookie in cgroup_skb; the loader clears this there, and flows are then told apart by slot alone. */
+/*
+ * What cgroup_skb programs may ask on this kernel but not on 6.1. A loader that finds them missing clears these, and the verifier
+ * never sees the calls. Flows are then told apart by slot alone; a refused datagram is told without its sender.
+ */
 const volatile __u8 has_netns_cookie = 1;
+const volatile __u8 has_current_process = 1;
 
 /* Puts every type of abi.h into the object's BTF, from which the agent's view of them is made: a new type must be a member of struct abi. */
 const struct abi *abi_types SEC("abi");

@@ -575,11 +575,13 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 		moment.socket_cookie = bpf_get_socket_cookie(skb);
 		moment.netns_cookie = netns_of(skb);
 		/* TCP may send from a softirq on top of anybody; of all others the sender is the one that runs. */
-		if (packet->protocol != IPPROTO_TCP) {
+		if (has_current_process && packet->protocol != IPPROTO_TCP) {
 			moment.pid = bpf_get_current_pid_tgid() >> 32;
 			moment.flags |= EVENT_PROCESS;
+			tell(packet, &subject, &decision, &moment, true);
+		} else {
+			tell(packet, &subject, &decision, &moment, false);
 		}
-		tell(packet, &subject, &decision, &moment);
 	}
 	if (decision.verdict != VERDICT_DENY)
 		return PASS;
@@ -790,7 +792,7 @@ static __always_inline int judge_call(struct bpf_sock_addr *call, struct packet 
 	moment.socket_cookie = bpf_get_socket_cookie(call);
 	moment.netns_cookie = bpf_get_netns_cookie(call);
 	moment.pid = bpf_get_current_pid_tgid() >> 32;
-	tell(packet, &subject, &decision, &moment);
+	tell(packet, &subject, &decision, &moment, true);
 	return 0;
 }
 

@@ -106,8 +106,9 @@ static __always_inline bool may_tell(__u32 slot, __u64 now_ns)
 	return false;
 }
 
+/* `named`: whoever runs is the sender. A constant wherever this is called, so that the verifier can tell dead code. */
 static __noinline int tell(const struct packet *packet, const struct subject *subject, const struct decision *decision,
-			   const struct moment *moment)
+			   const struct moment *moment, bool named)
 {
 	__u64 now_ns = bpf_ktime_get_ns();
 	struct event *event;
@@ -145,7 +146,7 @@ static __noinline int tell(const struct packet *packet, const struct subject *su
 	event->remote_port = packet->remote_port;
 	event->local = packet->local;
 	event->remote = packet->remote;
-	if (moment->flags & EVENT_PROCESS)
+	if (named)
 		bpf_get_current_comm(event->command, sizeof(event->command));
 	bpf_ringbuf_submit(event, 0);
 	return 0;
