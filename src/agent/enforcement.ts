@@ -144,16 +144,7 @@ export class Enforcement {
   /** Calls back with what the programs tell, from now on until `close`. */
   onHappening(onHappening: (happening: Happening) => void): void {
     this.#onHappening = onHappening;
-    this.#object.readEvents(EVENTS, (record) => {
-      try {
-        this.#tell(record);
-      } catch (error) {
-        // Thrown into native code it would be a warning; a bug must crash.
-        process.nextTick(() => {
-          throw error;
-        });
-      }
-    });
+    this.#object.readEvents(EVENTS, (record) => this.#tell(record));
     this.#isReading = true;
   }
 

@@ -163,6 +163,8 @@ test('Drop is silent, and Audit passes and is told', async (t) => {
     [audit.workload, audit.port, audit.policy, audit.reason],
     ['shop/web', 81, 'EgressPolicy/shop/web', 'no_rule'],
   );
+  assert.equal(audit.pid, web.actor.child.pid);
+  assert.match(String(audit.process), /^node/);
   const metrics = await agent.metrics();
   const series = '{workload="shop/web",direction="egress",policy="EgressPolicy/shop/web",reason="no_rule"}';
   assert.ok((metrics.get(`postern_would_drop_count_total${series}`) ?? 0) >= 1);

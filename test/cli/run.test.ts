@@ -100,7 +100,7 @@ test('--audit refuses nothing and tells what would be refused; without a policy,
   const tries = client('TCP/198.18.1.1/80', 'TCP/198.18.1.1/81');
   const audit = await run('--audit', '--policy', policy, '--summary', summary, '--', ...tries);
   assert.equal(audit.stdout, 'ok ok\n', audit.stderr);
-  assert.match(audit.stderr, /^would be refused +198\.18\.1\.1:81 +TCP/m);
+  assert.match(audit.stderr, /^would be refused +198\.18\.1\.1:81 +TCP +node\S* +EgressPolicy\/anywhere\/web /m);
   assert.doesNotMatch(audit.stderr, /:80 /);
   assert.deepEqual(
     read(summary).refused.map((one) => one.verdict),
