@@ -406,10 +406,10 @@ test('nobody keeps a verdict of a ruleset that was taken back', () => {
   failAt(object, 'wait');
   assert.throws(() => applier.apply(step(SECOND), BOUND), KernelError);
   assert.equal(epochs(object, 2)[1], (before ?? 0) + 2, 'once for the flip, once for taking it back');
-  const flipBack = object.calls.lastIndexOf('update workloads 2');
-  assert(
-    object.calls.indexOf('wait', flipBack) < object.calls.findLastIndex((call) => call.startsWith('remove verdicts')),
-  );
+  const flippedBack = object.calls.lastIndexOf('update workloads 2');
+  const waited = object.calls.indexOf('wait', flippedBack);
+  const erased = object.calls.findLastIndex((call) => call.startsWith('remove verdicts'));
+  assert(flippedBack < waited && waited < erased, object.calls.join(', '));
 });
 
 test('a change that cannot be taken back is told as that, and mended by the next', () => {

@@ -98,17 +98,23 @@ test('totals of a workload that is gone are kept, and its slot counts for the ne
   ]);
 });
 
-test('counters are drained only after running programs have ended', () => {
-  const object = new FakeObject();
-  const applier = new Applier(object, OPTIONS);
-  applier.apply(step(holding(id('a'))), BOUND);
-  count(object, 1, {}, 3);
-  object.onCall = (call) => {
-    if (call === 'wait') count(object, 1, {}, 5);
-  };
-  applier.apply(step(holding(id('b'))), BOUND);
-  assert.deepEqual(applier.readCounters(), [{ ...ALLOWED, packets: 5n, bytes: 50n }]);
-});
+for (const { what, rows } of [
+  { what: 'whose ruleset is gone', rows: [row(id('b'))] },
+  { what: 'whose ruleset others still have', rows: [row(id('a')), row(id('b'))] },
+]) {
+  test(`counters ${what} are drained only after running programs have ended`, () => {
+    const object = new FakeObject();
+    const applier = new Applier(object, OPTIONS);
+    applier.apply(step(holding(id('a'))), BOUND);
+    count(object, 1, {}, 3);
+    object.onCall = (call) => {
+      if (call === 'wait') count(object, 1, {}, 5);
+    };
+    applier.apply(step({ rows, workloads: { [WEB]: id('b') } }), BOUND);
+    assert.equal(object.dump('counters').count, 0);
+    assert.deepEqual(applier.readCounters(), [{ ...ALLOWED, packets: 5n, bytes: 50n }]);
+  });
+}
 
 test('a drain that failed loses nothing, counts nothing twice, and keeps the slot until it is done', () => {
   const object = new FakeObject();
