@@ -361,7 +361,7 @@ function equalScans(a: Scan, b: Scan): boolean {
   return (
     a.files.length === b.files.length &&
     a.files.every((file, index) => file.path === b.files[index]?.path && file.hash === b.files[index]?.hash) &&
-    JSON.stringify(a.unreadable) === JSON.stringify(b.unreadable)
+    JSON.stringify([a.unreadable, a.unsettled]) === JSON.stringify([b.unreadable, b.unsettled])
   );
 }
 

@@ -19,6 +19,8 @@ export interface Scan {
   readonly files: readonly SourceFile[];
   /** What is there but could not be read, the folder itself included. What it held before must not be taken for deleted. */
   readonly unreadable: readonly { readonly path: string; readonly message: string }[];
+  /** Files emptied a moment ago: whoever writes them (`command > file`) has most likely only begun. Likewise not to be taken for gone. */
+  readonly unsettled?: readonly string[];
 }
 
 const EXTENSIONS = ['.yaml', '.yml', '.json'];
@@ -33,15 +35,20 @@ interface Seen {
   readonly file: SourceFile;
 }
 
+/** An empty file is taken at its word after so long. */
+const EMPTY_FOR_MS = 2000;
+
 /** A folder, read again and again; unchanged files are read once. */
 export class Folder {
   readonly root: string;
+  readonly emptyForMs: number;
   #seen = new Map<string, Seen>();
   /** Real folders of the last scan, by path: what to watch. */
   #folders = new Map<string, string>();
 
-  constructor(root: string) {
+  constructor(root: string, emptyForMs = EMPTY_FOR_MS) {
     this.root = root;
+    this.emptyForMs = emptyForMs;
   }
 
   get folders(): ReadonlyMap<string, string> {
@@ -56,6 +63,7 @@ export class Folder {
   scan(beforeReading: (folder: string) => void = () => undefined): Scan {
     const files: SourceFile[] = [];
     const unreadable: { path: string; message: string }[] = [];
+    const unsettled: string[] = [];
     const seen = new Map<string, Seen>();
     const folders = new Map<string, string>();
     const visit = (folder: string, depth: number, above: readonly string[]): void => {
@@ -87,6 +95,10 @@ export class Folder {
             unreadable.push({ path: full, message: `is larger than ${MAX_FILE_BYTES} bytes` });
             continue;
           }
+          if (stat.size === 0n && Date.now() - Number(stat.mtimeMs) < this.emptyForMs) {
+            unsettled.push(full);
+            continue;
+          }
           try {
             const entry = this.#read(full, stat);
             seen.set(full, entry);
@@ -101,7 +113,7 @@ export class Folder {
     this.#seen = seen;
     this.#folders = folders;
     files.sort((a, b) => (a.path < b.path ? -1 : 1));
-    return { files, unreadable };
+    return { files, unreadable, unsettled };
   }
 
   #read(
@@ -160,6 +172,7 @@ export class FolderWatch {
   /** By path, with the real folder that it stood for: a link may lead elsewhere now. */
   readonly #watchers = new Map<string, { real: string; ino: bigint; watcher: FSWatcher }>();
   #quiet: NodeJS.Timeout | null = null;
+  #settling: NodeJS.Timeout | null = null;
   #firstEventMs = 0;
   #rescan: NodeJS.Timeout | null = null;
   #closed = false;
@@ -183,12 +196,23 @@ export class FolderWatch {
   close(): void {
     this.#closed = true;
     if (this.#quiet !== null) clearTimeout(this.#quiet);
+    if (this.#settling !== null) clearTimeout(this.#settling);
     if (this.#rescan !== null) clearInterval(this.#rescan);
     for (const { watcher } of this.#watchers.values()) watcher.close();
     this.#watchers.clear();
   }
 
   #scan(): Scan {
+    if (this.#settling !== null) clearTimeout(this.#settling);
+    this.#settling = null;
+    const scan = this.#scanNow();
+    if (scan.unsettled !== undefined && scan.unsettled.length > 0) {
+      this.#settling = setTimeout(() => this.#read(performance.now()), this.#folder.emptyForMs);
+    }
+    return scan;
+  }
+
+  #scanNow(): Scan {
     // The parent too: a folder that is deleted and made anew has another inode, and only its parent hears of that.
     this.#watch(path.dirname(path.resolve(this.#folder.root)));
     const scan = this.#folder.scan((folder) => this.#watch(folder));

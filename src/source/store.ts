@@ -116,7 +116,7 @@ export class ObjectStore {
       }
     }
 
-    const unreadable = scan.unreadable.map(({ path }) => path);
+    const unreadable = [...scan.unreadable.map(({ path }) => path), ...(scan.unsettled ?? [])];
     for (const [key, before] of this.#valid) {
       if (held.has(key)) continue;
       const cannotTell =

@@ -90,6 +90,7 @@ test('what cannot be read is told, and is not taken for gone', (t) => {
   const missing = new Folder(path.join(folder, 'missing')).scan();
   assert.deepEqual(missing, {
     files: [],
+    unsettled: [],
     unreadable: [{ path: path.join(folder, 'missing'), message: 'is not there' }],
   });
 });
@@ -111,6 +112,29 @@ test('hears of new, changed, renamed and removed files, and of files in new fold
   await watch.until((scan) => texts(folder, scan)['new/deep/b.yaml'] === 'b2');
   rmSync(path.join(folder, 'a.yaml'));
   await watch.until((scan) => texts(folder, scan)['a.yaml'] === undefined && scan.files.length === 1);
+});
+
+test('an empty file is unsettled at first, and taken at its word later without any event', async (t) => {
+  const folder = temporary(t);
+  const file = path.join(folder, 'a.yaml');
+  writeFileSync(file, '');
+  const fresh = new Folder(folder, 3_600_000).scan();
+  assert.deepEqual([fresh.files, fresh.unsettled], [[], [file]]);
+  const scans: Scan[] = [];
+  let wake: () => void = () => undefined;
+  const watch = new FolderWatch(
+    new Folder(folder, 100),
+    (scan) => {
+      scans.push(scan);
+      wake();
+    },
+    { rescanMs: 3_600_000 },
+  );
+  t.after(() => watch.close());
+  writeFileSync(file, '');
+  watch.start();
+  while (scans.at(-1)?.files.length !== 1) await new Promise<void>((resolve) => (wake = resolve));
+  assert.deepEqual(texts(folder, scans.at(-1) ?? fresh), { 'a.yaml': '' });
 });
 
 test('hears of a ConfigMap that is swapped by its ..data link', async (t) => {

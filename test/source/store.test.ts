@@ -32,8 +32,13 @@ function holds({ snapshot }: Contents): Record<string, string> {
   );
 }
 
-function scan(files: Record<string, string>, unreadable: readonly string[] = []): Scan {
+function scan(
+  files: Record<string, string>,
+  unreadable: readonly string[] = [],
+  unsettled: readonly string[] = [],
+): Scan {
   return {
+    unsettled,
     files: Object.entries(files)
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([name, text]) => ({ path: name, text, hash: hash('sha256', text, 'hex') })),
@@ -214,6 +219,14 @@ test('a damaged state file is told and costs only what it held', (t) => {
   assert.equal(kept.size, 1);
   const intact = JSON.parse(readFileSync(path.join(folder, 'objects', other), 'utf8')) as { source: string };
   assert.deepEqual([...kept.keys()], [intact.source]);
+});
+
+test('a file that was emptied a moment ago keeps what it held, without a problem', () => {
+  const store = new ObjectStore(null);
+  store.update(scan({ x: VALID }), HOST);
+  const now = store.update(scan({}, [], ['x']), HOST);
+  assert.deepEqual([holds(now), now.problems], [{ a: '80' }, []]);
+  assert.deepEqual(holds(store.update(scan({ x: '' }), HOST)), {});
 });
 
 test('an unchanged file is parsed once, and the snapshot does not depend on the order of files', () => {
