@@ -97,8 +97,9 @@ fmt: deps
 
 # ---- use --------------------------------------------------------------------------------------------------------------------
 
+# With HOLD=1 it stays up until Ctrl-C.
 demo: build
-	@$(NODE) examples/demo.ts
+	@$(NODE) examples/demo.ts $(if $(HOLD),--hold)
 
 # Its own packages, which nothing else needs: those of the filters that Postern is compared with.
 build/.debian-bench: install-debian-packages.sh | $(DEPS)

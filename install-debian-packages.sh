@@ -17,6 +17,8 @@ want setpriv util-linux
 want curl curl
 want dig bind9-dnsutils
 want ping iputils-ping
+want /usr/sbin/nginx nginx
+want /usr/sbin/dnsmasq dnsmasq-base
 want /usr/include/bpf/libbpf.h libbpf-dev
 want /usr/include/linux/bpf.h linux-libc-dev
 if [ "${1:-}" = bench ]; then
@@ -28,5 +30,20 @@ fi
 [ -n "$missing" ] || exit 0
 export DEBIAN_FRONTEND=noninteractive
 apt-get -q update </dev/null
+
+# Debian's nginx starts a service when it is installed and at each boot; only the demo wants it, and runs one of its own.
+# policy-rc.d (invoke-rc.d(8)): 101 forbids whatever is asked.
+policy=/usr/sbin/policy-rc.d
+case " $missing " in
+*" nginx "*) brings_service=yes ;;
+*) brings_service= ;;
+esac
+if [ -n "$brings_service" ] && [ ! -e $policy ]; then
+	trap 'rm -f $policy' EXIT
+	trap 'exit 130' INT TERM
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod 755 $policy
+fi
 # shellcheck disable=SC2086 # a list of words
 apt-get -q install -y --no-install-recommends $missing </dev/null
+[ -z "$brings_service" ] || update-rc.d nginx disable

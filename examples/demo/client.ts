@@ -32,16 +32,16 @@ export async function curl(place: Place, address: string, port: number): Promise
   return { outcome: 'failed', text: `curl: status ${status}` };
 }
 
-/** One question of type A by UDP. */
-export async function dig(place: Place, address: string, port: number, name: string): Promise<Seen> {
-  const args = ['+tries=1', '+time=1', '+noedns', '-p', String(port), `@${address}`, name, 'A'];
+/** One question of type A. By UDP dig keeps the EPERM of its send to itself and waits; by TCP it tells. */
+export async function dig(place: Place, address: string, name: string, by: 'UDP' | 'TCP'): Promise<Seen> {
+  const args = ['+tries=1', '+time=1', by === 'TCP' ? '+tcp' : '+notcp', `@${address}`, name, 'A'];
   const { status, stdout, stderr } = await unlessInterrupted(place.exec('dig', args));
   const told = stdout + stderr;
-  const answer = /\sIN\s+A\s+(\S+)/.exec(told)?.[1];
+  const answer = /^[^;\s]\S*\s+\d+\s+IN\s+A\s+(\S+)/m.exec(told)?.[1];
   const ms = /Query time: (\d+) msec/.exec(told)?.[1];
-  if (status === 0 && answer !== undefined) return { outcome: 'passed', text: `${answer} in ${ms} ms` };
-  // dig's own words for EPERM (isc_result_totext of ISC_R_NOPERM).
-  if (/permission denied/i.test(told)) return { outcome: 'refused', text: 'EPERM' };
+  if (status === 0 && answer !== undefined) return { outcome: 'passed', text: `answer in ${ms} ms` };
+  // dig's words for EPERM.
+  if (/permission denied/.test(told)) return { outcome: 'refused', text: 'EPERM' };
   if (/timed out/.test(told)) return { outcome: 'silence', text: 'timed out' };
   return { outcome: 'failed', text: `dig: status ${status}` };
 }
@@ -60,7 +60,8 @@ export function download(place: Place, address: string, port: number, path: stri
   const child = place.spawn('curl', args);
   const began = Promise.withResolvers<void>();
   const ended = Promise.withResolvers<Seen & { readonly atMs: number }>();
-  began.promise.catch(() => undefined);
+  // Who was interrupted awaits neither.
+  for (const one of [began.promise, ended.promise]) one.catch(() => undefined);
   let told = '';
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     told += text;
@@ -72,7 +73,11 @@ export function download(place: Place, address: string, port: number, path: stri
     const why = /curl: \(\d+\) (.*)/.exec(told)?.[1] ?? /(Recv failure: .*)/.exec(told)?.[1] ?? `status ${status}`;
     began.reject(new Error(`the download did not begin: ${told}`));
     const isCut = status === 56;
-    ended.resolve({ outcome: isCut ? 'refused' : 'failed', text: isCut ? why.replace('Recv failure: ', '') : why, atMs });
+    ended.resolve({
+      outcome: isCut ? 'refused' : 'failed',
+      text: isCut ? why.replace('Recv failure: ', '') : why,
+      atMs,
+    });
   });
   return { began: began.promise, ended: ended.promise };
 }

@@ -30,6 +30,11 @@ import {
 const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
 /** The agent tells repeats of a refusal once a second; beyond this, it has told nothing. */
 const LOG_WAIT_MS = 5000;
+/** A download that is not cut by then goes on. */
+const CUT_WAIT_MS = 10_000;
+const STILL_RUNNING: Seen & { readonly atMs?: number } = { outcome: 'silence', text: 'still running' };
+/** After so long an agent that was told to end is killed. */
+const STOP_WAIT_MS = 5000;
 
 /** One try of one client. `to` as `postern explain --to` takes it; `name`: what is at an address that no object has. */
 interface Connection {
@@ -37,6 +42,7 @@ interface Connection {
   readonly to: string;
   readonly name?: string;
   readonly port: number;
+  readonly protocol: 'TCP' | 'UDP';
   readonly client: 'curl' | 'dig';
 }
 
@@ -46,7 +52,7 @@ interface Section {
 }
 
 function http(from: string, to: string, port: number, name?: string): Connection {
-  return { from, to, port, client: 'curl', ...(name !== undefined && { name }) };
+  return { from, to, port, protocol: 'TCP', client: 'curl', ...(name !== undefined && { name }) };
 }
 
 const SECTIONS: readonly Section[] = [
@@ -73,8 +79,8 @@ const SECTIONS: readonly Section[] = [
   {
     title: "dns.yaml: a Grant for all pods; the cluster's resolver may be asked, another may not",
     connections: [
-      { from: 'shop/web', to: 'service:kube-system/kube-dns', port: 53, client: 'dig' },
-      { from: 'shop/web', to: RESOLVER, name: 'a resolver', port: 53, client: 'dig' },
+      { from: 'shop/web', to: 'service:kube-system/kube-dns', port: 53, protocol: 'UDP', client: 'dig' },
+      { from: 'shop/web', to: RESOLVER, name: 'a resolver', port: 53, protocol: 'TCP', client: 'dig' },
     ],
   },
   {
@@ -107,13 +113,13 @@ interface Told {
 }
 
 function rowOf(connection: Connection, address: string, seen: string, told: Told): Row {
-  const { from, to, name, port, client } = connection;
+  const { from, to, name, port, protocol } = connection;
   const what = name ?? (to.startsWith('service:') ? to.replace(':', ' ') : `pod ${to}`);
   const host = address.includes(':') ? `[${address}]` : address;
   const rule = told.rule === null ? '-' : told.ruleName === null ? String(told.rule) : `${told.rule} ${told.ruleName}`;
   return [
     from,
-    `${what} ${host}:${port}/${client === 'dig' ? 'UDP' : 'TCP'}`,
+    `${what} ${host}:${port}/${protocol}`,
     seen,
     told.verdict.toUpperCase(),
     told.policy ?? '-',
@@ -162,7 +168,7 @@ class Show {
     const from = this.#agent.lines.length;
     const seen =
       connection.client === 'dig'
-        ? await dig(place, address, connection.port, NAME)
+        ? await dig(place, address, NAME, connection.protocol)
         : await curl(place, address, connection.port);
     await this.#tell(connection, explanation, seen, from);
   }
@@ -180,16 +186,20 @@ class Show {
     say(styled('green', `+ ${edit.after}`));
     const applied = await unlessInterrupted(this.#agent.line((line) => line.event === 'applied', from));
     say(`the agent's log: ${JSON.stringify({ event: 'applied', ms: applied.ms, changed: applied.changed })}`);
-    const deadline = pause(10_000).then(() => ({ outcome: 'silence', text: 'still running', atMs: 0 }) as const);
-    const { outcome, text, atMs } = await unlessInterrupted(Promise.race([running.ended, deadline]));
-    say(`curl, ${Math.round(atMs - editedMs)} ms after the edit: ${text}`);
+    const { outcome, text, atMs } = await unlessInterrupted(within(CUT_WAIT_MS, running.ended, STILL_RUNNING));
+    say(`curl, ${Math.round((atMs ?? performance.now()) - editedMs)} ms after the edit: ${text}`);
     this.explain = readObjects(folder).explain;
-    await this.#tell(connection, this.#ask(connection), { outcome, text: 'download cut' }, from);
+    await this.#tell(
+      connection,
+      this.#ask(connection),
+      { outcome, text: outcome === 'refused' ? 'download cut' : text },
+      from,
+    );
     await this.#try(connection);
   }
 
-  #ask({ from, to, port, client }: Connection): Explanation {
-    return this.explain({ from, to, port, protocol: client === 'dig' ? 'UDP' : 'TCP' });
+  #ask({ from, to, port, protocol }: Connection): Explanation {
+    return this.explain({ from, to, port, protocol });
   }
 
   async #tell(connection: Connection, explanation: Explanation, seen: Seen, from: number): Promise<void> {
@@ -218,10 +228,11 @@ class Show {
 
   /** The line of the agent's log about it, or null where there is none. */
   #logged(connection: Connection, address: string, from: number): Promise<LogLine | null> {
-    const line = this.#agent.line((one) => isAbout(one, connection, address), from);
-    const late = new AbortController();
-    const none = pause(LOG_WAIT_MS, null, { signal: late.signal }).catch(() => null);
-    return Promise.race([line, none]).finally(() => late.abort());
+    return within(
+      LOG_WAIT_MS,
+      this.#agent.line((one) => isAbout(one, connection, address), from),
+      null,
+    );
   }
 
   #differ({ from, to, port }: Connection, what: string): void {
@@ -245,13 +256,21 @@ class Show {
   }
 }
 
-function isAbout(line: LogLine, { from, port, client }: Connection, address: string): boolean {
+/** What `waiting` gives, or `otherwise` after so long. */
+function within<T, Other>(ms: number, waiting: Promise<T>, otherwise: Other): Promise<T | Other> {
+  const late = new AbortController();
+  const timeout = pause(ms, otherwise, { signal: late.signal });
+  timeout.catch(() => undefined);
+  return Promise.race([waiting, timeout]).finally(() => late.abort());
+}
+
+function isAbout(line: LogLine, { from, port, protocol }: Connection, address: string): boolean {
   return (
     (line.event === 'drop' || line.event === 'audit') &&
     line.workload === from &&
     line.address === address &&
     line.port === port &&
-    line.protocol === (client === 'dig' ? 'UDP' : 'TCP')
+    line.protocol === protocol
   );
 }
 
@@ -305,7 +324,9 @@ async function show(holds: boolean): Promise<number> {
     const places = await buildWorld(lab, snapshot, folder);
     checkInterruption();
     const ready = await unlessInterrupted(agent.line((line) => line.event === 'ready'));
-    say(`${ready.workloads} workloads, ${ready.policies} policies. Refused at once is EPERM; everything below is real traffic.`);
+    say(
+      `${ready.workloads} workloads, ${ready.policies} policies. Refused at once is EPERM; everything below is real traffic.`,
+    );
     say();
     const demo = new Show(agent, places, explain);
     await demo.run();
@@ -315,7 +336,9 @@ async function show(holds: boolean): Promise<number> {
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
     say();
     for (const difference of demo.differences) say(styled('red', `differs: ${difference}`));
-    say(`${demo.rows} connections, ${demo.differences.length} differences from what postern explain says; ${seconds} s`);
+    say(
+      `${demo.rows} connections, ${demo.differences.length} differences from what postern explain says; ${seconds} s`,
+    );
     process.exitCode = demo.differences.length === 0 ? 0 : 1;
     if (holds) await hold(agent, places, policies);
     return process.exitCode;
@@ -326,7 +349,7 @@ async function show(holds: boolean): Promise<number> {
     return holds && isShown ? Number(process.exitCode ?? 0) : 130;
   } finally {
     // The agent goes by itself; what else runs is killed with its cgroup.
-    await Promise.race([agent?.stop(), pause(5000, null, { ref: false })]);
+    if (agent !== null) await within(STOP_WAIT_MS, agent.stop(), null);
     await lab?.close();
     rmSync(folder, { recursive: true, force: true });
   }
@@ -339,4 +362,4 @@ try {
   process.exitCode = 1;
   process.stderr.write(`demo: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
 }
-if (process.connected) process.disconnect();
+if (process.connected) process.disconnect?.();

@@ -30,7 +30,9 @@ export class LiveTable {
 
   /** `expected`: rows about as wide as those to come. */
   constructor(expected: readonly Row[]) {
-    this.#widths = HEAD.map((head, column) => Math.max(head.length, ...expected.map((row) => row[column]?.length ?? 0)));
+    this.#widths = HEAD.map((head, column) =>
+      Math.max(head.length, ...expected.map((row) => row[column]?.length ?? 0)),
+    );
     const width = this.#widths.reduce((sum, one) => sum + one + 2, -2);
     this.#isStacked = process.stdout.isTTY && process.stdout.columns < width;
   }
@@ -53,8 +55,8 @@ export class LiveTable {
 
   #print(cells: readonly string[], paint: (text: string, column: number) => string): void {
     const painted = cells.map((cell, column) => paint(cell.padEnd(this.#widths[column] ?? 0), column));
-    if (!this.#isStacked) return say(painted.join('  ').trimEnd());
-    say(painted.slice(0, CONNECTION).join('  ').trimEnd());
-    say(`    ${painted.slice(CONNECTION).join('  ').trimEnd()}`);
+    const line = (from: number, to?: number) => painted.slice(from, to).join('  ').trimEnd();
+    if (this.#isStacked) say(`${line(0, CONNECTION)}\n    ${line(CONNECTION)}`);
+    else say(line(0));
   }
 }

@@ -76,7 +76,9 @@ function serviceAddresses(snapshot: Snapshot, pod: Snapshot['pods'][number]): st
 async function nginx(place: Place, folder: string, listen: readonly string[]): Promise<void> {
   const own = path.join(folder, `nginx-${place.name}`);
   mkdirSync(own);
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((use) => `${use}_temp_path ${own}/${use};`);
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+    (use) => `${use}_temp_path ${own}/${use};`,
+  );
   writeFileSync(
     path.join(own, 'nginx.conf'),
     `daemon off;
