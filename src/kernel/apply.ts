@@ -205,13 +205,13 @@ export class Applier {
     return decodeSettings(value);
   }
 
+  /** The maps that the agent writes, and `counters` as of the last reading. */
   fills(): Fill[] {
     const { workloads, identities, networks, rows, portSets, selves } = this.#tables;
-    return [workloads, identities, networks, rows, portSets, selves].map(({ map, size }) => ({
-      map,
-      entries: size,
-      maxEntries: this.#limit(map),
-    }));
+    const written = [workloads, identities, networks, rows, portSets, selves];
+    return [...written.map(({ map, size }) => ({ map, size })), { map: 'counters', size: this.#counters.size }].map(
+      ({ map, size }) => ({ map, entries: size, maxEntries: this.#limit(map) }),
+    );
   }
 
   #checkLimits(needs: readonly (readonly [map: string, needed: number])[]): void {

@@ -57,9 +57,16 @@ export class Counters {
   /** Of keys that are no longer in the kernel: by workload, then by the other labels. */
   readonly #drained = new Map<string | null, Map<string, Total>>();
 
+  /** Keys in the kernel, as of the last reading. */
+  #size = 0;
+
   constructor(object: NativeObject, names: CounterNames) {
     this.#object = object;
     this.#names = names;
+  }
+
+  get size(): number {
+    return this.#size;
   }
 
   /** Totals since the map was made: what the kernel counts now, and what was drained. */
@@ -87,6 +94,7 @@ export class Counters {
     const over = this.#dump().filter(({ key }) => isOver(key));
     if (over.length === 0) return;
     this.#object.remove('counters', Buffer.concat(over.map(({ raw }) => raw)), over.length);
+    this.#size -= over.length;
     for (const { key, packets, bytes } of over) this.#add(this.#drained, key, packets, bytes);
     const gone = [...this.#drained.keys()].filter((workload) => workload !== null && !this.#names.isLive(workload));
     for (const workload of gone.slice(0, Math.max(0, gone.length - MAX_GONE))) this.#drained.delete(workload);
@@ -133,6 +141,7 @@ export class Counters {
 
   #dump(): { readonly raw: Buffer; readonly key: CounterKey; readonly packets: bigint; readonly bytes: bigint }[] {
     const { keys, values, count } = this.#object.dump('counters');
+    this.#size = count;
     // A per-CPU value is padded to 8 bytes, which a struct of two u64 already is.
     const cpus = count === 0 ? 0 : values.length / count / COUNTER_BYTES;
     return Array.from({ length: count }, (_, index) => {

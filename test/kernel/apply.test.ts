@@ -171,6 +171,7 @@ test(
         ['verdicts', 4],
         ['ports', 3],
         ['selves', 2],
+        ['counters', 0],
       ],
     );
 
@@ -184,7 +185,7 @@ test(
     assert.equal(applier.readSettings().levels, 0);
     assert.deepEqual(
       applier.fills().map(({ entries }) => entries),
-      [0, 0, 0, 0, 0, 0],
+      [0, 0, 0, 0, 0, 0, 0],
     );
   }),
 );

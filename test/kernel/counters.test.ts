@@ -70,6 +70,7 @@ test('totals go on when the ruleset goes and comes back', () => {
   count(object, 1, {}, 3);
   applier.apply(step(holding(id('b'))), BOUND);
   assert.equal(object.dump('counters').count, 0, 'their room is given back');
+  assert.equal(applier.fills().find(({ map }) => map === 'counters')?.entries, 0);
   assert.deepEqual(applier.readCounters(), [{ ...ALLOWED, packets: 3n, bytes: 30n }]);
 
   count(object, 1, { ruleset: id('b') }, 1);
