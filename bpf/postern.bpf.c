@@ -31,7 +31,7 @@
  * The epoch is read before the pointer it dates: the agent flips, then bumps, so what is recorded under an epoch is never older
  * than it. That is why the workload is looked up a second time.
  */
-static __always_inline bool hold(struct subject *subject, __u64 cgroup, const struct workload *workload)
+static __always_inline void hold(struct subject *subject, __u64 cgroup, const struct workload *workload)
 {
 	__u32 slot = workload->slot;
 	const volatile __u32 *epoch = bpf_map_lookup_elem(&epochs, &slot);
@@ -53,7 +53,6 @@ static __always_inline bool hold(struct subject *subject, __u64 cgroup, const st
 	subject->slot = slot;
 	subject->enforced = workload->enforced;
 	subject->shadow = workload->shadow;
-	return true;
 }
 
 static __always_inline const struct settings *read_settings(void)
@@ -78,9 +77,10 @@ static __noinline int find_by_socket(struct __sk_buff *skb, struct subject *subj
 		workload = bpf_map_lookup_elem(&workloads, &cgroup);
 	}
 	if (workload)
-		return hold(subject, cgroup, workload);
-	subject->cgroup = bpf_skb_cgroup_id(skb);
-	return false;
+		hold(subject, cgroup, workload);
+	else
+		subject->cgroup = bpf_skb_cgroup_id(skb);
+	return !!workload;
 }
 
 /* By the cgroup of whoever calls: the socket may be another's. */
@@ -99,9 +99,10 @@ static __noinline int find_by_caller(struct subject *subject)
 		workload = bpf_map_lookup_elem(&workloads, &cgroup);
 	}
 	if (workload)
-		return hold(subject, cgroup, workload);
-	subject->cgroup = bpf_get_current_cgroup_id();
-	return false;
+		hold(subject, cgroup, workload);
+	else
+		subject->cgroup = bpf_get_current_cgroup_id();
+	return !!workload;
 }
 
 static __always_inline bool has_ruleset(const struct subject *subject)
@@ -310,19 +311,24 @@ static __noinline int decide_fragment(struct __sk_buff *skb, const struct subjec
 	return false;
 }
 
-static __noinline int keep_fragment(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet,
-				    const struct decision *decision)
+static __always_inline struct flow outbound_flow(const struct decision *decision, __u32 epoch)
 {
-	struct flow_key key;
-	struct flow flow = {
+	return (struct flow){
 		.seen_ns = bpf_ktime_get_ns(),
-		.epoch = subject->epoch,
+		.epoch = epoch,
 		.direction = DIRECTION_EGRESS,
 		.verdict = decision->verdict,
 		.reason = decision->reason,
 		.ruleset = decision->ruleset,
 		.rule = decision->rule,
 	};
+}
+
+static __noinline int keep_fragment(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet,
+				    const struct decision *decision)
+{
+	struct flow_key key;
+	struct flow flow = outbound_flow(decision, subject->epoch);
 	__u32 header = packet->protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
 
 	/* What follows the headers that every fragment repeats counts from there; extension headers may be among it. */
@@ -331,8 +337,8 @@ static __noinline int keep_fragment(struct __sk_buff *skb, const struct subject 
 	return keep_flow(&key, &flow);
 }
 
-/* Is this packet a reply, since its socket was accepted rather than connected? Binds the mark that the socket inherited. */
-static __always_inline bool is_inbound_tcp(struct bpf_sock *sk, struct record *record, const struct packet *packet)
+/* Is this packet a reply, since its socket was accepted rather than connected? */
+static __always_inline bool is_inbound_tcp(const struct record *record, const struct packet *packet)
 {
 	if (record->version != RECORD_VERSION || record->protocol != IPPROTO_TCP || record->direction != DIRECTION_INGRESS)
 		return false;
@@ -358,7 +364,7 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 	}
 
 	record = sk ? record_of(sk) : NULL;
-	if (!syn && record && is_inbound_tcp(sk, record, packet)) {
+	if (!syn && record && is_inbound_tcp(record, packet)) {
 		allow(decision, subject->enforced, REASON_REPLY);
 		direction = DIRECTION_INGRESS;
 		if (stream && sk->state == BPF_TCP_LISTEN)
@@ -394,10 +400,14 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 		lose(LOSS_RECORDS);
 }
 
-/* Keeps what a record held before another destination takes its place, so that late answers are not taken for questions. */
+/*
+ * Keeps what a record held before another destination takes its place, so that late answers are not taken for questions. Only if
+ * nobody wrote meanwhile: half of one destination and half of another would be a third that nobody judged.
+ */
 static __noinline int spill(struct __sk_buff *skb, const struct record *record, const struct packet *packet,
 			    const struct subject *subject)
 {
+	__u32 begun = begin_read(record);
 	struct flow_key key;
 	struct flow flow = {
 		.seen_ns = bpf_ktime_get_ns(),
@@ -412,6 +422,8 @@ static __noinline int spill(struct __sk_buff *skb, const struct record *record, 
 	flow_key_of(&key, packet, subject->slot, netns_of(skb));
 	copy_address(&key.remote, &record->address);
 	key.remote_port = record->port;
+	if (record->slot != subject->slot || !is_whole(record, begun))
+		return 0;
 	return keep_flow(&key, &flow);
 }
 
@@ -446,15 +458,7 @@ static __noinline int keep_outbound(struct __sk_buff *skb, const struct subject 
 				    const struct decision *decision)
 {
 	struct flow_key key;
-	struct flow flow = {
-		.seen_ns = bpf_ktime_get_ns(),
-		.epoch = subject->epoch,
-		.direction = DIRECTION_EGRESS,
-		.verdict = decision->verdict,
-		.reason = decision->reason,
-		.ruleset = decision->ruleset,
-		.rule = decision->rule,
-	};
+	struct flow flow = outbound_flow(decision, subject->epoch);
 
 	flow_key_of(&key, packet, subject->slot, netns_of(skb));
 	return keep_flow(&key, &flow);
@@ -531,8 +535,7 @@ static __always_inline void decide_unknown(const struct packet *packet, __u64 ne
 
 /*
  * Whatever no record answers. A global function: the verifier reads it apart from the known path. What runs below it has little
- * stack: of 512 bytes, kernels that count each frame in steps of 32 leave none over for the deepest chain (egress, this, decide,
- * judge, ask).
+ * stack: kernels that count frames in steps of 32 bytes have 480 of 512 used by the deepest chain (egress, this, decide, judge, ask).
  */
 __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 {

@@ -25,6 +25,21 @@
 #define RECORD_WORD(record) (*(volatile half_word *)&(record)->direction)
 #define RECORD_WORD_BUSY bpf_htonl(RECORD_BUSY << 16)
 
+/* Nothing that is read of a record afterwards may be read before. */
+static __always_inline __u32 begin_read(const struct record *record)
+{
+	__u32 word = RECORD_WORD(record);
+	asm volatile("" ::: "memory");
+	return word;
+}
+
+/* Was all that was read since begin_read written by one writer? */
+static __always_inline bool is_whole(const struct record *record, __u32 begun)
+{
+	asm volatile("" ::: "memory");
+	return !(begun & RECORD_WORD_BUSY) && RECORD_WORD(record) == begun;
+}
+
 _Static_assert(sizeof(struct record) == 64, "sk_storage outlives every version of the agent");
 _Static_assert(__builtin_offsetof(struct record, direction) % 4 == 0, "direction, flags and sequence are one word");
 
@@ -69,10 +84,10 @@ static __always_inline bool is_unbound(const struct record *record)
  */
 static __always_inline bool recall(const struct record *record, const struct packet *packet, struct counter_key *key)
 {
-	__u32 before = RECORD_WORD(record), slot;
+	__u32 begun = begin_read(record), slot;
 	const __u32 *epoch;
 
-	if ((before & RECORD_WORD_BUSY) || !is_of(record, packet) || (packet->tcp_flags & TCP_FLAG_BYTE_SYN))
+	if (!is_of(record, packet) || (packet->tcp_flags & TCP_FLAG_BYTE_SYN))
 		return false;
 	slot = record->slot;
 	epoch = bpf_map_lookup_elem(&epochs, &slot);
@@ -83,8 +98,7 @@ static __always_inline bool recall(const struct record *record, const struct pac
 	key->rule = record->rule;
 	key->reason = record->reason;
 	key->verdict = record->verdict;
-	asm volatile("" ::: "memory");
-	return key->verdict < VERDICT_DENY && RECORD_WORD(record) == before;
+	return key->verdict < VERDICT_DENY && is_whole(record, begun);
 }
 
 /* `epoch` of a denial is when its cut was told. */
