@@ -157,6 +157,7 @@ export class Agent {
     this.#drops.flush();
     this.#enforcement.close();
     await this.#server?.close();
+    if (!this.#isReady) return;
     this.#log.info(
       { event: 'stopped' },
       'detached: nothing is enforced any more, since enforcement ends with the agent',

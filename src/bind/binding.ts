@@ -98,7 +98,7 @@ export function bind(pods: readonly Pod[], folders: Folders, root: string, befor
   for (const pod of pods) {
     const name = `${pod.namespace}/${pod.name}`;
     const other = clashing.get(name);
-    if (other !== undefined) problems.push(clash(name, other, wanted.get(name)?.path ?? ''));
+    if (other !== undefined) problems.push(clash(pod, other, wanted.get(name)?.path ?? ''));
   }
   return { bindings, problems };
 }
@@ -133,31 +133,31 @@ function comparePaths(a: string, b: string): number {
 
 function refused(pod: Pod, root: string): Problem {
   return problem(
-    `${pod.namespace}/${pod.name}`,
+    pod,
     'cgroup_refused',
     `the cgroup "${pod.cgroup}" is not a path below the enforced root${root === '' ? '' : ` "${root}"`}`,
     `write a path below the cgroup2 mount, such as "${root === '' ? 'workloads/web' : `${root}/web`}", without "..", at most ${MAX_LEVEL} folders deep`,
   );
 }
 
-function clash(name: string, other: string, path: string): Problem {
+function clash(pod: Pod, other: string, path: string): Problem {
   return problem(
-    name,
+    pod,
     'cgroup_clash',
     `its cgroup "${path}" is that of ${other}, or one is inside the other; neither binding changes`,
     'give each pod a cgroup of its own, beside one another',
   );
 }
 
-function problem(name: string, code: string, message: string, advice: string): Problem {
+function problem(pod: Pod, code: string, message: string, advice: string): Problem {
   return {
     severity: 'error',
     code,
     file: null,
     line: 0,
     column: 0,
-    path: 'metadata.annotations["postern.dev/cgroup"]',
-    object: `Pod/${name}`,
+    path: pod.cgroup === null ? 'metadata.uid' : 'metadata.annotations["postern.dev/cgroup"]',
+    object: `Pod/${pod.namespace}/${pod.name}`,
     message,
     advice,
   };

@@ -17,30 +17,32 @@ import { readHost } from '../source/host.ts';
 import { examine, isEnforcementPossible, obstacles } from './examine.ts';
 
 interface Options {
-  readonly policy: readonly string[];
-  readonly audit: boolean;
+  readonly policy?: readonly string[];
+  readonly audit?: boolean;
   readonly user?: string;
   readonly summary?: string;
 }
 
 export function command(): Command {
-  return new Command('run')
-    .description('Run one command, with all its children, under an egress policy')
-    .usage('[options] -- COMMAND [ARGUMENT...]')
-    .argument('<command...>', 'the command and its arguments')
-    .option(
-      '--policy <file>',
-      'EgressPolicy or NetworkPolicy documents; may be given several times',
-      (file: string, all: string[]) => [...all, file],
-      [],
-    )
-    .option('--audit', 'refuse nothing, tell what would be refused', false)
-    .option('--user <name>', 'as whom to run it (default: who called sudo, else root)')
-    .option('--summary <file>', 'write what was refused as JSON')
-    .passThroughOptions()
-    .addHelpText(
-      'after',
-      `
+  return (
+    new Command('run')
+      .description('Run one command, with all its children, under an egress policy')
+      .usage('[options] -- COMMAND [ARGUMENT...]')
+      .argument('<command...>', 'the command and its arguments')
+      .option(
+        '--policy <file>',
+        'EgressPolicy or NetworkPolicy documents; may be given several times',
+        (file: string, all: readonly string[] | undefined) => [...(all ?? []), file],
+      )
+      .option('--audit', 'refuse nothing, tell what would be refused')
+      .option('--user <name>', 'as whom to run it (default: who called sudo, else root)')
+      .option('--summary <file>', 'write what was refused as JSON')
+      .passThroughOptions()
+      // What is wrong with the command line is postern's failure, not the command's.
+      .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : FAILED))
+      .addHelpText(
+        'after',
+        `
 Every policy selects the command: namespaces, podSelector, status and ingress rules are ignored. effect, mode, onDeny hold as
 written; --audit makes every mode Audit. Peers that need a cluster (pods, namespaces, nodes, services, named ports, Cluster,
 KubeAPIServer) match nothing, and are told once. Host is this machine, DNS the resolvers of its resolv.conf.
@@ -54,24 +56,26 @@ process, policy, rule and count.
 Exit status: the command's own; 128 + n if signal n ended it; 125 if postern itself failed or a policy has a problem,
 126 if the command cannot be executed, 127 if it is not found.
 
-Example:
-  sudo postern run --policy github-only.yaml -- git clone https://github.com/torvalds/linux`,
-    )
-    .action(async (argv: string[], options: Options) => {
-      process.exitCode = await run(argv, options);
-    });
+Examples:
+  sudo postern run --audit -- npm ci                                              what does it connect to?
+  sudo postern run --policy examples/run/internet.yaml -- curl http://192.168.0.1 refused at once`,
+      )
+      .action(async (argv: string[], options: Options) => {
+        process.exitCode = await run(argv, options);
+      })
+  );
 }
 
 async function run(argv: readonly string[], options: Options): Promise<number> {
   const files: { path: string; text: string }[] = [];
-  for (const file of options.policy) {
+  for (const file of options.policy ?? []) {
     try {
       files.push({ path: file, text: readFileSync(file, 'utf8') });
     } catch (error) {
       return refuse(`cannot read ${file}: ${codeOf(error)}`);
     }
   }
-  const { policies, problems, notes } = runPolicies(files, options.audit);
+  const { policies, problems, notes } = runPolicies(files, options.audit ?? false);
   for (const problem of problems) say(problemText(problem));
   if (problems.some((one) => one.severity === 'error'))
     return refuse('a policy that is not understood is not run with: mend the above');
@@ -146,7 +150,7 @@ async function run(argv: readonly string[], options: Options): Promise<number> {
   if (options.summary !== undefined) {
     writeFileSync(
       options.summary,
-      summary({ command: argv, user: user.name, status, audit: options.audit }, report, lost, notes),
+      summary({ command: argv, user: user.name, status, audit: options.audit ?? false }, report, lost, notes),
     );
   }
   return status;

@@ -137,6 +137,10 @@ test('the exit status is the command’s, or says what went wrong', async (t) =>
     [['--policy', policy, '--', '/nonexistent/command'], 127, /nonexistent/],
     [['--policy', policy, '--', '/etc/passwd'], 126, /passwd/],
     [['--policy', '/nonexistent.yaml', '--', 'true'], 125, /cannot read/],
+    [['--policy'], 125, /argument missing/],
+    [['--no-such-flag', '--', 'true'], 125, /unknown option/],
+    [['--policy', policy], 125, /missing required argument/],
+    [['--help'], 0, /^/],
     [['--policy', policy, '--user', 'no-such-user', '--', 'true'], 125, /no user/],
     [['--policy', policy, '--summary', '/nonexistent/x', '--', 'true'], 125, /cannot write/],
   ];
@@ -270,4 +274,34 @@ test('killed outright, it takes the command with it, and the next run removes th
       [],
     );
   }
+});
+
+test('one run inside another is held to both', async (t) => {
+  const { run, policy, summary } = await world(t);
+  const inner = `${policy}.inner.yaml`;
+  writeFileSync(inner, POLICY.replace('{port: 80}', '{port: 81}').replace('name: web', 'name: inner'));
+  const both = [
+    'run',
+    '--policy',
+    inner,
+    '--summary',
+    summary,
+    '--',
+    ...client('TCP/198.18.1.1/80', 'TCP/198.18.1.1/81'),
+  ];
+  const result = await run('--policy', policy, '--', POSTERN, ...both);
+  assert.equal(result.stdout, 'EPERM EPERM\n', result.stderr);
+  assert.deepEqual(
+    read(summary).refused.map((one) => [one.port, one.policy]),
+    [[80, 'EgressPolicy/anywhere/inner']],
+  );
+  assert.match(result.stderr, /^refused +198\.18\.1\.1:81 .*EgressPolicy\/anywhere\/web /m);
+});
+
+test('the command inherits no descriptor of the enforcement', async (t) => {
+  const { run, policy } = await world(t);
+  const result = await run('--policy', policy, '--', 'sh', '-c', 'ls -l /proc/$$/fd');
+  assert.equal(result.status, 0, result.stderr);
+  assert.match(result.stdout, / 0 -> /);
+  assert.doesNotMatch(result.stdout, /bpf|anon_inode/);
 });
