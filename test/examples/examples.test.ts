@@ -35,7 +35,10 @@ test('each file says what it shows, each policy describes itself, and every kind
   for (const { name, text } of files) {
     assert.match(text, /^# SPDX-License-Identifier: Apache-2\.0\n# \S/, name);
     for (const document of parseAllDocuments(text)) {
-      const { kind, metadata } = document.toJS() as { kind: string; metadata: { annotations?: Record<string, string> } };
+      const { kind, metadata } = document.toJS() as {
+        kind: string;
+        metadata: { annotations?: Record<string, string> };
+      };
       kinds.add(kind);
       if (!kind.endsWith('Policy')) continue;
       assert.notEqual(metadata.annotations?.['kubernetes.io/description'] ?? '', '', name);
@@ -93,7 +96,13 @@ test('the policies for postern run hold a command as their comments say', async 
     place.exec(POSTERN, ['run', '--policy', path.join(EXAMPLES, 'run', name), '--', ...command], { timeoutMs: 60_000 });
   const client = [process.execPath, path.join(ROOT, 'test/support/try.ts')];
 
-  const intranet = await under('intranet.yaml', ...client, 'TCP/198.18.1.1/80', 'TCP/fd00:18:1::1/80', 'TCP/198.18.1.1/81');
+  const intranet = await under(
+    'intranet.yaml',
+    ...client,
+    'TCP/198.18.1.1/80',
+    'TCP/fd00:18:1::1/80',
+    'TCP/198.18.1.1/81',
+  );
   assert.equal(intranet.stdout, 'ok ok EPERM\n', intranet.stderr);
   const internet = await under('internet.yaml', ...client, 'TCP/198.18.1.1/80', 'TCP/fd00:18:1::1/80');
   assert.equal(internet.stdout, 'EPERM EPERM\n', internet.stderr);
