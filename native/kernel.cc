@@ -574,6 +574,7 @@ int EventReader::keep(void *context, void *data, std::size_t size)
 void EventReader::run()
 {
 	bool waiting = false; // for the batch on its way to be taken
+	bool crowded = false; // there was more than a batch
 	while (true) {
 		pollfd descriptors[2] = {{wake_.get(), POLLIN, 0}, {ring_buffer__epoll_fd(ring_.get()), POLLIN, 0}};
 		if (::poll(descriptors, waiting ? 1 : 2, -1) < 0 && errno != EINTR)
@@ -589,10 +590,16 @@ void EventReader::run()
 		}
 		if (waiting)
 			continue;
+		// Node runs what is queued for its loop until the queue is empty: it must find it so, or nothing else gets a turn.
+		if (crowded && ::poll(descriptors, 1, pause_ms) > 0) {
+			crowded = false;
+			continue;
+		}
 		(void)ring_buffer__consume(ring_.get());
 		{
 			const std::lock_guard lock(mutex_);
 			announced_ = waiting = !batch_.empty();
+			crowded = batch_.size() >= batch_records;
 		}
 		if (waiting)
 			announce_();

@@ -102,6 +102,7 @@ class EventReader
 	void stop();
 
 	static constexpr std::size_t batch_records = 1024;
+	static constexpr int pause_ms = 1;
 
       private:
 	void run();
