@@ -20,6 +20,8 @@ function interrupt(): void {
 export function listenForInterruption(): void {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt);
   process.on('disconnect', interrupt);
+  // It went while this was loading. (undefined: started without a parent that waits.)
+  if (process.connected === false) interrupt();
   for (const out of [process.stdout, process.stderr]) out.on('error', interrupt);
 }
 
