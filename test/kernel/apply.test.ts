@@ -228,6 +228,25 @@ test('writes come in the documented order', () => {
   ]);
 });
 
+test(
+  'what programs may be reading while it changes is written over in place, which the kernel takes for these maps alone',
+  onKernel({}, (object) => {
+    const IN_PLACE = 4;
+    const fake = new FakeObject();
+    new Applier(fake, OPTIONS).apply(step(FIRST), BOUND);
+    for (const map of ['workloads', 'identities', 'networks', 'verdicts', 'ports', 'selves']) {
+      const { keySize = 0, valueSize = 0 } = object.maps()[map] ?? {};
+      const write = () => object.update(map, Buffer.alloc(keySize), Buffer.alloc(valueSize), 1, IN_PLACE);
+      if (fake.flags.get(map) === IN_PLACE) write();
+      else assert.throws(write, KernelError, map);
+    }
+    assert.deepEqual(
+      [...fake.flags].filter(([, flags]) => flags === IN_PLACE).map(([map]) => map),
+      ['identities', 'workloads'],
+    );
+  }),
+);
+
 test('a level is looked at before somebody is there, and no longer than that', () => {
   const object = new FakeObject();
   const applier = new Applier(object, OPTIONS);

@@ -20,6 +20,8 @@ function realShapes(): Shapes {
 export class FakeObject implements NativeObject {
   /** `update verdicts 2`, `remove verdicts 1`, `wait`. */
   readonly calls: string[] = [];
+  /** Flags of the last update, by map. */
+  readonly flags = new Map<string, number>();
   readonly contents = new Map<string, Map<string, Buffer>>();
   readonly #shapes: Shapes;
   /** Called before each operation that changes something; may throw. */
@@ -53,7 +55,8 @@ export class FakeObject implements NativeObject {
   programs(): string[] {
     return [];
   }
-  update(map: string, keys: Buffer, values: Buffer, count: number): void {
+  update(map: string, keys: Buffer, values: Buffer, count: number, flags: number): void {
+    this.flags.set(map, flags);
     const keyBytes = keys.length / count;
     const valueBytes = values.length / count;
     const write = (index: number) =>
