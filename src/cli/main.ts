@@ -34,6 +34,13 @@ A first policy:
   postern agent --policies POLICIES          holds every workload that the folder describes`,
   );
 
+// Whoever read the output has gone (`postern lint | head`): that changes nothing of what the command does, nor its exit status.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
+}
+
 const [asked = ''] = process.argv.slice(2);
 const wanted = Object.hasOwn(commands, asked) ? [asked] : Object.keys(commands);
 for (const name of wanted) {
