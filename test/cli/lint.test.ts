@@ -103,8 +103,9 @@ test('a name that would steer the terminal is made visible', () => {
 test('a reader that goes away early is no error', () => {
   const files = Object.fromEntries(Array.from({ length: 500 }, (_, i) => [`${i}.yaml`, `${bad}---\n`.repeat(10)]));
   const root = made('early', files);
-  const script = '"$1" lint -o json "$2" | head -c 5; echo "status ${PIPESTATUS[0]}"';
-  const { stdout, stderr } = spawnSync('bash', ['-c', script, 'bash', bin, root], { encoding: 'utf8' });
+  const script = '"$1" lint -o json "$2" | head -c 5; echo "status $?"';
+  const argv = ['-o', 'pipefail', '-c', script, 'bash', bin, root];
+  const { stdout, stderr } = spawnSync('bash', argv, { encoding: 'utf8' });
   assert.match(stdout, /^\[\n {2}\{status 1\n$/);
   assert.equal(stderr, '');
 });
