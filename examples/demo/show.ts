@@ -92,9 +92,9 @@ class Show {
     say(styled('red', `- ${edit.before}`));
     say(styled('green', `+ ${edit.after}`));
     const applied = await unlessInterrupted(this.#agent.line((line) => line.event === 'applied', from));
-    say(`the agent's log: ${JSON.stringify({ event: 'applied', ms: applied.ms, changed: applied.changed })}`);
+    say(`The agent's log: ${JSON.stringify(applied)}`);
     const { outcome, text, atMs } = await unlessInterrupted(within(CUT_WAIT_MS, running.ended, STILL_RUNNING));
-    say(`curl, ${Math.round((atMs ?? performance.now()) - editedMs)} ms after the edit: ${text}`);
+    say(`The client, ${Math.round((atMs ?? performance.now()) - editedMs)} ms after the edit: ${text}`);
     this.explain = readObjects(folder).explain;
     await this.#tell(
       connection,
@@ -202,7 +202,10 @@ async function hold(agent: TestAgent, places: Places, policies: string): Promise
   say(inside('shop/web', `curl -sS -m 2 -g "http://[${STRANGER6}]/"`));
   say(inside('shop/cart', `curl -sS -m 2 http://198.18.2.4:5432/`));
   say(inside('batch/report', `curl -sS -m 2 http://${STRANGER}/`));
-  say(inside('shop/web', `dig +time=1 +tries=1 @${RESOLVER} ${NAME}`));
+  say(inside('shop/web', `dig +tcp +time=1 +tries=1 @${RESOLVER} ${NAME}`));
+  say('One command under a policy of its own, beside the pods:');
+  const run = `${POSTERN} run --policy ${path.join(import.meta.dirname, '../run/internet.yaml')}`;
+  say(`  nsenter --net=${placeOf(places, 'shop/web').netns} ${run} -- curl -sS -m 2 http://${STRANGER}/`);
   say(`Edit what is in ${policies}, and ask:`);
   say(`  ${POSTERN} explain --policies ${policies} --from shop/web --to ${STRANGER} --port 80`);
   say("The agent's log from here on:");

@@ -96,14 +96,14 @@ http {
 }
 `,
   );
-  await started('nginx', place.spawn('nginx', ['-e', 'stderr', '-c', `${own}/nginx.conf`]), `${own}/pid`);
+  await started('nginx', place.spawn('/usr/sbin/nginx', ['-e', 'stderr', '-c', `${own}/nginx.conf`]), `${own}/pid`);
 }
 
 async function dnsmasq(place: Place, folder: string, args: readonly string[]): Promise<void> {
   const pidFile = path.join(folder, `dnsmasq-${place.name}.pid`);
   const plain = ['--keep-in-foreground', '--conf-file=/dev/null', '--no-resolv', '--no-hosts', '--bind-interfaces'];
   const own = [`--pid-file=${pidFile}`, '--user=root', '--log-facility=-', `--address=/${NAME}/${PROVIDER}`];
-  await started('dnsmasq', place.spawn('dnsmasq', [...plain, ...own, ...args]), pidFile);
+  await started('dnsmasq', place.spawn('/usr/sbin/dnsmasq', [...plain, ...own, ...args]), pidFile);
 }
 
 /** Both write their pid once they listen. */
