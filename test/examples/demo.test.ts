@@ -81,6 +81,23 @@ class DemoRun {
     return names.filter((name) => [...this.#made].some((prefix) => path.basename(name).startsWith(prefix)));
   }
 
+  /** The process of its agent, once there is one. */
+  agent(): number | undefined {
+    return this.processes().find((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('\0agent\0');
+      } catch {
+        return false; // It has ended.
+      }
+    });
+  }
+
+  /** From the copy that its agent watches. */
+  removePolicy(name: string): void {
+    const [copy = ''] = readdirSync(this.#tmp).filter((one) => one.startsWith('postern-demo-'));
+    rmSync(path.join(this.#tmp, copy, 'policies', name));
+  }
+
   async shows(text: RegExp): Promise<void> {
     while (!text.test(this.text)) {
       assert.equal(this.child.exitCode ?? this.child.signalCode, null, `ended early: ${this.text}${this.#errors}`);
@@ -159,6 +176,18 @@ test('the demo shows each kind of verdict with its policy, as explain says, and 
   run.assertNothingLeft();
 });
 
+test('a client that sees something else than explain says makes it fail, and is told', async (t) => {
+  const run = new DemoRun(t);
+  // Once the agent is started, what explain knows has been read: from then on the agent alone hears of changes.
+  while (run.isRunning() && run.agent() === undefined) await new Promise((resolve) => setTimeout(resolve, 5));
+  run.removePolicy('batch-report.yaml');
+  const { status, text } = await run.ended();
+  assert.equal(status, 1, text);
+  assert.match(text, /^batch\/report .* HTTP 200 /m);
+  assert.match(text, /^differs: batch\/report -> 198\.18\.1\.20 80: the client saw "HTTP 200 .*", explain says deny$/m);
+  run.assertNothingLeft();
+});
+
 test('two demos at once do not disturb each other', async (t) => {
   const runs = [new DemoRun(t), new DemoRun(t)];
   for (const { status, text, errors } of await Promise.all(runs.map((run) => run.ended()))) {
@@ -211,7 +240,7 @@ test('a terminal that goes away, a failure and a killed parent leave nothing eit
   const failing = new DemoRun(t);
   await failing.shows(/^FROM/m);
   failing.things();
-  const agent = failing.processes().find((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('\0agent\0'));
+  const agent = failing.agent();
   assert.ok(agent !== undefined);
   process.kill(agent, 'SIGKILL');
   const { status, errors } = await failing.ended();
