@@ -5,6 +5,7 @@ import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { cgroupMount, Lab, type Place, type Result } from '../support/lab.ts';
 
 const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
@@ -33,8 +34,8 @@ async function world(t: test.TestContext): Promise<World> {
   const lab = await Lab.create();
   const folder = mkdtempSync(path.join(tmpdir(), `postern-run-${process.pid}-`));
   t.after(async () => {
-    await lab.close();
     rmSync(folder, { recursive: true, force: true });
+    await lab.close();
   });
   await lab.addOutside(SERVER);
   await lab.outside.actor.listen('TCP', SERVER, 80);
@@ -50,6 +51,15 @@ async function world(t: test.TestContext): Promise<World> {
     summary: path.join(folder, 'summary.json'),
     run: (...args) => place.exec(POSTERN, ['run', ...args], { timeoutMs: 30_000 }),
   };
+}
+
+/** Waits until a process has ended; who inherits orphans here may not have collected it yet. Rejects after a minute. */
+async function dead(pid: string): Promise<void> {
+  const stat = `/proc/${pid}/stat`;
+  for (let attempt = 0; existsSync(stat) && !/^\d+ \(.*\) Z/.test(readFileSync(stat, 'utf8')); attempt += 1) {
+    assert.ok(attempt < 6000, `process ${pid} goes on`);
+    await pause(10);
+  }
 }
 
 const client = (...args: readonly string[]) => [process.execPath, CLIENT, ...args];
@@ -206,9 +216,7 @@ test('processes left behind are killed and told', async (t) => {
   const result = await run('--policy', policy, '--', 'sh', '-c', 'sleep 3600 >/dev/null 2>&1 </dev/null & echo $!');
   assert.equal(result.status, 0);
   assert.match(result.stderr, /1 process that the command left behind was killed/);
-  // Dead, though whoever inherits orphans here may not have collected it yet.
-  const stat = `/proc/${result.stdout.trim()}/stat`;
-  assert.match(existsSync(stat) ? readFileSync(stat, 'utf8') : 'Z', /Z/);
+  await dead(result.stdout.trim());
   assert.deepEqual(
     readdirSync(place.cgroup ?? '').filter((name) => name.startsWith('postern-run')),
     [],
@@ -264,10 +272,8 @@ test('killed outright, it takes the command with it, and the next run removes th
     );
     const ended = new Promise((resolve) => child.once('close', resolve));
     child.kill('SIGKILL');
-    // Its end closes the pipe that the command holds too: this waits for both.
     await ended;
-    const stat = `/proc/${pid}/stat`;
-    assert.match(existsSync(stat) ? readFileSync(stat, 'utf8') : 'Z', /Z/, user);
+    await dead(pid);
     assert.equal((await run('--policy', policy, '--', 'true')).status, 0);
     assert.deepEqual(
       readdirSync(place.cgroup ?? '').filter((name) => name.startsWith('postern-run')),

@@ -243,14 +243,14 @@ export class Lab {
     return folder;
   }
 
-  /** Kills what is in a cgroup of the lab and removes its folder. */
+  /** Kills what is in a cgroup of the lab and removes its folder, with those below it. */
   async removeCgroup(folder: string): Promise<void> {
     for (let attempt = 0; existsSync(folder); attempt += 1) {
       try {
         writeFileSync(path.join(folder, 'cgroup.kill'), '1');
-        rmdirSync(folder);
+        removeFolders(folder);
       } catch (error) {
-        if (attempt > 200) throw error;
+        if (attempt > 1000) throw error;
         await new Promise((resolve) => setTimeout(resolve, 10));
       }
     }
@@ -374,15 +374,20 @@ function withLength(address: string): string {
   return isIPv6(address) ? `${address}/128` : `${address}/32`;
 }
 
+/** With those below it, which a workload may have made for itself. */
+function removeFolders(folder: string): void {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    if (entry.isDirectory()) removeFolders(path.join(folder, entry.name));
+  }
+  rmdirSync(folder);
+}
+
 function removeCgroupNow(folder: string): void {
   const pause = new Int32Array(new SharedArrayBuffer(4));
   for (let attempt = 0; attempt < 100 && existsSync(folder); attempt += 1) {
     try {
       writeFileSync(path.join(folder, 'cgroup.kill'), '1');
-      for (const name of readdirSync(folder, { withFileTypes: true })) {
-        if (name.isDirectory()) removeCgroupNow(path.join(folder, name.name));
-      }
-      rmdirSync(folder);
+      removeFolders(folder);
     } catch {
       Atomics.wait(pause, 0, 0, 10);
     }
