@@ -113,7 +113,7 @@ function readDocument(file: string, document: YamlDocument): Based[] {
     const isDoubtful = shared.length > 0 || paths.some(saysWhich);
     const isUncertain = isDoubtful || paths.some(saysWhom);
     const object = base.reduce((value: unknown, step) => (value as Record<string, unknown>)[step], document.value);
-    const standIn = isUncertain ? null : (parsed.standIn ?? isolated(parsed, object));
+    const standIn = isUncertain || (!parsed.valid && parsed.standIn === null) ? null : isolated(parsed, object);
     const named = isDoubtful ? ({ ...parsed, kind: null, key: null } as Parsed) : parsed;
     return { parsed: spoilt(place, named, standIn, i === 0 ? [...own, ...shared] : own), base };
   });
@@ -144,7 +144,7 @@ function saysWhom([spec, field]: Path): boolean {
 
 /** A valid policy in a document with a duplicate key is not used, but its subject can be read. */
 function isolated(parsed: Parsed, value: unknown): Policy | null {
-  return parsed.kind !== null && isPolicy(parsed.kind) && isObject(value) ? standInFor(parsed.kind, value, []) : null;
+  return parsed.kind !== null && isPolicy(parsed.kind) && isObject(value) ? standInFor(parsed.kind, value, null) : null;
 }
 
 /** @param listed the kind of the items of a list that says it, for items that do not. */

@@ -107,7 +107,13 @@ test('stand-ins: an invalid policy isolates whom it selects, if that can be read
       own(`{podSelector: {matchLabels: {app: web}}, ${wrong}}`),
       isolating({ subject: { type: 'own', podSelector: web } }),
     ],
-    [own(`{hostNetwork: Include, effect: Grant, mode: Audit, ${wrong}}`), isolating({ hostNetwork: true })],
+    // A Grant takes nothing from anybody, a Limit leaves nothing, Audit has no part in what passes: broken or not.
+    [
+      own(`{hostNetwork: Include, effect: Grant, mode: Audit, ${wrong}}`),
+      isolating({ hostNetwork: true, effect: 'Grant', mode: 'Audit' }),
+    ],
+    [own(`{effect: Limit, ${wrong}}`), isolating({ effect: 'Limit' })],
+    [own(`{effect: Limits, mode: Audited, ${wrong}}`), isolating({})],
     // The selector itself is wrong, or may be what is misspelled.
     [own(`{podSelector: {app: web}, ${wrong}}`), null],
     [own(`{podSelectr: {}, ${wrong}}`), null],
@@ -139,6 +145,7 @@ test('stand-ins: an invalid policy isolates whom it selects, if that can be read
 test('stand-ins where a key is there twice: only where the subject is not in doubt', () => {
   const head = 'apiVersion: postern.dev/v1alpha1\nkind: EgressPolicy\nmetadata: {name: a}\nspec:\n';
   assert.deepEqual(one(`${head}  mode: Enforce\n  mode: Enforce\n`).standIn, isolating({}));
+  assert.deepEqual(one(`${head}  mode: Enforce\n  mode: Audit\n`).standIn, isolating({}), 'in doubt, the strictest');
   assert.equal(one(`${head}  podSelector: {}\n  podSelector: {matchLabels: {a: b}}\n`).standIn, null);
   assert.equal(one(`${head}  podSelector: {matchLabels: {a: b, a: c}}\n`).standIn, null);
   assert.equal(one(`${head}  egress: [\n`).standIn, null, 'a syntax error leaves nothing certain');
