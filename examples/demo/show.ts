@@ -111,25 +111,32 @@ class Show {
 
   async #tell(connection: Connection, explanation: Explanation, seen: Seen, from: number): Promise<void> {
     const address = explanation.address ?? '';
+    const wrong: string[] = [];
     let told: Told = explanation;
     if (explanation.verdict !== 'allow') {
       const line = await unlessInterrupted(this.#logged(connection, address, from));
       if (line !== null) told = { ...(line as unknown as Told), verdict: line.event === 'drop' ? 'deny' : 'audit' };
-      else this.#differ(connection, 'the agent logged nothing of it');
+      else wrong.push('the agent logged nothing of it');
       const series = explanation.verdict === 'deny' ? 'postern_drop_count_total' : 'postern_would_drop_count_total';
       const labels = `{workload="${connection.from}",direction="egress",policy="${told.policy}",reason="${told.reason}"}`;
       this.refused.push({ series, labels });
     } else if (this.#agent.lines.slice(from).some((line) => isAbout(line, connection, address))) {
-      this.#differ(connection, 'the agent logged a refusal, explain allows it');
+      wrong.push('the agent logged a refusal, explain allows it');
+    }
+    if (seen.outcome !== expected(explanation)) {
+      wrong.push(`the client saw "${seen.text}", explain says ${explanation.verdict}`);
+    }
+    for (const field of ['verdict', 'policy', 'rule', 'reason'] as const) {
+      if (told[field] !== explanation[field]) {
+        wrong.push(`the log says ${field} ${told[field]}, explain ${explanation[field]}`);
+      }
     }
     this.rows += 1;
     this.#table.row(rowOf(connection, address, seen.text, told));
-    if (seen.outcome !== expected(explanation)) {
-      this.#differ(connection, `the client saw "${seen.text}", explain says ${explanation.verdict}`);
-    }
-    for (const field of ['verdict', 'policy', 'rule', 'reason'] as const) {
-      if (told[field] === explanation[field]) continue;
-      this.#differ(connection, `the log says ${field} ${told[field]}, explain ${explanation[field]}`);
+    const { from: pod, to, port } = connection;
+    for (const what of wrong) {
+      say(styled('red', `  DIFFERS: ${what}`));
+      this.differences.push(`${pod} -> ${to} ${port}: ${what}`);
     }
   }
 
@@ -140,11 +147,6 @@ class Show {
       this.#agent.line((one) => isAbout(one, connection, address), from),
       null,
     );
-  }
-
-  #differ({ from, to, port }: Connection, what: string): void {
-    this.differences.push(`${from} -> ${to} ${port}: ${what}`);
-    say(styled('red', `  DIFFERS: ${what}`));
   }
 
   /** Asks for /metrics, prints a few of its lines, and looks up every refusal in it. */
