@@ -2,7 +2,7 @@
 // Are the examples right, and do the commands in their comments say what the comments say?
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
 import { promisify } from 'node:util';
@@ -48,6 +48,23 @@ test('each file says what it shows, each policy describes itself, and every kind
     [...kinds].sort(),
     ['ClusterEgressPolicy', 'EgressPolicy', 'EndpointSlice', 'Namespace', 'NetworkPolicy', 'Pod', 'Service'].sort(),
   );
+});
+
+test('examples that the README and the help name are there', () => {
+  const texts = ['README.md', 'src/cli/run.ts', 'src/cli/explain.ts', 'src/cli/lint.ts'].map((name) =>
+    readFileSync(path.join(ROOT, name), 'utf8'),
+  );
+  const named = texts.flatMap((text) => text.match(/\bexamples\/[\w/-]+\.yaml/g) ?? []);
+  assert.ok(named.length > 0);
+  for (const name of named) assert.ok(existsSync(path.join(ROOT, name)), name);
+});
+
+test('the commands in the help of explain answer', async () => {
+  const { stdout: help } = await run(POSTERN, ['explain', '--help']);
+  const commands = help.match(/(?<=^ {2}postern )explain --policies examples --from .*$/gm) ?? [];
+  assert.equal(commands.length, 2);
+  for (const command of commands)
+    assert.match((await run(POSTERN, command.split(' '), { cwd: ROOT })).stdout, /data\/db/);
 });
 
 test('the explain commands of the comments answer by the policy of their file', async () => {
@@ -107,6 +124,10 @@ test('the policies for postern run hold a command as their comments say', async 
   const internet = await under('internet.yaml', ...client, 'TCP/198.18.1.1/80', 'TCP/fd00:18:1::1/80');
   assert.equal(internet.stdout, 'EPERM EPERM\n', internet.stderr);
 
+  await place.actor.listen('TCP', '127.0.0.1', 8080);
+  const loopback = await under('loopback-only.yaml', ...client, 'TCP/127.0.0.1/8080', 'TCP/198.18.1.1/80');
+  assert.equal(loopback.stdout, 'ok EPERM\n', loopback.stderr);
+
   // The commands of the comments, but those that need the internet: no packet of theirs leaves, since all are refused.
   let tried = 0;
   for (const { name, text } of files.filter((file) => file.name.startsWith('run/'))) {
@@ -119,5 +140,5 @@ test('the policies for postern run hold a command as their comments say', async 
       tried += 1;
     }
   }
-  assert.equal(tried, 2);
+  assert.equal(tried, 3);
 });
