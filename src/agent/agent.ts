@@ -162,7 +162,7 @@ export class Agent {
       { event: 'stopped' },
       'detached: nothing is enforced any more, since enforcement ends with the agent',
     );
-    this.#out.flush();
+    await this.#out.flush();
   }
 
   #onScan(scan: Scan, heardMs: number): void {

@@ -114,7 +114,7 @@ async function start(options: Options): Promise<number> {
     await agent.start();
   } catch (error) {
     await agent?.stop();
-    out.flush();
+    await out.flush();
     if (
       error instanceof KernelError ||
       error instanceof ListenError ||

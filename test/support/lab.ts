@@ -329,7 +329,8 @@ export class Lab {
     if (this.#closed) return;
     this.#closed = true;
     this.#forgetExit();
-    const gone = [...this.#children].map((child) => new Promise((resolve) => child.once('close', resolve)));
+    // Their exit, not their pipes': what they left behind in a cgroup may hold these, and is killed with it below.
+    const gone = [...this.#children].map((child) => new Promise((resolve) => child.once('exit', resolve)));
     for (const child of this.#children) child.kill('SIGKILL');
     await Promise.all(gone);
     for (const folder of this.#cgroups.toReversed()) await this.removeCgroup(folder);
