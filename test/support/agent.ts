@@ -106,8 +106,10 @@ export class PolicyFolder {
   readonly path: string;
   readonly stateDir: string;
   readonly #base: string;
+  readonly #atExit = () => this.close();
 
   constructor() {
+    process.on('exit', this.#atExit);
     this.#base = mkdtempSync(path.join(tmpdir(), `postern-agent-${process.pid}-`));
     this.path = mkdtempSync(path.join(this.#base, 'policies-'));
     this.stateDir = path.join(this.#base, 'state');
@@ -124,6 +126,7 @@ export class PolicyFolder {
   }
 
   close(): void {
+    process.off('exit', this.#atExit);
     rmSync(this.#base, { recursive: true, force: true });
   }
 }

@@ -4,6 +4,7 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { isIPv6 } from 'node:net';
+import { constants } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
@@ -194,12 +195,11 @@ export class Lab {
   readonly #cgroups: string[] = [];
   readonly #children = new Set<ChildProcess>();
   readonly #atExit = () => this.#removeNow();
-  /** Whoever has a handler of their own for the signal decides how to go on; this process otherwise ends as if there were none. */
+  /** Whoever has a handler of their own for the signal decides how to go on; this process otherwise ends, through `exit` above. */
   readonly #atSignal = (signal: NodeJS.Signals) => {
     process.off(signal, this.#atSignal);
     if (process.listenerCount(signal) > 0) return;
-    this.#removeNow();
-    process.kill(process.pid, signal);
+    process.exit(128 + constants.signals[signal]);
   };
   #links = 0;
   #closed = false;
