@@ -4,13 +4,14 @@
 import { KIND_STRANGER } from '#build/generated/abi.ts';
 import { isIPv4, mask } from '../model/address.ts';
 import { idOf, kindOf } from '../model/hash.ts';
-import type { EndpointSlice, Namespace, Pod, PortProtocol, Service, Snapshot } from '../model/objects.ts';
+import type { Namespace, Pod, Service, Snapshot } from '../model/objects.ts';
 import type { AddressKey, Id } from '../model/tables.ts';
-import { entityRanges, isLoopback } from '../resolve/entities.ts';
+import { entityRanges } from '../resolve/entities.ts';
 import { implicit } from '../resolve/selection.ts';
 import { project } from '../resolve/selector.ts';
 import type { Demand } from './demand.ts';
 import type { PortPair } from './entries.ts';
+import { type Backends, backendKey, backendsOf, type Facts, factsOf, type Membership } from './facts.ts';
 import { Protocol } from './numbers.ts';
 import { keyOf, type NetworkClass, type Trie, trie } from './prefixes.ts';
 import { block } from './ruleset.ts';
@@ -33,15 +34,6 @@ export interface PodFacts {
   readonly labels: Labels;
   /** Named ports that some rule uses: `TCP/http` and the number. */
   readonly ports: readonly (readonly [string, number])[];
-}
-
-/** Being an endpoint of a Service that some rule names. */
-export interface Membership {
-  readonly service: string;
-  readonly protocol: number;
-  readonly portName: string | null;
-  readonly port: number;
-  readonly target: number;
 }
 
 /** One endpoint as a subject of verdicts. */
@@ -86,34 +78,25 @@ export interface Destinations {
 
 const STRANGER: Kind = { code: KIND_STRANGER, cluster: false, hosts: [], apiServer: [], dns: [] };
 
-interface Facts {
-  pods: Pod[];
-  nodes: Set<number>;
-  cluster: boolean;
-  hosts: Set<string>;
-  apiServer: Map<string, PortPair>;
-  dns: Map<string, PortPair>;
-  memberships: Membership[];
-  service: Service | null;
-}
-
 export function destinations(snapshot: Snapshot, demand: Demand): Destinations {
   const networks = trie(demand.blocks.values());
   const zones = trie(demand.zones ? zoneBlocks(snapshot, demand) : []);
-  const namespaces = new Map(snapshot.namespaces.map((namespace) => [namespace.name, namespace]));
   const backends = backendsOf(snapshot.endpointSlices);
-  const facts = gather(snapshot, demand, backends);
-
-  const kinds = new Map<number, Kind>([[KIND_STRANGER, STRANGER]]);
-  const keys = {
-    pod: [...demand.podKeys].sort(),
-    namespace: [...demand.namespaceKeys].sort(),
-    node: [...demand.nodeKeys].sort(),
-  };
+  const facts = factsOf(snapshot, demand, backends);
+  const kinds = new Kinds();
   const byContent = new Map<string, Identity>();
+  const context: Context = {
+    ...{ snapshot, demand, kinds, byContent },
+    namespaces: new Map(snapshot.namespaces.map((namespace) => [namespace.name, namespace])),
+    keys: {
+      pod: [...demand.podKeys].sort(),
+      namespace: [...demand.namespaceKeys].sort(),
+      node: [...demand.nodeKeys].sort(),
+    },
+  };
   const plain = new Map<AddressKey, Identity>();
   for (const [address, fact] of facts) {
-    const identity = plainIdentity(address, fact, snapshot, demand, namespaces, keys, kinds, byContent);
+    const identity = plainIdentity(address, fact, context);
     if (identity !== null) plain.set(address, identity);
   }
 
@@ -173,13 +156,13 @@ export function destinations(snapshot: Snapshot, demand: Demand): Destinations {
   }
 
   const identities = new Map<Id, Identity>();
-  let clash = kinds.size !== new Set([...kinds.values()].map((kind) => JSON.stringify(kind))).size;
+  let clash = kinds.clash;
   for (const identity of byAddress.values()) {
     const other = identities.get(identity.id);
     clash ||= other !== undefined && other !== identity;
     identities.set(identity.id, identity);
   }
-  return { byAddress, identities, kinds, networks, zones, clash };
+  return { byAddress, identities, kinds: kinds.byCode, networks, zones, clash };
 }
 
 const NOBODY: Identity = {
@@ -202,47 +185,6 @@ function zoneBlocks(
   ];
 }
 
-/** Ready endpoints by Service, protocol and port name. */
-type Backends = ReadonlyMap<
-  string,
-  readonly {
-    readonly address: AddressKey;
-    readonly port: number;
-    readonly slice: EndpointSlice;
-    readonly pod: string | null;
-  }[]
->;
-
-function backendKey(service: string, protocol: PortProtocol, name: string | null): string {
-  return `${service} ${protocol} ${name ?? ''}`;
-}
-
-function backendsOf(slices: readonly EndpointSlice[]): Backends {
-  const backends = new Map<string, { address: AddressKey; port: number; slice: EndpointSlice; pod: string | null }[]>();
-  for (const slice of slices) {
-    if (slice.service === null) continue;
-    for (const port of slice.ports) {
-      if (port.port === null) continue;
-      const key = backendKey(`${slice.namespace}/${slice.service}`, port.protocol, port.name);
-      const list = backends.get(key) ?? [];
-      backends.set(key, list);
-      for (const { addresses, ready, pod } of slice.endpoints) {
-        if (!ready) continue;
-        // "Addresses are fungible; clients should use the first" (discovery/v1, Endpoint.addresses).
-        const [address] = addresses;
-        if (address === undefined) continue;
-        list.push({
-          address: keyOf(address),
-          port: port.port,
-          slice,
-          pod: pod === null ? null : `${pod.namespace}/${pod.name}`,
-        });
-      }
-    }
-  }
-  return backends;
-}
-
 function front(
   service: Service,
   port: Service['ports'][number],
@@ -261,107 +203,27 @@ function front(
   };
 }
 
-function gather(snapshot: Snapshot, demand: Demand, backends: Backends): Map<AddressKey, Facts> {
-  const facts = new Map<AddressKey, Facts>();
-  const at = (address: AddressKey): Facts => {
-    let fact = facts.get(address);
-    if (fact === undefined) {
-      fact = {
-        ...{ pods: [], nodes: new Set(), cluster: false, hosts: new Set() },
-        ...{ apiServer: new Map(), dns: new Map(), memberships: [], service: null },
-      };
-      facts.set(address, fact);
-    }
-    return fact;
-  };
-  const pods = new Map<string, Pod>();
-  for (const pod of snapshot.pods) {
-    if (pod.ended) continue;
-    pods.set(`${pod.namespace}/${pod.name}`, pod);
-    if (pod.hostNetwork) continue; // its address is the node's
-    for (const address of pod.addresses) {
-      const fact = at(keyOf(address));
-      fact.cluster = true;
-      fact.pods.push(pod);
-    }
-  }
-  snapshot.nodes.forEach((node, index) => {
-    for (const address of node.addresses) {
-      const fact = at(keyOf(address));
-      fact.cluster = true;
-      fact.nodes.add(index);
-      if (demand.hosts.has(`node/${node.name}`)) fact.hosts.add(`node/${node.name}`);
-    }
-  });
-  if (demand.hosts.has('machine'))
-    for (const address of snapshot.host.addresses) at(keyOf(address)).hosts.add('machine');
-  for (const service of snapshot.services) {
-    for (const ip of service.clusterIPs) {
-      const fact = at(keyOf(ip));
-      fact.cluster = true;
-      fact.service ??= service;
-    }
-  }
-  const own = (which: 'apiServer' | 'dns', namespace: string, name: string): void => {
-    for (const service of snapshot.services) {
-      if (service.namespace !== namespace || service.name !== name) continue;
-      for (const { protocol, port, name: portName } of service.ports) {
-        for (const ip of service.clusterIPs) add(at(keyOf(ip))[which], [Protocol[protocol], port]);
-        for (const backend of backends.get(backendKey(`${namespace}/${name}`, protocol, portName)) ?? []) {
-          add(at(backend.address)[which], [Protocol[protocol], backend.port]);
-        }
-      }
-    }
-  };
-  if (demand.owned.has('KubeAPIServer')) own('apiServer', 'default', 'kubernetes');
-  if (demand.owned.has('DNS')) {
-    own('dns', 'kube-system', 'kube-dns');
-    for (const resolver of snapshot.host.resolvers) {
-      const key = keyOf(resolver);
-      if (isLoopback(key)) continue; // loopback always passes
-      for (const protocol of ['UDP', 'TCP'] as const) add(at(key).dns, [Protocol[protocol], 53]);
-    }
-  }
-  for (const service of snapshot.services) {
-    const name = `${service.namespace}/${service.name}`;
-    if (!demand.services.has(name) || service.externalName !== null) continue;
-    for (const { protocol, port, name: portName } of service.ports) {
-      for (const backend of backends.get(backendKey(name, protocol, portName)) ?? []) {
-        // Whoever writes endpoints that are no pods of this namespace would write policy.
-        const pod = backend.pod === null ? undefined : pods.get(backend.pod);
-        if (pod === undefined || pod.namespace !== service.namespace) continue;
-        if (!pod.addresses.some((address) => keyOf(address) === backend.address)) continue;
-        at(backend.address).memberships.push({
-          ...{ service: name, protocol: Protocol[protocol], portName, port, target: backend.port },
-        });
-      }
-    }
-  }
-  return facts;
-}
-
-function add(pairs: Map<string, PortPair>, pair: PortPair): void {
-  pairs.set(pair.join(), pair);
-}
-
 function sortedPairs(pairs: Map<string, PortPair>): PortPair[] {
   return [...pairs.values()].sort((a, b) => a[0] - b[0] || a[1] - b[1]);
 }
 
-function plainIdentity(
-  address: AddressKey,
-  fact: Facts,
-  snapshot: Snapshot,
-  demand: Demand,
-  namespaces: ReadonlyMap<string, Namespace>,
-  keys: { readonly pod: string[]; readonly namespace: string[]; readonly node: string[] },
-  kinds: Map<number, Kind>,
-  byContent: Map<string, Identity>,
-): Identity | null {
-  const kind = kindFor(fact, demand, kinds);
+interface Context {
+  readonly snapshot: Snapshot;
+  readonly demand: Demand;
+  readonly namespaces: ReadonlyMap<string, Namespace>;
+  /** Label keys that some rule looks at, sorted. */
+  readonly keys: { readonly pod: string[]; readonly namespace: string[]; readonly node: string[] };
+  readonly kinds: Kinds;
+  readonly byContent: Map<string, Identity>;
+}
+
+/** null: nothing is to be said of it. */
+function plainIdentity(address: AddressKey, fact: Facts, context: Context): Identity | null {
+  const { snapshot, demand, keys, kinds, byContent } = context;
+  const kind = kinds.of(fact, demand);
   // An address that two live pods claim belongs to neither.
   const [pod] = fact.pods.length === 1 && demand.pods ? fact.pods : [];
-  const podFacts = pod === undefined ? null : factsOfPod(pod, demand, namespaces, keys);
+  const podFacts = pod === undefined ? null : factsOfPod(pod, context);
   const nodes = demand.nodes
     ? [...fact.nodes].map((index) => project(snapshot.nodes[index]?.labels ?? {}, keys.node))
     : [];
@@ -394,28 +256,32 @@ function plainIdentity(
   return identity;
 }
 
-/** Kinds matter to zones, and to the entities that identities answer for: owned ones bring their ports with them. */
-function kindFor(fact: Facts, demand: Demand, kinds: Map<number, Kind>): Kind {
-  const cluster = demand.zones && fact.cluster;
-  const hosts = [...fact.hosts].sort();
-  const apiServer = sortedPairs(fact.apiServer);
-  const dns = sortedPairs(fact.dns);
-  if (!cluster && hosts.length === 0 && apiServer.length === 0 && dns.length === 0) return STRANGER;
-  const code = kindOf(JSON.stringify([cluster, hosts, apiServer, dns]));
-  let kind = kinds.get(code);
-  if (kind === undefined) {
-    kind = { code, cluster, hosts, apiServer, dns };
-    kinds.set(code, kind);
+/** The kinds there are, each once. Kinds matter to zones, and to the entities that bring their ports with them. */
+class Kinds {
+  readonly byCode = new Map<number, Kind>([[KIND_STRANGER, STRANGER]]);
+  readonly #contents = new Map<number, string>();
+  /** Two contents hashed to one code. */
+  clash = false;
+
+  of(fact: Facts, demand: Demand): Kind {
+    const cluster = demand.zones && fact.cluster;
+    const hosts = [...fact.hosts].sort();
+    const apiServer = sortedPairs(fact.apiServer);
+    const dns = sortedPairs(fact.dns);
+    if (!cluster && hosts.length === 0 && apiServer.length === 0 && dns.length === 0) return STRANGER;
+    const content = JSON.stringify([cluster, hosts, apiServer, dns]);
+    const code = kindOf(content);
+    const known = this.byCode.get(code);
+    this.clash ||= known !== undefined && this.#contents.get(code) !== content;
+    if (known !== undefined) return known;
+    const kind: Kind = { code, cluster, hosts, apiServer, dns };
+    this.byCode.set(code, kind);
+    this.#contents.set(code, content);
+    return kind;
   }
-  return kind;
 }
 
-function factsOfPod(
-  pod: Pod,
-  demand: Demand,
-  namespaces: ReadonlyMap<string, Namespace>,
-  keys: { readonly pod: string[]; readonly namespace: string[] },
-): PodFacts {
+function factsOfPod(pod: Pod, { demand, namespaces, keys }: Context): PodFacts {
   return {
     namespace: pod.namespace,
     namespaceLabels: project((namespaces.get(pod.namespace) ?? implicit(pod.namespace)).labels, keys.namespace),

@@ -13,10 +13,10 @@ import {
   ROW_ZONES,
   RULE_NONE,
 } from '#build/generated/abi.ts';
-import { compose, type Outcome } from '../judge/compose.ts';
 import type { Entity, Port } from '../model/objects.ts';
 import { type Answer, type Id, NO_ID, type Row } from '../model/tables.ts';
 import { matches } from '../resolve/selector.ts';
+import { compose, type Outcome } from './compose.ts';
 import type { Endpoint, FrontPort, Identity, Kind } from './destinations.ts';
 import {
   type Contribution,

@@ -24,6 +24,7 @@ import {
 } from '#build/generated/abi.ts';
 import type { Compiled } from '../compile/compile.ts';
 import { rowKey } from '../compile/compile.ts';
+import { compose, type Outcome } from '../compile/compose.ts';
 import { lookUp, merge, SILENT_ANSWER } from '../compile/entries.ts';
 import type {
   AddressKey,
@@ -38,7 +39,6 @@ import type {
 } from '../model/tables.ts';
 import { NO_ID } from '../model/tables.ts';
 import { isLoopback } from '../resolve/entities.ts';
-import { compose, type Outcome } from './compose.ts';
 
 /** What is asked of a workload. `address` null: a destination of which only a name is known, so only rules for all match. */
 export interface Flow {

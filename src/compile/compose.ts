@@ -12,8 +12,8 @@ import {
   REASON_RULE,
   RULE_NONE,
 } from '#build/generated/abi.ts';
-import { Action } from '../compile/numbers.ts';
 import type { Answer } from '../model/tables.ts';
+import { Action } from './numbers.ts';
 
 export interface Header {
   readonly isolated: boolean;
