@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Does a running agent hold real processes to what its folder says, through edits, mistakes, late cgroups and its own end?
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, statSync } from 'node:fs';
+import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { launchAgent, PolicyFolder, startAgent, TestAgent } from '../support/agent.ts';
 import { Lab, type Place } from '../support/lab.ts';
 
@@ -201,6 +202,27 @@ test('an object edited into an invalid one stays enforced, also over a restart, 
     if (line.event === 'mended') open.delete(`${line.where}${line.object}${line.msg}`);
   }
   assert.deepEqual([...open], []);
+});
+
+test('a file that is emptied and written again in place never opens what it holds', async (t) => {
+  const { lab, folder, web } = await world(t);
+  folder.write('pods.yaml', pod(web));
+  folder.write('policy.yaml', egress('web', PORT_80));
+  const agent = await startAgent(lab, folder);
+  const file = path.join(folder.path, 'policy.yaml');
+  for (let round = 0; round < 5; round += 1) {
+    // As `command > file` does: empty first, the content when the command has it.
+    writeFileSync(file, '');
+    for (let attempt = 0; attempt < 10; attempt += 1) {
+      assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
+      await pause(5);
+    }
+    writeFileSync(file, egress('web', PORT_80, '  onDeny: Reject\n'));
+    await pause(5);
+  }
+  const applied = await agent.applied(() => writeFileSync(file, egress('web', PORT_80_81)));
+  assert.deepEqual(applied.changed, ['shop/web']);
+  assert.equal(await web.actor.tryTcp(SERVER, 81), 'ok');
 });
 
 test('a policy that was never valid isolates what it selects', async (t) => {
