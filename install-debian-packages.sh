@@ -17,6 +17,8 @@ want setpriv util-linux
 want curl curl
 want dig bind9-dnsutils
 want ping iputils-ping
+want openssl openssl
+want unzip unzip
 want /usr/sbin/nginx nginx
 want /usr/sbin/dnsmasq dnsmasq-base
 want /usr/include/bpf/libbpf.h libbpf-dev
