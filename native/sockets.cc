@@ -26,6 +26,13 @@ namespace postern
 namespace
 {
 
+bool is_own(int netns)
+{
+	struct stat own, other;
+	return !::stat("/proc/thread-self/ns/net", &own) && !::fstat(netns, &other) && own.st_dev == other.st_dev &&
+	       own.st_ino == other.st_ino;
+}
+
 // A socket stays in the namespace it was made in, so only its making needs a thread of its own: a thread that has
 // entered another namespace must never go on to serve Node.
 Descriptor socket_in(const std::string &netns, int family, int type, int protocol)
@@ -35,14 +42,24 @@ Descriptor socket_in(const std::string &netns, int family, int type, int protoco
 		throw Failure(errno, "open network namespace " + netns);
 	Descriptor made;
 	int error = 0;
+	const auto make = [&] {
+		made = Descriptor(::socket(family, type | SOCK_CLOEXEC, protocol));
+		if (made.get() < 0)
+			error = errno;
+	};
+	// Entering takes CAP_SYS_ADMIN even where one already is; an agent without it still knows its own namespace.
+	if (is_own(target.get())) {
+		make();
+		if (error)
+			throw Failure(error, "socket in network namespace " + netns);
+		return made;
+	}
 	std::thread([&] {
 		if (::setns(target.get(), CLONE_NEWNET)) {
 			error = errno;
 			return;
 		}
-		made = Descriptor(::socket(family, type | SOCK_CLOEXEC, protocol));
-		if (made.get() < 0)
-			error = errno;
+		make();
 	}).join();
 	if (error)
 		throw Failure(error, "enter network namespace " + netns);
