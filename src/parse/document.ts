@@ -2,23 +2,13 @@
 // What does a file of YAML or JSON say, object by object, and what is wrong with it? One file in, one entry an object out.
 // Knows no other file (duplicates and clashes across files: folder.ts), no kernel, and not what was valid before.
 import { hash } from 'node:crypto';
-import type { ClusterEgressPolicy, EgressPolicy } from '#build/generated/policy-types.ts';
 import type { EndpointSlice, Namespace, Node, Pod, Policy, Problem, Service } from '../model/objects.ts';
 import { type Finding, pathText } from '../validate/finding.ts';
 import { classify, isObject, isPolicy, type Kind, kinds } from '../validate/kind.ts';
 import { checkObject } from '../validate/object.ts';
 import { CGROUP_ANNOTATION } from '../validate/pod.ts';
 import { type Path, type Position, readYaml, type SyntaxProblem, type YamlDocument } from '../yaml/documents.ts';
-import {
-  DEFAULT_NAMESPACE,
-  parseEndpointSlice,
-  parseNamespace,
-  parseNode,
-  parsePod,
-  parseService,
-} from './cluster-objects.ts';
-import { parseClusterEgressPolicy, parseEgressPolicy } from './egress-policy.ts';
-import { type NetworkPolicyObject, parseNetworkPolicy } from './network-policy.ts';
+import { keyOf, readObject } from './object.ts';
 import { standInFor } from './stand-in.ts';
 
 export interface SourceFile {
@@ -97,12 +87,12 @@ interface Based {
 
 function readDocument(file: string, document: YamlDocument): Based[] {
   const place: Place = { file, document, base: [] };
-  if (document.problems.length === 0) return readObject(place, document.value, null);
+  if (document.problems.length === 0) return readItem(place, document.value, null);
   // Past a syntax error nobody knows what belongs where; a key that is there twice leaves the rest as it was.
   if (!document.problems.every(({ code }) => code === 'duplicate_key')) {
     return [{ parsed: spoilt(place, identify(place, document.value), null, document.problems), base: [] }];
   }
-  const read = readObject(place, document.value, null);
+  const read = readItem(place, document.value, null);
   if (read.length === 0) read.push({ parsed: unknown(place, document.value, null, []), base: [] });
   // What is wrong in no object of a list is wrong in all of them.
   const shared = document.problems.filter(({ path }) => !read.some(({ base }) => isBelow(path, base)));
@@ -148,7 +138,7 @@ function isolated(parsed: Parsed, value: unknown): Policy | null {
 }
 
 /** @param listed the kind of the items of a list that says it, for items that do not. */
-function readObject(place: Place, value: unknown, listed: Kind | null): Based[] {
+function readItem(place: Place, value: unknown, listed: Kind | null): Based[] {
   const { base } = place;
   const object = listed && isObject(value) ? { kind: listed, apiVersion: kinds[listed].apiVersion, ...value } : value;
   const classified = classify(object);
@@ -157,7 +147,7 @@ function readObject(place: Place, value: unknown, listed: Kind | null): Based[] 
       return [{ parsed: { ...unknown(place, object, null, []), valid: true }, base }];
     case 'list':
       return classified.items.flatMap((item, i) =>
-        readObject({ ...place, base: [...base, 'items', i] }, item, classified.kind),
+        readItem({ ...place, base: [...base, 'items', i] }, item, classified.kind),
       );
     case 'wrong': {
       const { kind, finding } = classified;
@@ -171,20 +161,9 @@ function readObject(place: Place, value: unknown, listed: Kind | null): Based[] 
 }
 
 function readKnown(place: Place, kind: Kind, object: Record<string, unknown>, told: Finding[] | null): Parsed {
-  const checked = checkObject(kind, object);
-  const findings = told ?? checked.findings;
-  const key = keyOf(kind, object);
-  const valid = !findings.some(({ severity }) => severity === 'error');
-  return {
-    ...placesOf(place),
-    key,
-    kind,
-    value: valid ? parse(kind, checked.object, checked.cgroup) : null,
-    valid,
-    standIn: valid || key === null || !isPolicy(kind) ? null : standInFor(kind, object, findings),
-    problems: findings.map((finding) => toProblem(place, finding, key)),
-    hash: contentHash(object),
-  } as Parsed;
+  const { key, value, valid, standIn, findings } = readObject(kind, object, told);
+  const problems = findings.map((finding) => toProblem(place, finding, key));
+  return { ...placesOf(place), key, kind, value, valid, standIn, problems, hash: contentHash(object) } as Parsed;
 }
 
 function placesOf({ file, document, base }: Place): Pick<Parsed, 'position' | 'places'> {
@@ -196,31 +175,6 @@ function placesOf({ file, document, base }: Place): Pick<Parsed, 'position' | 'p
       cgroup: document.locate([...base, ...annotation], 'value'),
     },
   };
-}
-
-/** What the model makes of a valid object. The types hold because validation said so. */
-function parse(kind: Kind, object: Readonly<Record<string, unknown>>, cgroup: string | null): Parsed['value'] {
-  const metadata = object.metadata as { name: string; namespace?: string | null };
-  switch (kind) {
-    case 'Namespace':
-      return parseNamespace(object);
-    case 'Node':
-      return parseNode(object);
-    case 'Pod':
-      return parsePod(object, cgroup);
-    case 'Service':
-      return parseService(object);
-    case 'EndpointSlice':
-      return parseEndpointSlice(object);
-    case 'NetworkPolicy':
-      return parseNetworkPolicy(object as unknown as NetworkPolicyObject);
-    case 'EgressPolicy':
-      return parseEgressPolicy(metadata, object.spec as EgressPolicy['spec']);
-    case 'ClusterEgressPolicy':
-      return parseClusterEgressPolicy(metadata, object.spec as ClusterEgressPolicy['spec']);
-    case 'ClusterNetworkPolicy':
-      return null;
-  }
 }
 
 /** An object past a syntax error: which it is, if what says so stands before the error. */
@@ -245,16 +199,6 @@ function unknown(place: Place, value: unknown, key: string | null, findings: rea
     problems: findings.map((finding) => toProblem(place, finding, key)),
     hash: contentHash(value),
   };
-}
-
-/** `Kind/namespace/name`, cluster-scoped `Kind/name`; null where the name is missing. */
-export function keyOf(kind: Kind, object: Record<string, unknown>): string | null {
-  const metadata = object.metadata;
-  if (!isObject(metadata)) return null;
-  const { name, namespace } = metadata;
-  if (typeof name !== 'string' || name === '') return null;
-  if (!kinds[kind].namespaced) return `${kind}/${name}`;
-  return `${kind}/${typeof namespace === 'string' && namespace !== '' ? namespace : DEFAULT_NAMESPACE}/${name}`;
 }
 
 function toProblem({ file, document, base }: Place, finding: Finding, object: string | null): Problem {
