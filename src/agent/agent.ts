@@ -1,40 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
-// The agent: holds the kernel to what a folder says, and tells what it refuses. Read this and you know the program.
+// The agent: holds the kernel to what a source of objects says, and tells what it refuses. Read this and you know the program.
 // Everything runs on one thread: a change is heard, compiled, applied and told before the next is looked at.
 import path from 'node:path';
 import type { Logger } from 'pino';
-import { type Bindings, type Bound, bind, levelOf } from '../bind/binding.ts';
+import { type Binding, type Bindings, type Bound, bind, levelOf } from '../bind/binding.ts';
 import { Cgroups } from '../bind/cgroups.ts';
-import { cgroupOf } from '../bind/mount.ts';
-import type { Native } from '../kernel/native.ts';
+import { ownCgroup, type PodFolder, podFolderAround } from '../bind/own.ts';
+import { awaitRoot, type RootSearch } from '../bind/root.ts';
+import type { KernelError, Native } from '../kernel/native.ts';
+import type { RollbackFailed } from '../kernel/errors.ts';
 import { Metrics } from '../metrics/metrics.ts';
 import { type ListenAddress, type MetricsServer, serveMetrics } from '../metrics/server.ts';
 import { addressKey } from '../model/address.ts';
-import type { Host, Pod, Problem, Snapshot } from '../model/objects.ts';
+import type { Pod, Problem, Snapshot } from '../model/objects.ts';
 import type { AddressKey } from '../model/tables.ts';
-import { Folder, FolderWatch, type Scan } from '../source/folder.ts';
-import { readHost } from '../source/host.ts';
-import { StateDir } from '../source/state.ts';
-import { ObjectStore, type Place } from '../source/store.ts';
+import type { ObjectSource } from '../source/source.ts';
+import type { Contents, Place } from '../source/store.ts';
 import { destinations } from '../tell/destination.ts';
 import type { Refusal } from '../tell/refusal.ts';
 import { Repeats } from '../tell/repeats.ts';
 import { FlowCutter } from './cut.ts';
 import { Enforcement, type Happening, type Outcome } from './enforcement.ts';
+import type { AgentHooks } from './hooks.ts';
 import type { AgentLog } from './log.ts';
+import { arrivals } from './arrivals.ts';
 import { ProblemLog } from './problem-log.ts';
+import { SourceLog } from './source-log.ts';
+import { Watchdog } from './watchdog.ts';
 
 export interface AgentOptions {
-  /** The folder of objects, absolute. */
-  readonly policies: string;
-  /** The cgroup2 mount. */
-  readonly mount: string;
-  /** What is enforced, below the mount; '' is all of it. */
-  readonly root: string;
+  /** Where everything is enforced; waited for where it is not there. */
+  readonly root: RootSearch;
   readonly metrics: ListenAddress;
+  /** What processes may do that belong to no pod of this node. */
   readonly unknown: 'allow' | 'deny';
-  readonly stateDir: string;
   readonly nodeName: string | null;
+  /** Whether a pod that no node is named for may be here. */
+  readonly unscheduled: 'here' | 'elsewhere';
+  /**
+   * When programs are attached: once the first snapshot is enforced, and a snapshot that cannot be ends the agent; or at once,
+   * with the pods that exist then unconfined until there is a snapshot, so that no later pod sends a packet unjudged.
+   */
+  readonly attach: 'enforced' | 'at_once';
+  readonly hooks?: AgentHooks;
 }
 
 interface Attempt {
@@ -188,7 +196,8 @@ export class Agent {
 
   #bind(snapshot: Snapshot): Bound {
     const here = snapshot.pods.filter((pod) => isHere(pod, this.#options.nodeName));
-    return bind(here, this.#cgroups, this.#options.root, this.#bindings);
+    const selected = new Map([...unitSelections(snapshot)].map(([unit, { shadow }]) => [unit, shadow.map(policyName)]));
+    return bind(here, this.#cgroups, this.#options.root, this.#bindings, { selected, own: cgroupBelow() });
   }
 
   /** Reads a scan into a snapshot. False: nothing in it is new. */
@@ -264,7 +273,7 @@ export class Agent {
 
   /** The agent's own cgroup, so that no change of the unknowns' lot can cut it off; null where that would hold others too. */
   #own(bindings: Bindings): { readonly path: string; readonly cgroup: bigint; readonly level: number } | null {
-    const own = (cgroupOf('self') ?? '/').replace(/^\/+/, '');
+    const own = cgroupBelow();
     const { root, mount } = this.#options;
     const isInside = root === '' ? own !== '' : own.startsWith(`${root}/`);
     const meets = (one: string) => one === own || one.startsWith(`${own}/`) || own.startsWith(`${one}/`);
@@ -351,6 +360,11 @@ function isHere(pod: Pod, nodeName: string | null): boolean {
   return nodeName === null || pod.node === null || pod.node === nodeName;
 }
 
+/** The agent's own cgroup below the mount; '' is the mount. */
+function cgroupBelow(): string {
+  return (cgroupOf('self') ?? '/').replace(/^\/+/, '');
+}
+
 function equalBindings(a: Bindings, b: Bindings): boolean {
   return (
     a.size === b.size &&
@@ -367,5 +381,6 @@ function equalScans(a: Scan, b: Scan): boolean {
 }
 
 function names(all: readonly string[]): readonly string[] {
-  return all.length <= MAX_NAMES ? all : [...all.slice(0, MAX_NAMES), `and ${all.length - MAX_NAMES} more`];
+  const told = all.slice(0, MAX_NAMES).map(workloadName);
+  return all.length <= MAX_NAMES ? told : [...told, `and ${all.length - MAX_NAMES} more`];
 }

@@ -14,6 +14,7 @@ import type { KernelCount } from '../metrics/metrics.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type Step } from '../model/tables.ts';
 import type { Refusal } from '../tell/refusal.ts';
+import { workloadName } from '../tell/workload.ts';
 import type { CutFlow } from './cut.ts';
 
 export type Outcome =
@@ -172,7 +173,7 @@ export class Enforcement {
       .filter(({ live }) => live)
       .map(({ workload, verdict, reason, policy, packets, bytes }) => ({
         labels: {
-          workload: workload ?? UNKNOWN,
+          workload: workload === null ? UNKNOWN : workloadName(workload),
           direction: reason === 'reply' ? 'ingress-reply' : 'egress',
           policy: policy ?? '',
           reason,
@@ -232,7 +233,7 @@ function refusalOf(event: FlowEvent): Refusal | null {
   if (verdict === 'allow') return null;
   return {
     verdict,
-    workload: workload ?? UNKNOWN,
+    workload: workload === null ? UNKNOWN : workloadName(workload),
     address: remote.address,
     port: remote.port,
     protocol: PROTOCOLS[protocol] ?? String(protocol),

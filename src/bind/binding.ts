@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which cgroup folder belongs to which pod, given the pods and the folders that are there? Pure; touches no file.
+// Which cgroup folder belongs to which pod or systemd unit, given these and the folders that are there? Pure; touches no file.
 import type { Pod, Problem } from '../model/objects.ts';
+import { unitKey } from '../resolve/units.ts';
 
 /** A folder that is there. */
 export interface CgroupFolder {
@@ -17,7 +18,7 @@ export interface Binding {
   readonly level: number;
 }
 
-/** By `namespace/name` of the pod. */
+/** By `namespace/name` of the pod, `/NAME.service` of the unit. */
 export type Bindings = ReadonlyMap<string, Binding>;
 
 export interface Bound {
@@ -30,17 +31,35 @@ export interface Folders {
   at(path: string): CgroupFolder | null;
   /** Folders by the pod uid that their name holds. More than one: the first found counts. */
   byUid(uid: string): CgroupFolder | null;
+  /** Folders of a systemd unit (systemd.slice(5): below slices and nothing else), anywhere below the mount. */
+  byUnit(unit: string): readonly CgroupFolder[];
 }
+
+/** The systemd units that policies select on this node. */
+export interface Units {
+  /** By unit name, whoever selects it: `ClusterEgressPolicy/node-runtime`. */
+  readonly selected: ReadonlyMap<string, readonly string[]>;
+  /** The agent's own cgroup below the mount ('': the mount), which no policy may hold: a mistake there could not be undone. */
+  readonly own: string;
+}
+
+const NO_UNITS: Units = { selected: new Map(), own: '' };
 
 /** The deepest level that the kernel's programs look at (a bit each in `settings.levels`; the loop there is bounded). */
 export const MAX_LEVEL = 15;
 
 /**
- * Binds pods to folders. Two pods on one folder, or one inside the other's, is a problem, and neither binding changes: a
- * pod keeps what `before` gave it as long as that very folder (by its id) is there.
+ * Binds pods and units to folders. Two pods on one folder, or one inside the other's, is a problem, and neither binding changes:
+ * each keeps what `before` gave it as long as that very folder (by its id) is there.
  * `root` is the enforced root below the mount ('' for the mount itself): nothing outside it, and not itself, can be bound.
  */
-export function bind(pods: readonly Pod[], folders: Folders, root: string, before: Bindings): Bound {
+export function bind(
+  pods: readonly Pod[],
+  folders: Folders,
+  root: string,
+  before: Bindings,
+  units: Units = NO_UNITS,
+): Bound {
   const problems: Problem[] = [];
   const wanted = new Map<string, CgroupFolder>();
   for (const pod of pods) {
@@ -58,6 +77,13 @@ export function bind(pods: readonly Pod[], folders: Folders, root: string, befor
     }
     const folder = folders.at(path);
     if (folder !== null) wanted.set(name, folder);
+  }
+  for (const [unit, policies] of units.selected) {
+    const found = folders.byUnit(unit);
+    const folder = found.find(({ path }) => isBelow(path, root) && levelOf(path) <= MAX_LEVEL);
+    const why = obstacle(folder, found, root, units.own) ?? clashOf(folder, wanted);
+    if (why === null && folder !== undefined) wanted.set(unitKey(unit), folder);
+    if (why !== null) problems.push(...policies.map((policy) => unitProblem(unit, policy, why)));
   }
 
   const clashing = new Map<string, string>();
@@ -101,6 +127,66 @@ export function bind(pods: readonly Pod[], folders: Folders, root: string, befor
     if (other !== undefined) problems.push(clash(pod, other, wanted.get(name)?.path ?? ''));
   }
   return { bindings, problems };
+}
+
+interface Obstacle {
+  readonly severity: Problem['severity'];
+  readonly code: string;
+  readonly message: string;
+  readonly advice: string;
+}
+
+/** What keeps a unit from being held, or null. */
+function obstacle(
+  folder: CgroupFolder | undefined,
+  found: readonly CgroupFolder[],
+  root: string,
+  own: string,
+): Obstacle | null {
+  const [first] = found;
+  if (first === undefined) {
+    return {
+      ...{ severity: 'warning', code: 'unit_not_found' },
+      message: 'is not there on this node; it is held as soon as it appears',
+      advice: 'compare the name with systemctl list-units --type=service, or select fewer nodes',
+    };
+  }
+  if (folder === undefined) {
+    return {
+      ...{ severity: 'error', code: 'unit_outside_root' },
+      message: `has its cgroup at "${first.path}", outside the enforced root "${root}", so it is not held`,
+      advice: 'start the agent with a --cgroup-root that is above both pods and services',
+    };
+  }
+  if (found.length > 1) {
+    return {
+      ...{ severity: 'error', code: 'unit_ambiguous' },
+      message: `could be any of the cgroups ${found.map(({ path }) => `"${path}"`).join(', ')}, so none is held`,
+      advice: 'systemd makes one cgroup a unit: remove what was made by hand',
+    };
+  }
+  if (isWithin(own, folder.path)) {
+    return {
+      ...{ severity: 'error', code: 'unit_is_agent' },
+      message: 'is what the agent itself runs in, which no policy holds',
+      advice: 'remove the unit from the policy',
+    };
+  }
+  return null;
+}
+
+/** A unit gives way to pods: whoever selects it shall not be able to let go of a pod, or keep a new one from being held. */
+function clashOf(folder: CgroupFolder | undefined, wanted: ReadonlyMap<string, CgroupFolder>): Obstacle | null {
+  if (folder === undefined) return null;
+  for (const [name, { path }] of wanted) {
+    if (!isWithin(path, folder.path) && !isWithin(folder.path, path)) continue;
+    return {
+      ...{ severity: 'error', code: 'cgroup_clash' },
+      message: `has its cgroup at "${folder.path}", which is that of ${name}, or one is inside the other, so it is not held`,
+      advice: 'let pods and services have cgroups beside one another',
+    };
+  }
+  return null;
 }
 
 /** Depth below the mount. */
@@ -160,5 +246,12 @@ function problem(pod: Pod, code: string, message: string, advice: string): Probl
     object: `Pod/${pod.namespace}/${pod.name}`,
     message,
     advice,
+  };
+}
+
+function unitProblem(unit: string, policy: string, { severity, code, message, advice }: Obstacle): Problem {
+  return {
+    ...{ severity, code, file: null, line: 0, column: 0, path: 'spec.subject.nodeServices.units', object: policy },
+    ...{ message: `${unit} ${message}`, advice },
   };
 }

@@ -5,6 +5,7 @@ import { type FSWatcher, readdirSync, watch } from 'node:fs';
 import path from 'node:path';
 import type { CgroupFolder, Folders } from './binding.ts';
 import { podUidOf } from './pod-folder.ts';
+import { Slices } from './slices.ts';
 
 /** Bounds: a node has some hundred pods; beyond this, folders are found by the rescan alone, and it is said. */
 const MAX_WATCHES = 8192;
@@ -29,6 +30,7 @@ export class Cgroups implements Folders {
   readonly #byUid = new Map<string, Set<string>>();
   /** Folders that each listed folder held, by path. */
   readonly #children = new Map<string, ReadonlySet<string>>();
+  readonly #slices: Slices;
   readonly #dirty = new Set<string>();
   #onChange: () => void = () => undefined;
   #isFull = false;
@@ -38,6 +40,7 @@ export class Cgroups implements Folders {
 
   constructor(options: CgroupsOptions) {
     this.#options = options;
+    this.#slices = new Slices(options.mount, options.root, () => this.#onChange());
   }
 
   /** Looks at everything, and calls back whenever a folder came or went below the root. */
@@ -46,6 +49,7 @@ export class Cgroups implements Folders {
     this.#visit(this.#options.root, 0);
     this.#rescan = setInterval(() => {
       this.#visit(this.#options.root, 0);
+      this.#slices.rescan();
       this.#changed('');
     }, this.#options.rescanMs ?? 10_000);
     this.#rescan.unref();
@@ -54,6 +58,7 @@ export class Cgroups implements Folders {
   close(): void {
     this.#closed = true;
     if (this.#rescan !== null) clearInterval(this.#rescan);
+    this.#slices.close();
     for (const watcher of this.#watchers.values()) watcher.close();
     this.#watchers.clear();
   }
@@ -74,6 +79,10 @@ export class Cgroups implements Folders {
       if (folder !== null) return folder;
     }
     return null;
+  }
+
+  byUnit(unit: string): readonly CgroupFolder[] {
+    return this.#slices.byUnit(unit).flatMap((below) => this.at(below) ?? []);
   }
 
   #id(below: string): bigint | null {

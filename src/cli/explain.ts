@@ -29,13 +29,13 @@ export function command(): Command {
   return new Command('explain')
     .description('Tell what would be decided for a connection, by which policy and rule, and why')
     .requiredOption('--policies <dir>', 'folder of Kubernetes objects, as `postern agent` reads it')
-    .option('--from <ns/pod>', 'the workload that sends')
+    .option('--from <ns/pod>', 'the workload that sends; node/NAME.service is a systemd unit of this node')
     .option('--to <dest>', 'NS/POD, an address, service:NS/NAME, or a domain name')
     .option('--port <number>', 'destination port; of a Service its own port', parsePort)
     .addOption(new Option('--protocol <name>', 'TCP, UDP, SCTP or ICMP').choices(Object.keys(Protocol)).default('TCP'))
     .addOption(new Option('--icmp-type <type>', 'of ICMP').choices(Object.keys(IcmpKind)))
     .option('--queries <file>', 'answer many: a file of JSON lines, or - for standard input')
-    .option('--node-name <name>', 'the Node object that is this machine (for the entity Host)')
+    .option('--node-name <name>', 'the Node object that is this machine (for the entity Host, and for nodeServices)')
     .addOption(new Option('-o, --output <format>', 'how to print').choices(['text', 'json']).default('text'))
     .addHelpText(
       'after',

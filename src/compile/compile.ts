@@ -18,9 +18,11 @@ import {
 } from '../model/tables.ts';
 import { policyName } from '../resolve/order.ts';
 import { selections } from '../resolve/selection.ts';
+import { unitKey, unitSelections } from '../resolve/units.ts';
 import { type Demand, demandOf, NO_DEMAND, union } from './demand.ts';
-import { type Destinations, destinations, type Identity, type Kind } from './destinations.ts';
+import { type Destinations, destinations } from './destinations.ts';
 import { portSet } from './entries.ts';
+import type { Identity, Kind } from './identity.ts';
 import { keyOf, type NetworkClass } from './prefixes.ts';
 import { headerRow, identityRow, networkRow, type RowSource, zoneRow } from './rows.ts';
 import { hasZones, type Place, type Ruleset, ruleset, rulesetContent } from './ruleset.ts';
@@ -179,11 +181,18 @@ function workloadsOf(
       selves: pod.hostNetwork ? [] : pod.addresses.map(keyOf),
     });
   }
+  const here: Place = { hostNetwork: true, hosts: hostsOf({ node: snapshot.host.node }, snapshot, nodes) };
+  for (const [unit, { enforced, shadow }] of unitSelections(snapshot)) {
+    workloads.set(unitKey(unit), {
+      ...{ namespace: '', name: unit, uid: null, cgroup: null, hostNetwork: true, selves: [] },
+      ...{ enforced: idFor(enforced, here), shadow: idFor(shadow, here) },
+    });
+  }
   return { workloads, rulesets, problems: unique(problems) };
 }
 
 /** The names under which a workload's own node is known; see `Kind.hosts`. */
-function hostsOf(pod: Pod, { host }: Snapshot, nodes: ReadonlySet<string>): string[] {
+function hostsOf(pod: Pick<Pod, 'node'>, { host }: Snapshot, nodes: ReadonlySet<string>): string[] {
   const isHere = host.node === null ? pod.node === null : pod.node === host.node;
   return [...(pod.node !== null && nodes.has(pod.node) ? [`node/${pod.node}`] : []), ...(isHere ? ['machine'] : [])];
 }

@@ -7,12 +7,13 @@ import type { Compiled } from '../compile/compile.ts';
 import { IcmpKind, Protocol } from '../compile/numbers.ts';
 import { addressKey, addressText } from '../model/address.ts';
 import type { IcmpType, Snapshot } from '../model/objects.ts';
-import type { PolicyRef, WorkloadEntry } from '../model/tables.ts';
+import { NO_ID, type PolicyRef, type WorkloadEntry } from '../model/tables.ts';
 import { policyName } from '../resolve/order.ts';
+import { unitKey } from '../resolve/units.ts';
 import { type Decision, decide, tell } from './decide.ts';
 
 export interface Query {
-  /** `namespace/pod`. */
+  /** `namespace/pod`, or `node/NAME.service`: a systemd unit of this node. */
   readonly from: string;
   /** `namespace/pod`, an address, `service:namespace/name`, or a domain name. */
   readonly to: string;
@@ -101,9 +102,16 @@ export function explainer(snapshot: Snapshot, compiled: Compiled) {
     const found = compiled.tables.workloads.get(from);
     if (found !== undefined) return found;
     const pod = pods.get(from);
-    if (pod === undefined) throw new QueryError(`there is no Pod ${from}; write NAMESPACE/NAME of a Pod in the folder`);
+    if (pod === undefined && from.startsWith('node/')) {
+      const unit = from.slice('node/'.length);
+      return compiled.tables.workloads.get(unitKey(unit)) ?? { ...UNHELD, name: unit };
+    }
+    if (pod === undefined)
+      throw new QueryError(
+        `there is no Pod ${from}; write NAMESPACE/NAME of a Pod in the folder, or node/NAME.service`,
+      );
     const { namespace, name, uid, cgroup, hostNetwork } = pod; // ended: held by nobody
-    return { ...{ namespace, name, uid, cgroup, hostNetwork }, enforced: NO_RULESET, shadow: NO_RULESET, selves: [] };
+    return { ...{ namespace, name, uid, cgroup, hostNetwork }, enforced: NO_ID, shadow: NO_ID, selves: [] };
   };
 
   const ask = (query: Query): { readonly at: Destination; readonly decision: Decision | null } => {
@@ -155,7 +163,11 @@ export function explainer(snapshot: Snapshot, compiled: Compiled) {
   return { answer, explain };
 }
 
-const NO_RULESET = '0000000000000000';
+/** A unit that no policy selects here. */
+const UNHELD: WorkloadEntry = {
+  ...{ namespace: '', name: '', uid: null, cgroup: null, hostNetwork: true },
+  ...{ enforced: NO_ID, shadow: NO_ID, selves: [] },
+};
 const NO_ADDRESS: Answer = { verdict: 'deny', policy: null, rule: null, reason: 'no_address' };
 const DOMAIN =
   /^(?=.{1,253}\.?$)([\p{L}\p{N}_]([\p{L}\p{N}_-]{0,61}[\p{L}\p{N}_])?\.)*[\p{L}\p{N}_]([\p{L}\p{N}_-]{0,61}[\p{L}\p{N}_])?\.?$/u;

@@ -109,7 +109,7 @@ export type Subject =
   | { readonly type: 'own'; readonly podSelector: Selector }
   /** Pods anywhere (ClusterEgressPolicy, ClusterNetworkPolicy), less those of `except`. */
   | { readonly type: 'pods'; readonly pods: PodPeer; readonly except: readonly PodPeer[] }
-  /** systemd units: not yet enforced; selects nobody. */
+  /** systemd units of the nodes that `nodeSelector` matches, by exact name. */
   | { readonly type: 'nodeServices'; readonly nodeSelector: Selector; readonly units: readonly string[] };
 
 /** A CIDR in canonical form, host bits masked: `10.0.0.0/8`, `2001:db8::/32`. */

@@ -80,6 +80,7 @@ export interface RulesetInfo {
 }
 
 export interface WorkloadEntry {
+  /** Empty: a systemd unit of this node, whose name `name` is. */
   readonly namespace: string;
   readonly name: string;
   readonly uid: string | null;
@@ -101,7 +102,7 @@ export interface Tables {
   readonly rows: ReadonlyMap<RowKey, Row>;
   readonly portSets: ReadonlyMap<Id, readonly PortPrefix[]>;
   readonly rulesets: ReadonlyMap<Id, RulesetInfo>;
-  /** By `namespace/name`: every pod, bound here or not. Who is bound to which cgroup is apply's question. */
+  /** By `namespace/name`: every pod, and every unit (`/kubelet.service`) that a policy selects here, bound or not. Who is bound to which cgroup is apply's question. */
   readonly workloads: ReadonlyMap<string, WorkloadEntry>;
 }
 

@@ -97,7 +97,8 @@ export class ObjectStore {
           continue;
         }
         told.set(key, document);
-        if (kind === 'Pod') cgroupPlaces.set(key, { file: source, ...document.places.cgroup });
+        if (kind === 'Pod' || kind === 'ClusterEgressPolicy')
+          cgroupPlaces.set(key, { file: source, ...document.places.cgroup });
         const before = this.#valid.get(key);
         if (document.valid) {
           const now =

@@ -103,13 +103,7 @@ function checkSpec(kind: OwnKind, spec: Record<string, unknown>): Finding[] {
     subjectItem(spec.subject, ['spec', 'subject']);
     for (const [i, item] of objects(except)) subjectItem(item, ['spec', 'subject', 'except', i]);
     if (isObject(nodeServices)) {
-      const path = ['spec', 'subject', 'nodeServices'];
-      selector(nodeServices.nodeSelector, [...path, 'nodeSelector']);
-      const message = 'node services are not yet enforced: this policy holds nobody';
-      findings.push({
-        ...doubtful('not_yet_enforced', path, message, 'select pods by namespaces or pods meanwhile'),
-        at: 'key',
-      });
+      selector(nodeServices.nodeSelector, ['spec', 'subject', 'nodeServices', 'nodeSelector']);
     }
   }
   if (isObject(spec.dns)) {

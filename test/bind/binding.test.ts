@@ -36,6 +36,10 @@ function folders(paths: Record<string, bigint>): Folders {
       const path = Object.keys(paths).find((one) => podUidOf(one.split('/').at(-1) ?? '') === uid);
       return path === undefined ? null : at(path);
     },
+    byUnit: (unit) =>
+      Object.keys(paths)
+        .filter((one) => one.endsWith(`.slice/${unit}`))
+        .flatMap((one) => at(one) ?? []),
   };
 }
 
@@ -148,4 +152,63 @@ test('the mount of cgroup2 is found in a hybrid hierarchy, with escapes', () => 
   ].join('\n');
   assert.equal(cgroupMountIn(text), '/sys/fs/cgroup/uni fied');
   assert.equal(cgroupMountIn('31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw'), null);
+});
+
+const units = (...names: readonly string[]) => ({
+  selected: new Map(names.map((name) => [name, ['ClusterEgressPolicy/runtime']])),
+  own: 'system.slice/postern.service',
+});
+
+test('a unit is bound under a key that no pod can have, beside the pods', () => {
+  const there = folders({ 'system.slice/kubelet.service': 3n, 'system.slice/poda': 4n, 'a.slice/x.service': 5n });
+  const { bindings, problems } = bind([pod('x', { uid: 'a' })], there, '', none, units('kubelet.service'));
+  assert.deepEqual(problems, []);
+  assert.deepEqual(
+    [...bindings],
+    [
+      ['shop/x', { path: 'system.slice/poda', cgroup: 4n, level: 2 }],
+      ['/kubelet.service', { path: 'system.slice/kubelet.service', cgroup: 3n, level: 2 }],
+    ],
+  );
+  assert.equal(bind([], there, '', none).bindings.size, 0);
+});
+
+test('a unit that cannot be held is told at each policy that selects it, and holds up no pod', () => {
+  const there = {
+    'system.slice/kubelet.service': 1n,
+    'work/a.slice/twice.service': 2n,
+    'work/b.slice/twice.service': 3n,
+    'work/a.slice/host.service': 4n,
+    'work/a.slice/host.service/poda': 5n,
+    'work/a.slice/free.service': 6n,
+  };
+  const table: [string, string, string | null][] = [
+    ['kubelet.service', 'error', 'unit_outside_root'],
+    ['absent.service', 'warning', 'unit_not_found'],
+    ['twice.service', 'error', 'unit_ambiguous'],
+    ['host.service', 'error', 'cgroup_clash'],
+    ['free.service', '', null],
+  ];
+  for (const [unit, severity, code] of table) {
+    const { bindings, problems } = bind([pod('x', { uid: 'a' })], folders(there), 'work', none, units(unit));
+    assert.equal(bindings.get('shop/x')?.cgroup, 5n, unit);
+    assert.equal(bindings.has(`/${unit}`), code === null, unit);
+    assert.deepEqual(
+      problems.map((one) => [one.severity, one.code, one.object, one.path, one.message.startsWith(unit)]),
+      code === null ? [] : [[severity, code, 'ClusterEgressPolicy/runtime', 'spec.subject.nodeServices.units', true]],
+      unit,
+    );
+  }
+});
+
+test('no policy holds what the agent runs in', () => {
+  const there = folders({ 'system.slice/postern.service': 1n });
+  for (const own of ['system.slice/postern.service', 'system.slice/postern.service/agent']) {
+    const { bindings, problems } = bind([], there, '', none, { ...units('postern.service'), own });
+    assert.equal(bindings.size, 0);
+    assert.deepEqual(
+      problems.map(({ code }) => code),
+      ['unit_is_agent'],
+    );
+  }
 });

@@ -54,3 +54,52 @@ test('folders are found when they are there, when they appear late and when they
     await lab.close();
   }
 });
+
+test('units are found in slices alone, when asked, also outside the root, and when they appear late', async () => {
+  const lab = await Lab.create();
+  const mount = cgroupMount();
+  const base = path.relative(mount, lab.root);
+  lab.cgroup('enforced');
+  const cgroups = new Cgroups({ mount, root: `${base}/enforced`, idOf, rescanMs: 3_600_000 });
+  try {
+    const unit = `kubelet-${process.pid}.service`;
+    for (const other of ['', 'system.slice/other.scope/', 'system.slice/user@1.service/app.slice/', 'plain/a.slice/']) {
+      lab.cgroup(`enforced/${other}${unit}`);
+    }
+    lab.cgroup(`enforced/kubepods.slice/kubepods-pod1_a.slice/${unit}`);
+    let wake: () => void = () => undefined;
+    const heard = { next: () => new Promise<void>((resolve) => (wake = resolve)) };
+    cgroups.start(() => wake());
+    assert.deepEqual(cgroups.byUnit(unit), []);
+
+    const late = changeUntil(heard, () => cgroups.byUnit(unit).length === 1);
+    const folder = `enforced/a.slice/a-b.slice/${unit}`;
+    lab.cgroup(folder);
+    await late;
+    const id = idOf(path.join(lab.root, folder));
+    assert.deepEqual(cgroups.byUnit(unit), [{ path: `${base}/${folder}`, id }]);
+
+    const gone = changeUntil(heard, () => cgroups.byUnit(unit).length === 0);
+    rmdirSync(path.join(lab.root, folder));
+    await gone;
+  } finally {
+    cgroups.close();
+    await lab.close();
+  }
+
+  // A slice of the machine's, beside what is enforced.
+  const slice = path.join(mount, `postern${process.pid}.slice`);
+  const unit = 'outside.service';
+  const outside = new Cgroups({ mount, root: 'nothing', idOf, rescanMs: 3_600_000 });
+  try {
+    mkdirSync(path.join(slice, unit), { recursive: true });
+    assert.deepEqual(
+      outside.byUnit(unit).map((one) => one.path),
+      [`postern${process.pid}.slice/${unit}`],
+    );
+  } finally {
+    outside.close();
+    rmdirSync(path.join(slice, unit));
+    rmdirSync(slice);
+  }
+});
