@@ -150,6 +150,12 @@ export interface Rule {
   readonly notEnforced: string | null;
 }
 
+/** Which object of the API server this is, and which version of its spec (ObjectMeta of apimachinery meta/v1). */
+export interface ObjectVersion {
+  readonly uid: string;
+  readonly generation: number;
+}
+
 export interface Policy {
   readonly kind: PolicyKind;
   /** null for cluster-scoped kinds. */
@@ -165,6 +171,8 @@ export interface Policy {
   /** hostNetwork pods are held too. */
   readonly hostNetwork: boolean;
   readonly rules: readonly Rule[];
+  /** Of the object that it was read from, where that says so: a file mostly does not. No verdict depends on it. */
+  readonly version?: ObjectVersion;
 }
 
 /** The cluster as it stands, and what the node knows of itself. */

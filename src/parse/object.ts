@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What does one decoded object of a kind that Postern knows come to, and what is wrong with it? Knows neither where it was read
 // (a file, the API server) nor any other object.
-import type { ClusterEgressPolicy, EgressPolicy } from '#build/generated/policy-types.ts';
+import type { ClusterEgressPolicy, ClusterNetworkPolicy, EgressPolicy } from '#build/generated/policy-types.ts';
 import type { EndpointSlice, Namespace, Node, Pod, Policy, Service } from '../model/objects.ts';
 import type { Finding } from '../validate/finding.ts';
 import { isObject, isPolicy, type Kind, kinds } from '../validate/kind.ts';
 import { checkObject } from '../validate/object.ts';
+import { parseClusterNetworkPolicy } from './cluster-network-policy.ts';
 import {
   DEFAULT_NAMESPACE,
   parseEndpointSlice,
@@ -38,11 +39,18 @@ export function readObject(kind: Kind, object: Record<string, unknown>, told: re
   const valid = !findings.some(({ severity }) => severity === 'error');
   return {
     key,
-    value: valid ? parse(kind, checked.object, checked.cgroup) : null,
+    value: valid ? versioned(parse(kind, checked.object, checked.cgroup), object) : null,
     valid,
-    standIn: valid || key === null || !isPolicy(kind) ? null : standInFor(kind, object, findings),
+    standIn: valid || key === null || !isPolicy(kind) ? null : versioned(standInFor(kind, object, findings), object),
     findings,
   };
+}
+
+/** A policy with the version that its object tells of itself. */
+function versioned<T extends ReadObject['value']>(value: T, { metadata }: Record<string, unknown>): T {
+  if (value === null || !('effect' in value) || !isObject(metadata)) return value;
+  const { uid, generation } = metadata;
+  return typeof uid === 'string' && typeof generation === 'number' ? { ...value, version: { uid, generation } } : value;
 }
 
 /** What the model makes of a valid object. The types hold because validation said so. */
@@ -66,7 +74,7 @@ function parse(kind: Kind, object: Readonly<Record<string, unknown>>, cgroup: st
     case 'ClusterEgressPolicy':
       return parseClusterEgressPolicy(metadata, object.spec as ClusterEgressPolicy['spec']);
     case 'ClusterNetworkPolicy':
-      return null;
+      return parseClusterNetworkPolicy(metadata, object.spec as ClusterNetworkPolicy['spec']);
   }
 }
 
