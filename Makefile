@@ -65,8 +65,10 @@ build/generated/abi.ts: src/kernel/generate-abi.ts src/kernel/btf.ts build/poste
 	@mkdir -p $(@D)
 	$(NODE) $< build/postern.bpf.o $@
 
+UPSTREAM_CRDS := $(wildcard daemonset/crds/network-policy-api/*.yaml)
+
 # Also the CRDs in daemonset/crds/, and the schemas that are read at run time.
-build/generated/policy-types.ts: src/schema/generate.ts src/schema/crds.ts package-lock.json | $(DEPS)
+build/generated/policy-types.ts: src/schema/generate.ts src/schema/crds.ts $(UPSTREAM_CRDS) package-lock.json | $(DEPS)
 	$(NODE) $<
 	@touch $@
 

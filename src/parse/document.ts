@@ -24,7 +24,7 @@ interface Read<K, V> {
    */
   readonly key: string | null;
   readonly kind: K;
-  /** null: invalid, or nothing to do with egress (a NetworkPolicy for ingress alone, ClusterNetworkPolicy for now). */
+  /** null: invalid, or nothing to do with egress (a NetworkPolicy or ClusterNetworkPolicy for ingress alone). */
   readonly value: V | null;
   /** No problem of severity error. */
   readonly valid: boolean;
@@ -45,8 +45,7 @@ export type Parsed =
   | Read<'Pod', Pod>
   | Read<'Service', Service>
   | Read<'EndpointSlice', EndpointSlice>
-  | Read<'NetworkPolicy' | 'EgressPolicy' | 'ClusterEgressPolicy', Policy>
-  | Read<'ClusterNetworkPolicy', never>
+  | Read<'NetworkPolicy' | 'ClusterNetworkPolicy' | 'EgressPolicy' | 'ClusterEgressPolicy', Policy>
   /** Of a kind that Postern has no part in, or unreadable. */
   | Read<null, never>;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Build step: writes the CRDs (daemonset/crds/, committed) from crds.ts, and from them and the models of the Kubernetes client
 // what validation reads at run time (build/generated/policy-schemas.json, core-types.json) and TypeScript's view (policy-types.ts).
+// ClusterNetworkPolicy's CRD is upstream's: read, never written.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import * as kubernetes from '@kubernetes/client-node';
 import { compile } from 'json-schema-to-typescript';
@@ -15,6 +16,9 @@ export function crdText(crd: Crd): string {
   const head = `${LICENSE}\n# Written by src/schema/generate.ts from src/schema/crds.ts: edit that, then build.\n`;
   return `${head}---\n${stringify(crd, { lineWidth: 120, aliasDuplicateObjects: false })}`;
 }
+
+/** Upstream's CRD of the experimental channel, of which the standard one is a part: one schema reads both. */
+export const UPSTREAM_CRD = 'network-policy-api/clusternetworkpolicies.experimental.yaml';
 
 type JsonSchema = Record<string, unknown>;
 
@@ -78,9 +82,10 @@ async function generate(): Promise<void> {
   const schemas: Record<string, JsonSchema> = {};
   let types = `// SPDX-License-Identifier: Apache-2.0\n// Written by src/schema/generate.ts from daemonset/crds/.\n/* eslint-disable */\n`;
   for (const [file, crd] of Object.entries(crds)) {
-    const path = new URL(`daemonset/crds/${file}`, root);
-    writeIfChanged(path, crdText(crd));
-    const read = parse(readFileSync(path, 'utf8')) as Crd;
+    writeIfChanged(new URL(`daemonset/crds/${file}`, root), crdText(crd));
+  }
+  for (const file of [...Object.keys(crds), UPSTREAM_CRD]) {
+    const read = parse(readFileSync(new URL(`daemonset/crds/${file}`, root), 'utf8')) as Crd;
     const version = read.spec.versions[0];
     if (!version) throw new Error(`${file} has no version`);
     const { kind } = read.spec.names;

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is this an EgressPolicy or ClusterEgressPolicy by its CRD (schema, defaults, CEL rules), and beyond what a CRD can say? Also: which of its
 // features are not enforced yet.
-import { readFileSync } from 'node:fs';
-import { Ajv, type ValidateFunction } from 'ajv';
 import { addressKey, contains } from '../model/address.ts';
 import type { Path } from '../yaml/documents.ts';
-import { brokenRules, type SchemaWithRules } from './cel.ts';
+import { brokenRules } from './cel.ts';
 import { checkCidr, readCidr } from './cidr.ts';
 import { checkMetadataTypes } from './core-types.ts';
+import { schemaOf, validatorOf } from './crd.ts';
 import { checkNames } from './domain-name.ts';
 import { doubtful, type Finding, quote, wrong } from './finding.ts';
 import { isObject, type OwnKind } from './kind.ts';
@@ -16,29 +15,6 @@ import { AUDIT_ANNOTATION } from './network-policy.ts';
 import { foreignEntity } from './other-apis.ts';
 import { describe } from './schema-errors.ts';
 import { nearest, words } from './spelling.ts';
-
-type RuntimeSchema = SchemaWithRules & Record<string, unknown>;
-
-let schemas: Readonly<Record<OwnKind, RuntimeSchema>> | null = null;
-const validators = new Map<OwnKind, ValidateFunction>();
-
-export function schemaOf(kind: OwnKind): RuntimeSchema {
-  schemas ??= JSON.parse(
-    readFileSync(new URL('../../build/generated/policy-schemas.json', import.meta.url), 'utf8'),
-  ) as Readonly<Record<OwnKind, RuntimeSchema>>;
-  return schemas[kind];
-}
-
-function validatorOf(kind: OwnKind): ValidateFunction {
-  let validate = validators.get(kind);
-  if (!validate) {
-    // verbose: an error then carries the value and the schema that it is about.
-    const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: false, verbose: true, validateFormats: false });
-    validate = ajv.compile(schemaOf(kind));
-    validators.set(kind, validate);
-  }
-  return validate;
-}
 
 /** `defaulted` is the object with the defaults of its schema filled in; what it was read from stays as it was. */
 export function checkEgressPolicy(

@@ -5,7 +5,9 @@ import { distance, nearest } from './spelling.ts';
 
 export type CoreKind = 'Namespace' | 'Node' | 'Pod' | 'Service' | 'EndpointSlice' | 'NetworkPolicy';
 export type OwnKind = 'EgressPolicy' | 'ClusterEgressPolicy';
-export type Kind = CoreKind | OwnKind | 'ClusterNetworkPolicy';
+/** Kinds that a CRD in daemonset/crds/ describes: ours, and upstream's. */
+export type CrdKind = OwnKind | 'ClusterNetworkPolicy';
+export type Kind = CoreKind | CrdKind;
 
 interface Known {
   readonly apiVersion: string;
@@ -24,8 +26,7 @@ export const kinds: Readonly<Record<Kind, Known>> = {
   ClusterNetworkPolicy: { apiVersion: 'policy.networking.k8s.io/v1alpha2', namespaced: false },
 };
 
-export const isPolicy = (kind: Kind): kind is 'NetworkPolicy' | OwnKind | 'ClusterNetworkPolicy' =>
-  kind.endsWith('Policy');
+export const isPolicy = (kind: Kind): kind is 'NetworkPolicy' | CrdKind => kind.endsWith('Policy');
 
 export function isKind(kind: unknown): kind is Kind {
   return typeof kind === 'string' && Object.hasOwn(kinds, kind);

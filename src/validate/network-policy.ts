@@ -52,7 +52,8 @@ function items(list: unknown): [number, Record<string, unknown>][] {
     .toArray();
 }
 
-function checkMode(metadata: unknown): Finding[] {
+/** Upstream's kinds say Audit by an annotation, which other enforcers pass over. */
+export function checkMode(metadata: unknown): Finding[] {
   const annotations = isObject(metadata) ? metadata.annotations : null;
   const mode = isObject(annotations) ? annotations[AUDIT_ANNOTATION] : undefined;
   if (mode === undefined || mode === 'Audit') return [];

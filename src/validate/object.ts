@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything that is wrong with one object of a kind that Postern knows, all at once. Knows neither files nor other objects.
+import { checkClusterNetworkPolicy } from './cluster-network-policy.ts';
 import { checkTypes } from './core-types.ts';
 import { checkEgressPolicy } from './egress-policy.ts';
-import { doubtful, type Finding, pathText } from './finding.ts';
+import { type Finding, pathText } from './finding.ts';
 import type { Kind } from './kind.ts';
 import { checkMetadata } from './metadata.ts';
 import { checkNetworkPolicy } from './network-policy.ts';
@@ -24,11 +25,8 @@ export function checkObject(kind: Kind, object: Record<string, unknown>): Checke
       const { findings, defaulted } = checkEgressPolicy(kind, object);
       return { findings: [...metadata, ...findings], object: defaulted, cgroup: null };
     }
-    case 'ClusterNetworkPolicy': {
-      const message = 'ClusterNetworkPolicy is not yet enforced: this policy has no effect';
-      const advice = 'write a ClusterEgressPolicy meanwhile: effect: Limit for what no one may lift, Grant to add';
-      return { findings: [...metadata, doubtful('not_yet_enforced', ['kind'], message, advice)], object, cgroup: null };
-    }
+    case 'ClusterNetworkPolicy':
+      return { findings: [...metadata, ...checkClusterNetworkPolicy(object)], object, cgroup: null };
     case 'NetworkPolicy': {
       const findings = [...metadata, ...checkTypes(kind, object), ...checkNetworkPolicy(object)];
       return { findings, object, cgroup: null };

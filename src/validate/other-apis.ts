@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What to write where a word of another API stands: Cilium's, Calico's, NetworkPolicy's and ClusterNetworkPolicy's.
 import type { Path } from '../yaml/documents.ts';
-import type { OwnKind } from './kind.ts';
+import type { CrdKind } from './kind.ts';
 
 /** Words of other projects for what we have by another name. */
 const FOREIGN_ENTITIES: Readonly<Record<string, string>> = {
@@ -26,7 +26,8 @@ export function foreignEntity(word: string): string | undefined {
 }
 
 /** What to write where another API's field stands, by its place. */
-export function meantField(name: string, path: Path, kind: OwnKind): string | undefined {
+export function meantField(name: string, path: Path, kind: CrdKind): string | undefined {
+  if (kind === 'ClusterNetworkPolicy') return meantUpstream(name, path);
   const inPeer = path.at(-2) === 'to';
   const inRule = path.at(-2) === 'egress';
   const inSpec = path.length === 1 && path[0] === 'spec';
@@ -91,5 +92,44 @@ export function meantField(name: string, path: Path, kind: OwnKind): string | un
     type: 'write icmpType',
   };
   const known = inPeer ? peers : inRule ? rules : inSpec ? specs : path.at(-2) === 'ports' ? ports : {};
+  return Object.hasOwn(known, name) ? known[name] : undefined;
+}
+
+/** The same for ClusterNetworkPolicy: words of its forerunners (v1alpha1), of NetworkPolicy and of ours. */
+function meantUpstream(name: string, path: Path): string | undefined {
+  const peers: Readonly<Record<string, string>> = {
+    podSelector: 'write pods: {namespaceSelector: …, podSelector: …}',
+    namespaceSelector: 'write namespaces: …, or pods: {namespaceSelector: …, podSelector: …}',
+    ipBlock: 'write networks: [CIDR]; for an except, Pass or Accept the excepted ones in a rule before this',
+    except: 'remove it; write a rule for the excepted networks before this one',
+    entities: 'write networks, or a ClusterEgressPolicy, which has entities',
+    services: 'write pods, or a ClusterEgressPolicy, which has services',
+  };
+  const rules: Readonly<Record<string, string>> = {
+    ports: 'write protocols: [{tcp: {destinationPort: {number: …}}}]',
+    tls: 'write a ClusterEgressPolicy, which has tls',
+  };
+  const specs: Readonly<Record<string, string>> = {
+    mode: 'write the annotation postern.dev/mode: Audit',
+    podSelector: 'write subject: {pods: {namespaceSelector: …, podSelector: …}}',
+    policyTypes: 'remove it: a policy is about egress if it has egress rules',
+  };
+  const protocols: Readonly<Record<string, string>> = {
+    portNumber: 'write tcp: {destinationPort: {number: …}}',
+    portRange: 'write tcp: {destinationPort: {range: {start: …, end: …}}}',
+    namedPort: 'write destinationNamedPort',
+    port: 'write tcp: {destinationPort: {number: …}}',
+    protocol: 'write tcp, udp or sctp: {destinationPort: …}',
+  };
+  const known =
+    path.at(-2) === 'to'
+      ? peers
+      : path.at(-2) === 'egress'
+        ? rules
+        : path.at(-2) === 'protocols'
+          ? protocols
+          : path.length === 1 && path[0] === 'spec'
+            ? specs
+            : {};
   return Object.hasOwn(known, name) ? known[name] : undefined;
 }

@@ -5,13 +5,13 @@ import type { Path } from '../yaml/documents.ts';
 import { mistyped, unknownField } from './core-types.ts';
 import { badName, isTooLong } from './domain-name.ts';
 import { type Finding, quote, wrong, wrongKey } from './finding.ts';
-import { isObject, type OwnKind } from './kind.ts';
+import { type CrdKind, isObject } from './kind.ts';
 import { isPortName } from './network-policy.ts';
 import { foreignEntity, meantField } from './other-apis.ts';
 import { nearest, words } from './spelling.ts';
 
 /** A finding for each mistake: several keywords may fail by one. */
-export function describe(errors: readonly ErrorObject[], object: unknown, kind: OwnKind): Finding[] {
+export function describe(errors: readonly ErrorObject[], object: unknown, kind: CrdKind): Finding[] {
   return errors.flatMap((error) => {
     const path = pathOf(error.instancePath, object);
     const finding = describeOne(error, path, kind);
@@ -19,7 +19,7 @@ export function describe(errors: readonly ErrorObject[], object: unknown, kind: 
   });
 }
 
-function describeOne(error: ErrorObject, path: Path, kind: OwnKind): Finding | null {
+function describeOne(error: ErrorObject, path: Path, kind: CrdKind): Finding | null {
   const { keyword, data } = error;
   const params = error.params as Record<string, unknown>;
   const parent = (error.parentSchema ?? {}) as Record<string, unknown>;
@@ -42,9 +42,17 @@ function describeOne(error: ErrorObject, path: Path, kind: OwnKind): Finding | n
       // Told as empty, or with its length by checkNames.
       return (data === '' && parent.minLength) || (isNames(path) && isTooLong(data)) ? null : mispatterned(data, path);
     case 'minItems':
-      return wrongKey('empty', path, 'the list is empty', emptyAdvice(path));
+      return wrongKey('empty', path, 'the list is empty', emptyAdvice(path, kind));
+    case 'minProperties': {
+      const fields = words(Object.keys((parent.properties ?? {}) as object).sort());
+      return wrongKey('one_of', path, 'nothing is set', `write ${fields}`);
+    }
     case 'maxItems':
     case 'maxProperties': {
+      if (keyword === 'maxProperties' && params.limit === 1) {
+        const set = words(Object.keys((data ?? {}) as object)).replace(/ or (?=[^ ]*$)/, ' and ');
+        return wrongKey('one_of', path, `${set} stand in one place, which takes one`, 'keep one of them');
+      }
       const message = `more than ${String(params.limit)} items`;
       return wrongKey('limit', path, message, 'split them over several items, rules or policies');
     }
@@ -107,9 +115,13 @@ function pathOf(pointer: string, object: unknown): Path {
   return path;
 }
 
-function missing(name: string, path: Path, kind: OwnKind): Finding {
+function missing(name: string, path: Path, kind: CrdKind): Finding {
+  const isUpstream = kind === 'ClusterNetworkPolicy';
   const advice: Readonly<Record<string, string>> = {
-    to: 'write to: [ … ] with at least one destination; entities: [All] for every one',
+    to: isUpstream ? UPSTREAM_TO : 'write to: [ … ] with at least one destination; entities: [All] for every one',
+    action: 'write action: Accept, Deny or Pass',
+    tier: 'write tier: Admin, which no namespace can override, or tier: Baseline, which its policies can',
+    priority: 'write a number from 0 to 1000; the lower goes first',
     podSelector: 'write podSelector: {} for all pods',
     namespaceSelector:
       kind === 'ClusterEgressPolicy'
@@ -122,8 +134,15 @@ function missing(name: string, path: Path, kind: OwnKind): Finding {
   return wrong('missing', [...path, name], `${name} is missing`, advice[name] ?? `write ${name}`);
 }
 
-function emptyAdvice(path: Path): string {
-  if (path.at(-1) === 'to') return 'write at least one destination; entities: [All] for every one';
+const UPSTREAM_TO = 'write to: [ … ] with at least one destination; networks: [0.0.0.0/0, "::/0"] for every one';
+
+function emptyAdvice(path: Path, kind: CrdKind): string {
+  if (path.at(-1) === 'to') {
+    return kind === 'ClusterNetworkPolicy'
+      ? UPSTREAM_TO
+      : 'write at least one destination; entities: [All] for every one';
+  }
+  if (path.at(-1) === 'protocols') return 'write at least one protocol, or leave protocols out to mean all';
   if (path.at(-1) === 'ports') return 'write at least one port, or leave ports out to mean every port and protocol';
   return 'write at least one item, or remove the list';
 }

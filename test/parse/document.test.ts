@@ -189,17 +189,6 @@ test('what is valid has no stand-in, and what is no policy never has', () => {
   assert.deepEqual(valid.value, isolating({}));
 });
 
-test('ClusterNetworkPolicy is told and has no value yet', () => {
-  const parsed = one(
-    '{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: a}}',
-  );
-  assert.deepEqual([parsed.key, parsed.valid, parsed.value], ['ClusterNetworkPolicy/a', true, null]);
-  assert.deepEqual(
-    parsed.problems.map(({ severity, code }) => [severity, code]),
-    [['warning', 'not_yet_enforced']],
-  );
-});
-
 test('names of domains in one form', () => {
   const text =
     '{apiVersion: postern.dev/v1alpha1, kind: EgressPolicy, metadata: {name: a}, spec: {egress: [{to: [{domainNames: [API.Example.com., "*.BÜCHER.example", _x._tcp.example.com]}]}]}}';

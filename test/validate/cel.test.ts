@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { crds, type Schema } from '../../src/schema/crds.ts';
 import { brokenRules, compileRule, type SchemaWithRules } from '../../src/validate/cel.ts';
-import { schemaOf } from '../../src/validate/egress-policy.ts';
+import { schemaOf } from '../../src/validate/crd.ts';
 
 const peer = { pods: { podSelector: {} } };
 const names = { domainNames: ['example.com'] };
