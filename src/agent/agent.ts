@@ -7,25 +7,28 @@ import { type Binding, type Bindings, type Bound, bind, levelOf } from '../bind/
 import { Cgroups } from '../bind/cgroups.ts';
 import { ownCgroup, type PodFolder, podFolderAround } from '../bind/own.ts';
 import { awaitRoot, type RootSearch } from '../bind/root.ts';
-import type { KernelError, Native } from '../kernel/native.ts';
 import type { RollbackFailed } from '../kernel/errors.ts';
+import { KernelError, type Native } from '../kernel/native.ts';
 import { Metrics } from '../metrics/metrics.ts';
 import { type ListenAddress, type MetricsServer, serveMetrics } from '../metrics/server.ts';
 import { addressKey } from '../model/address.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
 import type { AddressKey } from '../model/tables.ts';
+import { policyName } from '../resolve/order.ts';
+import { unitSelections } from '../resolve/units.ts';
 import type { ObjectSource } from '../source/source.ts';
 import type { Contents, Place } from '../source/store.ts';
 import { destinations } from '../tell/destination.ts';
 import type { Refusal } from '../tell/refusal.ts';
 import { Repeats } from '../tell/repeats.ts';
+import { workloadName } from '../tell/workload.ts';
+import { arrivals } from './arrivals.ts';
 import { FlowCutter } from './cut.ts';
 import { Enforcement, type Happening, type Outcome } from './enforcement.ts';
 import type { AgentHooks } from './hooks.ts';
 import type { AgentLog } from './log.ts';
-import { arrivals } from './arrivals.ts';
 import { ProblemLog } from './problem-log.ts';
-import { SourceLog } from './source-log.ts';
+import { type SourceEvent, SourceLog } from './source-log.ts';
 import { Watchdog } from './watchdog.ts';
 
 export interface AgentOptions {
@@ -45,6 +48,19 @@ export interface AgentOptions {
   readonly hooks?: AgentHooks;
 }
 
+/** Where everything is enforced, and what hangs on that. */
+interface Ground {
+  /** Path of the root below the mount. */
+  readonly root: string;
+  readonly id: bigint;
+  readonly cgroups: Cgroups;
+  /** The cgroup of this process, below the mount; null: not below it. */
+  readonly self: string | null;
+  /** The same, or the whole pod's around it: bound without a policy, whatever selects it. null: it is not below the root. */
+  readonly own: Binding | null;
+  readonly ownPod: PodFolder | null;
+}
+
 interface Attempt {
   readonly snapshot: Snapshot;
   readonly bound: Bound;
@@ -53,65 +69,62 @@ interface Attempt {
 
 /** A change that the kernel did not take is tried again after so long, if nothing else changes before. */
 const RETRY_MS = 5000;
+/** How often the source's state and the root are looked at. */
+const LOOK_MS = 1000;
 /** Names in one log line. */
 const MAX_NAMES = 20;
 
 export class Agent {
   readonly #options: AgentOptions;
+  readonly #source: ObjectSource;
   readonly #native: Native;
   readonly #out: AgentLog;
   readonly #log: Logger;
-  readonly #store: ObjectStore;
-  readonly #state: StateDir;
-  readonly #watch: FolderWatch;
-  readonly #cgroups: Cgroups;
   readonly #enforcement: Enforcement;
   readonly #cutter: FlowCutter;
   readonly #problems: ProblemLog;
+  readonly #sourceLog: SourceLog;
   readonly #drops: Repeats;
   readonly #metrics: Metrics;
+  readonly #watchdog = new Watchdog();
+  readonly #end = new AbortController();
   #server: MetricsServer | null = null;
-  #scan: Scan | null = null;
-  #host: Host;
-  /** What the folder holds now. */
+  #ground: Ground | null = null;
+  /** What the source says now. */
   #snapshot: Snapshot | null = null;
   /** What the kernel is held to: an older one where the newest was refused. */
   #enforced: Snapshot | null = null;
+  #refused: readonly Problem[] = [];
   #contentProblems: readonly Problem[] = [];
   #cgroupPlaces: ReadonlyMap<string, Place> = new Map();
   #bindings: Bindings = new Map();
-  #names: ReadonlyMap<AddressKey, string> = new Map();
+  /** Of what is enforced; made when first asked for. */
+  #names: ReadonlyMap<AddressKey, string> | null = null;
   /** Problems of the last binding, to know when they change. */
   #clashes = '';
   #isFullTold = false;
   #retry: NodeJS.Timeout | null = null;
+  #look: NodeJS.Timeout | null = null;
+  #onReady: (result: StartError | KernelError | RollbackFailed | null) => void = () => undefined;
+  #isAttached = false;
   #isReady = false;
+  #isFailing = false;
   #isStopped = false;
 
-  /** Loads the programs; attaches nothing yet. Throws KernelError, StateError. */
-  constructor(options: AgentOptions, native: Native, out: AgentLog) {
+  /** Loads the programs; attaches nothing yet. Throws KernelError. */
+  constructor(options: AgentOptions, source: ObjectSource, native: Native, out: AgentLog) {
     this.#options = options;
+    this.#source = source;
     this.#native = native;
     this.#out = out;
     this.#log = out.log;
-    this.#state = new StateDir(options.stateDir);
-    const { kept, failures } = this.#state.read();
-    for (const failure of failures)
-      this.#log.warn({ event: 'state_lost', path: failure.path, code: failure.code }, failure.message);
-    this.#store = new ObjectStore(this.#state, kept);
-    this.#host = readHost(options.nodeName);
-    this.#watch = new FolderWatch(new Folder(options.policies), (scan, heardMs) => this.#onScan(scan, heardMs));
-    this.#cgroups = new Cgroups({
-      mount: options.mount,
-      root: options.root,
-      idOf: (folder) => native.cgroupId(folder),
-    });
     this.#enforcement = new Enforcement(native, {
       unknown: options.unknown,
-      isLocal: (pod) => isHere(pod, options.nodeName) && (pod.cgroup !== null || pod.uid !== null),
+      isLocal: (pod) => this.#isHere(pod) && (pod.cgroup !== null || pod.uid !== null),
     });
     this.#cutter = new FlowCutter(native);
     this.#problems = new ProblemLog((event, problem) => this.#tellProblem(event, problem));
+    this.#sourceLog = new SourceLog((event) => this.#tellSource(event));
     this.#drops = new Repeats(
       (refusal, count) => this.#tellRefusal(refusal, count),
       (count) =>
@@ -126,44 +139,52 @@ export class Agent {
         return { error, warning: this.#problems.problems.length - error };
       },
       workloads: () => this.#states(),
+      source: () => source.status(),
+      loopDelayMs: () => this.#watchdog.takeLongestMs(),
     });
   }
 
   /**
-   * Enforces what the folder holds, in an order that leaves no gap: everything is in the kernel before a program is attached.
-   * Resolves once it is so. Rejects with KernelError, ListenError, or StartError where the first snapshot is refused.
+   * Enforces what the source says, in an order that leaves no gap: everything is in the kernel before a program is attached.
+   * Resolves once it is so, however long the root or the source keep it waiting; never after `stop`. Rejects with KernelError,
+   * ListenError, what the source's `start` rejects with, or StartError where the first snapshot is refused and nothing is
+   * attached yet.
    */
   async start(): Promise<void> {
-    this.#server = await serveMetrics(this.#options.metrics, this.#metrics.registry, () => this.#isReady);
-    const heardMs = performance.now();
-    this.#take(this.#watch.start());
-    this.#cgroups.start(() => this.#onCgroups());
-    this.#enforcement.onHappening((happening) => this.#onHappening(happening));
-    const refusal = this.#enforce(heardMs);
-    if (refusal !== null) throw new StartError(refusal);
-    this.#enforcement.attach(path.join(this.#options.mount, this.#options.root));
-    this.#isReady = true;
-    this.#log.info({
-      event: 'ready',
-      workloads: this.#bindings.size,
-      policies: this.#snapshot?.policies.length ?? 0,
-      problems: this.#problems.problems.length,
-      metrics: this.#server.url,
-      root: path.join(this.#options.mount, this.#options.root),
+    this.#server = await serveMetrics(this.#options.metrics, this.#metrics.registry, {
+      isReady: () => this.#isReady && !this.#isFailing,
+      isAlive: () => this.#watchdog.isAlive(),
     });
+    await this.#settleDown();
+    this.#enforcement.onHappening((happening) => this.#onHappening(happening));
+    if (this.#options.attach === 'at_once') this.#holdNewPods();
+    this.#look = setInterval(() => this.#lookAround(), LOOK_MS);
+    this.#look.unref();
+    const isReady = new Promise<void>((resolve, reject) => {
+      this.#onReady = (failure) => (failure === null ? resolve() : reject(failure));
+    });
+    const start = async (): Promise<never> => {
+      await this.#source.start((contents, heardMs) => this.#onContents(contents, heardMs));
+      return new Promise(() => undefined);
+    };
+    await Promise.race([isReady, start()]);
   }
 
   /** Detaches: in this version nothing is enforced once the agent is gone. */
   async stop(): Promise<void> {
     if (this.#isStopped) return;
     this.#isStopped = true;
+    this.#end.abort();
+    this.#watchdog.stop();
     if (this.#retry !== null) clearTimeout(this.#retry);
-    this.#watch.close();
-    this.#cgroups.close();
+    if (this.#look !== null) clearInterval(this.#look);
+    this.#ground?.cgroups.close();
     this.#enforcement.detach();
     this.#enforcement.drain();
     this.#drops.flush();
     this.#enforcement.close();
+    await this.#source.stop();
+    await this.#options.hooks?.onStop?.();
     await this.#server?.close();
     if (!this.#isReady) return;
     this.#log.info(
@@ -173,8 +194,85 @@ export class Agent {
     await this.#out.flush();
   }
 
-  #onScan(scan: Scan, heardMs: number): void {
-    if (this.#take(scan)) this.#enforce(heardMs);
+  /** Finds the root, or waits for it, and looks at what is below. Never resolves after `stop`. */
+  async #settleDown(): Promise<void> {
+    const { root: search } = this.#options;
+    if (search.find() === null) this.#log.info({ event: 'waiting', for: search.what });
+    const root = await awaitRoot(search, this.#end.signal);
+    const folder = path.join(search.mount, root);
+    const cgroups = new Cgroups({ mount: search.mount, root, idOf: (one) => this.#native.cgroupId(one) });
+    this.#ground = { root, id: this.#native.cgroupId(folder), cgroups, ...this.#ownPlace(root) };
+    cgroups.start(() => this.#onCgroups());
+  }
+
+  /** Where this process is, so that no policy and no change of the unknowns' lot can cut it off from what feeds it. */
+  #ownPlace(root: string): Pick<Ground, 'self' | 'own' | 'ownPod'> {
+    const { mount } = this.#options.root;
+    const self = ownCgroup(mount);
+    const isInside = self !== null && (root === '' ? self !== '' : self.startsWith(`${root}/`));
+    if (!isInside) return { self, own: null, ownPod: null };
+    const ownPod = podFolderAround(self);
+    const below = ownPod?.path ?? self;
+    const own = { path: below, cgroup: this.#native.cgroupId(path.join(mount, below)), level: levelOf(below) };
+    return { self, own, ownPod };
+  }
+
+  /** Attaches before there is a snapshot: pods that are there go on, and whatever comes later is unknown until it is known. */
+  #holdNewPods(): void {
+    const { cgroups, own } = this.#standingGround();
+    const bindings = new Map(
+      cgroups
+        .pods()
+        .filter(({ folder }) => folder.id !== own?.cgroup)
+        .map(({ uid, folder }) => [
+          `existing pod ${uid}`,
+          { path: folder.path, cgroup: folder.id, level: levelOf(folder.path) },
+        ]),
+    );
+    const outcome = this.#enforcement.enforce(NOTHING, bindings, own);
+    if (outcome.status === 'failed') throw outcome.error;
+    this.#attach();
+    this.#log.info({ event: 'attached', existing: bindings.size });
+  }
+
+  #attach(): void {
+    const { root } = this.#standingGround();
+    this.#enforcement.attach(path.join(this.#options.root.mount, root));
+    this.#isAttached = true;
+  }
+
+  #standingGround(): Ground {
+    if (this.#ground === null) throw new Error('the root is found before anything else is done');
+    return this.#ground;
+  }
+
+  #onContents({ snapshot, problems, cgroupPlaces }: Contents, heardMs: number): void {
+    this.#cgroupPlaces = cgroupPlaces;
+    this.#snapshot = snapshot;
+    this.#contentProblems = problems;
+    this.#enforce(heardMs);
+  }
+
+  /** Now and then: is the source well, and is the root still the one that programs are attached to? */
+  #lookAround(): void {
+    this.#sourceLog.update(this.#source.status());
+    const ground = this.#ground;
+    if (ground === null || ground.root === '') return;
+    const folder = path.join(this.#options.root.mount, ground.root);
+    if (idOf(this.#native, folder) !== ground.id) void this.#moveOn(ground);
+  }
+
+  /** The root was removed, and with it what was attached there. One that is made anew (kubelet, started afresh) is held again. */
+  async #moveOn(gone: Ground): Promise<void> {
+    this.#log.warn({ event: 'root_gone', root: path.join(this.#options.root.mount, gone.root) });
+    gone.cgroups.close();
+    this.#ground = null;
+    this.#isAttached = false;
+    this.#isReady = false;
+    this.#enforcement.detach();
+    await this.#settleDown();
+    if (this.#snapshot !== null) this.#enforce(performance.now());
+    else if (this.#options.attach === 'at_once') this.#holdNewPods();
   }
 
   /** Folders come and go by the hundred that are no pod's; only a change of whom they hold is worth asking the kernel. */
@@ -182,7 +280,7 @@ export class Agent {
     const snapshot = this.#enforced;
     if (this.#isStopped || snapshot === null) return;
     const heardMs = performance.now();
-    if (this.#cgroups.isFull && !this.#isFullTold) {
+    if (this.#ground?.cgroups.isFull && !this.#isFullTold) {
       this.#isFullTold = true;
       this.#log.warn(
         { event: 'watches_exhausted' },
@@ -194,42 +292,37 @@ export class Agent {
     if (!isSame) this.#enforce(heardMs);
   }
 
+  /** Pods of other nodes are peers; so is the agent's own, which is held by nothing. */
+  #isHere(pod: Pod): boolean {
+    const { nodeName, unscheduled } = this.#options;
+    if (pod.cgroup === null && pod.uid !== null && pod.uid === this.#ground?.ownPod?.uid) return false;
+    return nodeName === null || pod.node === nodeName || (pod.node === null && unscheduled === 'here');
+  }
+
   #bind(snapshot: Snapshot): Bound {
-    const here = snapshot.pods.filter((pod) => isHere(pod, this.#options.nodeName));
+    const { cgroups, root, self } = this.#standingGround();
+    const here = snapshot.pods.filter((pod) => this.#isHere(pod));
     const selected = new Map([...unitSelections(snapshot)].map(([unit, { shadow }]) => [unit, shadow.map(policyName)]));
-    return bind(here, this.#cgroups, this.#options.root, this.#bindings, { selected, own: cgroupBelow() });
+    return bind(here, cgroups, root, this.#bindings, { selected, own: self ?? '' });
   }
 
-  /** Reads a scan into a snapshot. False: nothing in it is new. */
-  #take(scan: Scan): boolean {
-    const host = readHost(this.#options.nodeName);
-    const isSame =
-      this.#scan !== null && equalScans(this.#scan, scan) && JSON.stringify(host) === JSON.stringify(this.#host);
-    if (isSame) return false;
-    this.#scan = scan;
-    this.#host = host;
-    const { snapshot, problems, cgroupPlaces } = this.#store.update(scan, host);
-    this.#cgroupPlaces = cgroupPlaces;
-    this.#snapshot = snapshot;
-    this.#contentProblems = problems;
-    return true;
-  }
-
-  /** Brings the kernel to what the snapshot and the folders say now. Gives what refuses it, or null. */
-  #enforce(heardMs: number): readonly Problem[] | null {
+  /** Brings the kernel to what the source and the folders say now. */
+  #enforce(heardMs: number): void {
     const snapshot = this.#snapshot;
-    if (snapshot === null || this.#isStopped) return null;
+    // While the root is away there is nobody to hold; it begins anew when that is there.
+    if (snapshot === null || this.#isStopped || this.#ground === null) return;
     if (this.#retry !== null) clearTimeout(this.#retry);
     this.#retry = null;
     const wanted = this.#attempt(snapshot);
-    const refused = wanted.outcome.status === 'refused' ? wanted.outcome.problems : null;
+    const refused = wanted.outcome.status === 'refused' ? wanted.outcome.problems : [];
     // What was enforced stays, and its pods' folders come and go all the same.
-    const stays = refused !== null && this.#enforced !== null ? this.#attempt(this.#enforced) : wanted;
+    const stays = refused.length > 0 && this.#enforced !== null ? this.#attempt(this.#enforced) : wanted;
     this.#clashes = JSON.stringify(stays.bound.problems);
     const clashes = stays.bound.problems.map((one) => ({ ...one, ...this.#cgroupPlaces.get(one.object ?? '') }));
-    this.#problems.update([...this.#contentProblems, ...clashes, ...(refused ?? [])]);
+    this.#refused = refused;
+    this.#problems.update([...this.#contentProblems, ...clashes, ...refused]);
     this.#settle(stays, heardMs);
-    return refused;
+    this.#tellStanding();
   }
 
   #attempt(snapshot: Snapshot): Attempt {
@@ -239,26 +332,37 @@ export class Agent {
   }
 
   #settle({ snapshot, bound, outcome }: Attempt, heardMs: number): void {
-    if (outcome.status === 'refused') return;
+    if (outcome.status === 'refused') {
+      if (!this.#isAttached) this.#onReady(new StartError(outcome.problems));
+      return;
+    }
+    this.#isFailing = outcome.status === 'failed';
     if (outcome.status === 'failed') {
       const { code, message } = outcome.error;
       this.#log.error({ event: 'apply_failed', code, retryMs: RETRY_MS }, message);
-      if (!this.#isReady) throw outcome.error;
+      if (!this.#isAttached) this.#onReady(outcome.error);
       this.#retry = setTimeout(() => this.#enforce(performance.now()), RETRY_MS);
       return;
     }
     if (outcome.leftover !== null) this.#log.warn({ event: 'leftover', error: String(outcome.leftover) });
+    const before = this.#enforced;
     this.#bindings = bound.bindings;
-    if (this.#enforced !== snapshot) {
-      this.#enforced = snapshot;
-      this.#names = destinations(snapshot);
-    }
+    this.#enforced = snapshot;
+    if (before !== snapshot) this.#names = null;
     this.#save();
-    const { changed, bound: added, unbound, written } = outcome;
-    if (written + changed.length + added.length + unbound.length === 0) return;
     const ms = performance.now() - heardMs;
-    this.#metrics.observeApply(ms / 1000);
-    if (!this.#isReady) return;
+    const { changed, bound: added, unbound, written } = outcome;
+    const isChanged = written + changed.length + added.length + unbound.length > 0;
+    if (isChanged) this.#metrics.observeApply(ms / 1000);
+    if (!this.#isReady) {
+      this.#begin();
+      return;
+    }
+    for (const _ of added) this.#metrics.observePod('cgroup', ms / 1000);
+    if (before !== null && before !== snapshot) {
+      for (const _ of arrivals(before.pods, snapshot.pods)) this.#metrics.observePod('address', ms / 1000);
+    }
+    if (!isChanged) return;
     this.#log.info({
       event: 'applied',
       ms: Math.round(ms * 10) / 10,
@@ -271,24 +375,52 @@ export class Agent {
     });
   }
 
-  /** The agent's own cgroup, so that no change of the unknowns' lot can cut it off; null where that would hold others too. */
-  #own(bindings: Bindings): { readonly path: string; readonly cgroup: bigint; readonly level: number } | null {
-    const own = cgroupBelow();
-    const { root, mount } = this.#options;
-    const isInside = root === '' ? own !== '' : own.startsWith(`${root}/`);
-    const meets = (one: string) => one === own || one.startsWith(`${own}/`) || own.startsWith(`${one}/`);
-    if (!isInside || [...bindings.values()].some((one) => meets(one.path))) return null;
+  /** The first snapshot is in the kernel. */
+  #begin(): void {
     try {
-      return { path: own, cgroup: this.#native.cgroupId(path.join(mount, own)), level: levelOf(own) };
-    } catch {
-      // In a cgroup namespace of its own: its folder has another name here. It is unknown, like any other process.
-      return null;
+      if (!this.#isAttached) this.#attach();
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      this.#onReady(error);
+      return;
     }
+    this.#isReady = true;
+    this.#log.info({
+      event: 'ready',
+      workloads: this.#bindings.size,
+      policies: this.#snapshot?.policies.length ?? 0,
+      problems: this.#problems.problems.length,
+      metrics: this.#server?.url,
+      root: path.join(this.#options.root.mount, this.#standingGround().root),
+    });
+    this.#onReady(null);
+  }
+
+  /** Its own place beside these; null where that would hold others too. */
+  #own(bindings: Bindings): Binding | null {
+    const own = this.#ground?.own ?? null;
+    if (own === null) return null;
+    const meets = (one: string) => one === own.path || one.startsWith(`${own.path}/`) || own.path.startsWith(`${one}/`);
+    return [...bindings.values()].some((one) => meets(one.path)) ? null : own;
+  }
+
+  #tellStanding(): void {
+    const { compiled } = this.#enforcement;
+    const { onApplied } = this.#options.hooks ?? {};
+    if (onApplied === undefined || compiled === null || this.#snapshot === null || this.#enforced === null) return;
+    onApplied({
+      wanted: this.#snapshot,
+      enforced: this.#enforced,
+      compiled,
+      bindings: this.#bindings,
+      refused: this.#refused,
+      problems: this.#problems.problems,
+    });
   }
 
   #save(): void {
     try {
-      this.#store.save();
+      this.#source.save?.();
     } catch (error) {
       // Enforcement doesn't depend on it; it is tried again at the next change.
       this.#log.error({ event: 'state_not_saved', error: error instanceof Error ? error.message : String(error) });
@@ -299,7 +431,7 @@ export class Agent {
     if (refusal !== null) this.#drops.add(refusal);
     if (cut === null) return;
     const binding = this.#bindings.get(cut.workload);
-    const folder = path.join(this.#options.mount, binding?.path ?? this.#options.root);
+    const folder = path.join(this.#options.root.mount, binding?.path ?? this.#ground?.root ?? '');
     try {
       if (!this.#cutter.cut(cut.flow, folder)) this.#cutter.forget();
     } catch (error) {
@@ -313,11 +445,20 @@ export class Agent {
 
   #tellRefusal(refusal: Refusal, count: number): void {
     const { verdict, address, ...rest } = refusal;
-    const destination = this.#names.get(addressKey(address) ?? '') ?? null;
+    if (this.#enforced !== null) this.#names ??= destinations(this.#enforced);
+    const destination = this.#names?.get(addressKey(address) ?? '') ?? null;
     this.#log.info({ event: verdict === 'deny' ? 'drop' : 'audit', ...rest, address, destination, count });
+    this.#options.hooks?.onDrop?.(refusal, count);
+  }
+
+  #tellSource(told: SourceEvent): void {
+    if (told.event === 'waiting') this.#log.info(told);
+    else if (told.event === 'source_problem') this.#log.warn({ event: told.event, kind: told.kind }, told.message);
+    else this.#log.info({ event: told.event, kind: told.kind }, told.message);
   }
 
   #tellProblem(event: 'problem' | 'mended', problem: Problem): void {
+    this.#options.hooks?.onProblem?.(event, problem);
     const { file, line, column, message, ...rest } = problem;
     const where = file === null ? null : line === 0 ? file : `${file}:${line}:${column}`;
     if (event === 'mended') this.#log.info({ event, ...rest, where }, message);
@@ -333,7 +474,7 @@ export class Agent {
     ]);
     const add = (state: string) => states.set(state, (states.get(state) ?? 0) + 1);
     for (const pod of this.#snapshot?.pods ?? []) {
-      if (pod.ended) continue;
+      if (pod.ended || !this.#isHere(pod)) continue;
       const name = `${pod.namespace}/${pod.name}`;
       if (!this.#bindings.has(name)) add('unbound');
       else add(this.#enforcement.hasPolicy(name) ? 'enforced' : 'open');
@@ -349,34 +490,30 @@ export class StartError extends Error {
   readonly problems: readonly Problem[];
   constructor(problems: readonly Problem[]) {
     super(
-      `what the folder holds cannot be enforced: ${problems.map((one) => `${one.object ?? 'all'}: ${one.message}`).join('; ')}`,
+      `what the source holds cannot be enforced: ${problems.map((one) => `${one.object ?? 'all'}: ${one.message}`).join('; ')}`,
     );
     this.problems = problems;
   }
 }
 
-/** Pods of other nodes are peers; a pod without a node, or an agent without a name, may be here. */
-function isHere(pod: Pod, nodeName: string | null): boolean {
-  return nodeName === null || pod.node === null || pod.node === nodeName;
-}
+/** Nobody is held to anything. */
+const NOTHING: Snapshot = {
+  ...{ namespaces: [], nodes: [], pods: [], services: [], endpointSlices: [], policies: [] },
+  host: { node: null, addresses: [], resolvers: [] },
+};
 
-/** The agent's own cgroup below the mount; '' is the mount. */
-function cgroupBelow(): string {
-  return (cgroupOf('self') ?? '/').replace(/^\/+/, '');
+function idOf(native: Native, folder: string): bigint | null {
+  try {
+    return native.cgroupId(folder);
+  } catch {
+    return null;
+  }
 }
 
 function equalBindings(a: Bindings, b: Bindings): boolean {
   return (
     a.size === b.size &&
     [...a].every(([name, one]) => b.get(name)?.cgroup === one.cgroup && b.get(name)?.path === one.path)
-  );
-}
-
-function equalScans(a: Scan, b: Scan): boolean {
-  return (
-    a.files.length === b.files.length &&
-    a.files.every((file, index) => file.path === b.files[index]?.path && file.hash === b.files[index]?.hash) &&
-    JSON.stringify([a.unreadable, a.unsettled]) === JSON.stringify([b.unreadable, b.unsettled])
   );
 }
 

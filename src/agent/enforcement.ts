@@ -193,6 +193,11 @@ export class Enforcement {
     return this.#applier.fills();
   }
 
+  /** The tables of what is enforced; null before the first. */
+  get compiled(): Compiled | null {
+    return this.#compiled;
+  }
+
   /** Some policy holds this workload, in Enforce or in Audit. */
   hasPolicy(name: string): boolean {
     const workload = this.#compiled?.tables.workloads.get(name);

@@ -85,6 +85,14 @@ export class Cgroups implements Folders {
     return this.#slices.byUnit(unit).flatMap((below) => this.at(below) ?? []);
   }
 
+  /** Every pod's folder that is there. */
+  pods(): readonly { readonly uid: string; readonly folder: CgroupFolder }[] {
+    return [...this.#byUid.keys()].flatMap((uid) => {
+      const folder = this.byUid(uid);
+      return folder === null ? [] : [{ uid, folder }];
+    });
+  }
+
   #id(below: string): bigint | null {
     try {
       return this.#options.idOf(path.join(this.#options.mount, below));

@@ -3,21 +3,27 @@
 import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { Agent, StartError } from '../agent/agent.ts';
+import { Agent, type AgentOptions, StartError } from '../agent/agent.ts';
 import { LEVELS, type Level, openLog } from '../agent/log.ts';
 import { pathBelow } from '../bind/binding.ts';
 import { cgroupMount } from '../bind/mount.ts';
+import { kubeletRoot, namedRoot, type RootSearch } from '../bind/root.ts';
 import { RollbackFailed } from '../kernel/errors.ts';
 import { KernelError, loadNative } from '../kernel/native.ts';
 import { type ListenAddress, ListenError, listenAddress } from '../metrics/server.ts';
-import { StateError } from '../source/state.ts';
+import { FolderSource } from '../source/folder-source.ts';
+import type { ObjectSource } from '../source/source.ts';
+import { StateDir, StateError } from '../source/state.ts';
 import { examine, isEnforcementPossible, obstacles } from './examine.ts';
 
 interface Options {
-  readonly policies: string;
+  readonly policies?: string;
+  readonly kube?: true;
+  readonly kubeconfig?: string;
+  readonly context?: string;
   readonly cgroupRoot?: string;
   readonly metricsAddress: ListenAddress;
-  readonly unknown: 'allow' | 'deny';
+  readonly unknown?: 'allow' | 'deny';
   readonly stateDir: string;
   readonly nodeName?: string;
   readonly logLevel: Level;
@@ -26,14 +32,19 @@ interface Options {
 /** Exit status: 0 after SIGTERM or SIGINT, 1 where it cannot start. */
 export function command(): Command {
   return new Command('agent')
-    .description('Hold the workloads of this node to the policies in a folder')
-    .requiredOption(
-      '--policies <dir>',
-      'folder of YAML and JSON (Namespace, Node, Pod, Service, EndpointSlice and policies), watched for changes',
+    .description('Hold the workloads of this node to the policies in a folder, or of a cluster')
+    .addOption(
+      new Option(
+        '--policies <dir>',
+        'folder of YAML and JSON (Namespace, Node, Pod, Service, EndpointSlice and policies), watched for changes',
+      ).conflicts(['kube', 'kubeconfig', 'context']),
     )
+    .option('--kube', 'the same objects from the Kubernetes API; needs --node-name')
+    .option('--kubeconfig <file>', "how to reach the API server (default: the pod's service account, else $KUBECONFIG)")
+    .option('--context <name>', 'which context of the kubeconfig')
     .option(
       '--cgroup-root <path>',
-      'enforce below this cgroup only: a path below the cgroup2 mount (default: the whole mount)',
+      "enforce below this cgroup only: a path below the cgroup2 mount (default: the whole mount; with --kube kubelet's root of all pods)",
     )
     .addOption(
       new Option('--metrics-address <host:port>', 'where to serve /metrics, /healthz and /readyz; port 0: any free one')
@@ -46,9 +57,10 @@ export function command(): Command {
         }),
     )
     .addOption(
-      new Option('--unknown <verdict>', 'what processes may do that belong to no pod of the folder')
-        .choices(['allow', 'deny'])
-        .default('allow'),
+      new Option(
+        '--unknown <verdict>',
+        "what processes may do that belong to no pod (default: allow; with --kube deny, except in the host's network namespace)",
+      ).choices(['allow', 'deny']),
     )
     .option('--state-dir <dir>', 'keeps the last valid version of each object across restarts', '/var/lib/postern')
     .option('--node-name <name>', 'the Node object that is this machine; pods of other nodes are peers only')
@@ -57,12 +69,13 @@ export function command(): Command {
       'after',
       `
 Logs are JSON lines on stdout, each with an event:
-  ready     what the folder holds is enforced; names the metrics address
+  waiting   for what: a cgroup, the first lists of an API server
+  ready     what the folder, or the cluster, holds is enforced; names the metrics address
   applied   a later change is enforced: ms since it was heard of, and which workloads it touched
   drop      a connection was refused: workload, destination, process, policy, rule, reason, count within a second;
             shadow names the Audit policy that would allow it
   audit     the same for what Audit policies would refuse
-  problem   something in the folder is wrong (file:line:column); mended when it is not any more
+  problem   some object is wrong (file:line:column); mended when it is not any more
 An object edited into an invalid one keeps its last valid version; a policy that never had one isolates what it selects.
 Enforcement ends with the agent: SIGTERM and SIGINT detach. See also: postern lint, postern doctor.`,
     )
@@ -72,46 +85,48 @@ Enforcement ends with the agent: SIGTERM and SIGINT detach. See also: postern li
 }
 
 async function start(options: Options): Promise<number> {
+  const wrong = misused(options);
+  if (wrong !== null) return refuse(wrong);
   const findings = examine(loadNative);
   const mount = cgroupMount();
   if (!isEnforcementPossible(findings) || mount === null) {
     for (const sentence of obstacles(findings)) say(sentence);
     return refuse('this node cannot enforce; postern doctor tells all of it');
   }
-  const root = options.cgroupRoot === undefined ? '' : rootBelow(options.cgroupRoot, mount);
-  if (root === null || !isFolder(path.join(mount, root))) {
+  const root = rootOf(options, mount);
+  if (root === null) {
     return refuse(`there is no cgroup ${options.cgroupRoot} below ${mount}; make it first, or leave --cgroup-root out`);
   }
-  const policies = path.resolve(options.policies);
-  if (!isFolder(policies))
-    return refuse(`${options.policies} is not a folder; --policies takes a folder of YAML files`);
+  const nodeName = options.nodeName ?? null;
+  const inCluster = options.kube === true;
 
   const out = openLog(options.logLevel);
   let agent: Agent | null = null;
-  let stopping = false;
-  const stopped = new Promise<void>((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-      process.on(signal, () => {
-        stopping = true;
-        resolve();
-      });
-    }
+  const stopped = new Promise<'stopped'>((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => resolve('stopped'));
   });
   try {
-    agent = new Agent(
-      {
-        policies,
-        mount,
-        root,
-        metrics: options.metricsAddress,
-        unknown: options.unknown,
-        stateDir: path.resolve(options.stateDir),
-        nodeName: options.nodeName ?? null,
-      },
-      loadNative(),
-      out,
-    );
-    await agent.start();
+    const state = new StateDir(path.resolve(options.stateDir));
+    const { kept, failures } = state.read();
+    for (const failure of failures) {
+      out.log.warn({ event: 'state_lost', path: failure.path, code: failure.code }, failure.message);
+    }
+    const source: ObjectSource = new FolderSource({
+      folder: path.resolve(options.policies ?? ''),
+      nodeName,
+      state,
+      kept,
+    });
+    const settings: AgentOptions = {
+      root,
+      metrics: options.metricsAddress,
+      unknown: options.unknown ?? (inCluster ? 'deny' : 'allow'),
+      nodeName,
+      unscheduled: inCluster ? 'elsewhere' : 'here',
+      attach: inCluster ? 'at_once' : 'enforced',
+    };
+    agent = new Agent(settings, source, loadNative(), out);
+    await Promise.race([agent.start(), stopped]);
   } catch (error) {
     await agent?.stop();
     await out.flush();
@@ -126,9 +141,31 @@ async function start(options: Options): Promise<number> {
     }
     throw error;
   }
-  if (!stopping) await stopped;
+  await stopped;
   await agent.stop();
   return 0;
+}
+
+/** What is wrong with the command line beyond single options, or null. */
+function misused({ policies, kube, kubeconfig, context, nodeName }: Options): string | null {
+  if (kube === undefined) {
+    if (kubeconfig !== undefined || context !== undefined) return '--kubeconfig and --context belong to --kube';
+    if (policies === undefined) return 'write --policies DIR for a folder of YAML, or --kube for a cluster';
+    return isFolder(path.resolve(policies))
+      ? null
+      : `${policies} is not a folder; --policies takes a folder of YAML files`;
+  }
+  return nodeName === undefined || nodeName === ''
+    ? '--kube needs --node-name: the Node object that is this machine (in a DaemonSet: spec.nodeName, by the downward API)'
+    : null;
+}
+
+function rootOf({ kube, cgroupRoot }: Options, mount: string): RootSearch | null {
+  if (cgroupRoot === undefined) return kube === true ? kubeletRoot(mount) : namedRoot(mount, '');
+  const root = rootBelow(cgroupRoot, mount);
+  if (root === null) return null;
+  const search = namedRoot(mount, root);
+  return kube === true || search.find() !== null ? search : null;
 }
 
 /** `text` below the mount; it may be given with the mount before it. null: not a plain path. */

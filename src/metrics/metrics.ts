@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What does Prometheus see? Counters are the kernel's own, read when Prometheus asks, so lost events change nothing in them.
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { SourceStatus } from '../source/source.ts';
 import { BoundedSeries, type Count, type Labels } from './series.ts';
 
 export interface KernelCount {
@@ -19,6 +20,9 @@ export interface Readings {
   problems(): { readonly error: number; readonly warning: number };
   /** By state: `enforced`, `open` (bound, and no policy selects it), `unbound` (no cgroup here). */
   workloads(): ReadonlyMap<string, number>;
+  source(): readonly SourceStatus[];
+  /** The longest that the event loop has kept its timers waiting since the last scrape. */
+  loopDelayMs(): number;
 }
 
 const LABELS = ['workload', 'direction', 'policy', 'reason'] as const;
@@ -28,6 +32,7 @@ const MAX_SERIES = 10_000;
 export class Metrics {
   readonly registry = new Registry();
   readonly #apply: Histogram;
+  readonly #pod: Histogram;
 
   constructor(readings: Readings) {
     const registers = [this.registry];
@@ -121,6 +126,22 @@ export class Metrics {
         for (const [state, count] of readings.workloads()) this.set({ state }, count);
       },
     });
+    addSource(registers, readings);
+    new Gauge({
+      name: 'postern_event_loop_delay_seconds',
+      help: 'The longest that anything has kept the agent from all else since the last scrape',
+      registers,
+      collect() {
+        this.set(readings.loopDelayMs() / 1000);
+      },
+    });
+    this.#pod = new Histogram({
+      name: 'postern_pod_enforce_seconds',
+      help: "From seeing a pod's cgroup, or an address that a pod got, until the kernel enforces it",
+      labelNames: ['seen'],
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+      registers,
+    });
     this.#apply = new Histogram({
       name: 'postern_apply_duration_seconds',
       help: 'From hearing of a change until the kernel enforces it',
@@ -132,4 +153,50 @@ export class Metrics {
   observeApply(seconds: number): void {
     this.#apply.observe(seconds);
   }
+
+  observePod(seen: 'cgroup' | 'address', seconds: number): void {
+    this.#pod.observe({ seen }, seconds);
+  }
+}
+
+/** What the source of objects says of itself, kind by kind. */
+function addSource(registers: Registry[], readings: Readings): void {
+  const gauge = (name: string, help: string, of: (status: SourceStatus) => number | undefined): void => {
+    new Gauge({
+      name: `postern_source_${name}`,
+      help,
+      labelNames: ['kind'],
+      registers,
+      collect() {
+        this.reset();
+        for (const status of readings.source()) {
+          const value = of(status);
+          if (value !== undefined) this.set({ kind: status.kind }, value);
+        }
+      },
+    });
+  };
+  gauge('synced', '1: everything that there was has been heard of at least once', ({ synced }) => Number(synced));
+  gauge('problem', '1: something stands in the way now; the log says what', ({ problem }) => Number(problem !== null));
+  gauge('age_seconds', 'Since the source last showed that what is held is up to date', ({ heardMs }) =>
+    heardMs === undefined ? undefined : (performance.now() - heardMs) / 1000,
+  );
+  const counter = (name: string, help: string, of: (status: SourceStatus) => number | undefined): void => {
+    new Counter({
+      name: `postern_source_${name}_total`,
+      help,
+      labelNames: ['kind'],
+      registers,
+      collect() {
+        this.reset();
+        for (const status of readings.source()) {
+          const value = of(status);
+          if (value !== undefined) this.inc({ kind: status.kind }, value);
+        }
+      },
+    });
+  };
+  counter('read_bytes', 'Bytes of answers read from the source', ({ bytesRead }) => bytesRead);
+  counter('relists', 'Times that everything was listed again', ({ relists }) => relists);
+  counter('watch_errors', 'Watches that ended in an error', ({ watchErrors }) => watchErrors);
 }

@@ -33,12 +33,14 @@ export interface MetricsServer {
   close(): Promise<void>;
 }
 
-/** Listens. `isReady` is what /readyz says. Rejects with ListenError. */
-export async function serveMetrics(
-  address: ListenAddress,
-  registry: Registry,
-  isReady: () => boolean,
-): Promise<MetricsServer> {
+/** What the probes are answered. */
+export interface Health {
+  isReady(): boolean;
+  isAlive(): boolean;
+}
+
+/** Listens. Rejects with ListenError. */
+export async function serveMetrics(address: ListenAddress, registry: Registry, health: Health): Promise<MetricsServer> {
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url ?? '/', 'http://postern');
     const answer = (status: number, body: string, type = 'text/plain; charset=utf-8') => {
@@ -46,9 +48,10 @@ export async function serveMetrics(
       response.end(request.method === 'HEAD' ? undefined : body);
     };
     if (request.method !== 'GET' && request.method !== 'HEAD') return answer(405, 'only GET\n');
-    if (pathname === '/healthz') return answer(200, 'ok\n');
+    if (pathname === '/healthz')
+      return health.isAlive() ? answer(200, 'ok\n') : answer(503, 'the event loop is stuck\n');
     if (pathname === '/readyz')
-      return isReady() ? answer(200, 'ok\n') : answer(503, 'not ready: nothing is enforced yet\n');
+      return health.isReady() ? answer(200, 'ok\n') : answer(503, 'not ready: nothing is enforced yet\n');
     if (pathname !== '/metrics') return answer(404, 'there are /metrics, /healthz and /readyz\n');
     registry.metrics().then(
       (body) => answer(200, body, registry.contentType),

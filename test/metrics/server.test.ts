@@ -16,6 +16,7 @@ test('addresses to listen on', () => {
 test('metrics are read when asked for, and readiness is told', async () => {
   let packets = 1;
   let isReady = false;
+  let isAlive = true;
   const readings: Readings = {
     counts: () => [
       {
@@ -28,16 +29,24 @@ test('metrics are read when asked for, and readiness is told', async () => {
     maps: () => [{ map: 'verdicts', entries: 3, maxEntries: 100 }],
     problems: () => ({ error: 1, warning: 0 }),
     workloads: () => new Map([['enforced', 1]]),
+    source: () => [{ kind: 'Pod', synced: true, problem: null, heardMs: performance.now(), relists: 2, bytesRead: 7 }],
+    loopDelayMs: () => 250,
   };
   const metrics = new Metrics(readings);
   metrics.observeApply(0.02);
-  const server = await serveMetrics({ host: '127.0.0.1', port: 0 }, metrics.registry, () => isReady);
+  metrics.observePod('cgroup', 0.02);
+  const server = await serveMetrics({ host: '127.0.0.1', port: 0 }, metrics.registry, {
+    isReady: () => isReady,
+    isAlive: () => isAlive,
+  });
   try {
     const base = server.url.replace('/metrics', '');
     assert.equal((await fetch(`${base}/healthz`)).status, 200);
     assert.equal((await fetch(`${base}/readyz`)).status, 503);
     isReady = true;
     assert.equal((await fetch(`${base}/readyz`)).status, 200);
+    isAlive = false;
+    assert.equal((await fetch(`${base}/healthz`)).status, 503);
     assert.equal((await fetch(`${base}/other`)).status, 404);
     assert.equal((await fetch(`${base}/metrics`, { method: 'POST' })).status, 405);
     const series = 'workload="shop/web",direction="egress",policy="NetworkPolicy/shop/web",reason="no_rule"';
@@ -52,6 +61,11 @@ test('metrics are read when asked for, and readiness is told', async () => {
         'postern_policy_problems{severity="error"} 1',
         'postern_workloads{state="enforced"} 1',
         'postern_apply_duration_seconds_count 1',
+        'postern_pod_enforce_seconds_count{seen="cgroup"} 1',
+        'postern_source_synced{kind="Pod"} 1',
+        'postern_source_relists_total{kind="Pod"} 2',
+        'postern_source_read_bytes_total{kind="Pod"} 7',
+        'postern_event_loop_delay_seconds 0.25',
       ]) {
         assert.ok(text.split('\n').includes(line), `${line}\n${text}`);
       }
@@ -68,17 +82,17 @@ test('an address that is taken is told as such', async () => {
     maps: () => [],
     problems: () => ({ error: 0, warning: 0 }),
     workloads: () => new Map(),
+    source: () => [],
+    loopDelayMs: () => 0,
   });
-  const first = await serveMetrics({ host: '127.0.0.1', port: 0 }, metrics.registry, () => true);
+  const health = { isReady: () => true, isAlive: () => true };
+  const first = await serveMetrics({ host: '127.0.0.1', port: 0 }, metrics.registry, health);
   try {
     const port = Number(new URL(first.url).port);
-    await assert.rejects(
-      serveMetrics({ host: '127.0.0.1', port }, metrics.registry, () => true),
-      {
-        name: 'ListenError',
-        code: 'EADDRINUSE',
-      },
-    );
+    await assert.rejects(serveMetrics({ host: '127.0.0.1', port }, metrics.registry, health), {
+      name: 'ListenError',
+      code: 'EADDRINUSE',
+    });
   } finally {
     await first.close();
   }
