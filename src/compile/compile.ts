@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// From a snapshot to the tables that the kernel should hold. Pure and total; what it remembers between runs is only rows that
-// are functions of their key.
+// From a snapshot to the tables that the kernel should hold. Pure and total; what it is given of an earlier run
+// saves work and changes nothing.
 
-import { KIND_STRANGER } from '#build/generated/abi.ts';
 import type { Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import {
   type AddressKey,
   type Id,
-  type IdentityEntry,
   type NetworkKey,
   NO_ID,
   type PortPrefix,
   type Row,
-  type RowKey,
   type Tables,
   type WorkloadEntry,
 } from '../model/tables.ts';
@@ -20,20 +17,22 @@ import { policyName } from '../resolve/order.ts';
 import { selections } from '../resolve/selection.ts';
 import { unitKey, unitSelections } from '../resolve/units.ts';
 import { type Demand, demandOf, NO_DEMAND, union } from './demand.ts';
-import { type Destinations, destinations } from './destinations.ts';
+import { type Destinations, DestinationTracker, destinations } from './destinations.ts';
 import { portSet } from './entries.ts';
-import type { Identity, Kind } from './identity.ts';
-import { keyOf, type NetworkClass } from './prefixes.ts';
-import { headerRow, identityRow, networkRow, type RowSource, zoneRow } from './rows.ts';
-import { hasZones, type Place, type Ruleset, ruleset, rulesetContent } from './ruleset.ts';
+import { type IdentityTable, identityTable } from './identity-table.ts';
+import { keyOf } from './prefixes.ts';
+import { RowCache, type RowTable, rowTable } from './row-table.ts';
+import { type Place, type Ruleset, ruleset, rulesetContent } from './ruleset.ts';
 
 export interface Options {
   /** Which pods are compiled as workloads. Default: all. */
   readonly isLocal?: (pod: Pod) => boolean;
   /** Asked of destinations beside what the rulesets ask; never changes a verdict. */
   readonly extraDemand?: Demand;
-  /** Rows of an earlier compile, taken over where they are asked for again. */
-  readonly memo?: RowMemo;
+  /** Rulesets whose packets may still be judged: what they reach is held, too. */
+  readonly extraRulesets?: readonly Ruleset[];
+  /** What an earlier compile worked out, and where it left off; never changes what comes out. */
+  readonly state?: CompilerState;
 }
 
 export interface Compiled {
@@ -44,7 +43,15 @@ export interface Compiled {
   readonly demand: Demand;
   /** Errors: the caller must refuse the whole. */
   readonly problems: readonly Problem[];
-  readonly memo: RowMemo;
+  readonly state: CompilerState;
+}
+
+/** What the next compile starts from. One follower of snapshots at a time may use it. */
+export interface CompilerState {
+  readonly cache: RowCache;
+  readonly tracker: DestinationTracker | null;
+  readonly rows?: RowTable;
+  readonly identities?: IdentityTable;
 }
 
 export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
@@ -52,21 +59,34 @@ export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
   const demand = demandOf(rulesets.values());
   const asked = union(demand, options.extraDemand ?? NO_DEMAND);
   // Nobody is held and nobody was: no subject matters.
-  const reached = rulesets.size === 0 && options.extraDemand === undefined ? NOWHERE : destinations(snapshot, asked);
-  const memo = new RowMemo(options.memo);
-  const rows = rowsOf(rulesets.values(), reached, memo);
+  const { state } = options;
+  const cache = state?.cache ?? new RowCache();
+  const tracker = state?.tracker ?? new DestinationTracker();
+  const isNobody = rulesets.size === 0 && options.extraDemand === undefined;
+  const reached = isNobody ? NOWHERE : tracker.follow(snapshot, asked);
+  const rows = rowTable(rulesets.values(), reached, cache, state?.rows);
+  const extra = rowTable(options.extraRulesets ?? [], reached, cache);
+  const identities = identityTable(reached, subjectsOf(rows, extra), state?.identities);
+  cache.prune(rulesets, reached.identities.size + reached.networks.classes.size);
   const clash = reached.clash ? [clashProblem()] : [];
   return {
     tables: {
-      identities: identitiesOf(reached),
+      identities: identities.entries,
       networks: networksOf(reached),
-      rows,
-      portSets: portSetsOf(rows.values()),
+      rows: rows.rows,
+      portSets: portSetsOf(rows.rows.values()),
       rulesets: new Map([...rulesets].map(([id, { info }]) => [id, info])),
       workloads,
     },
-    ...{ rulesets, destinations: reached, demand, problems: [...problems, ...clash], memo },
+    ...{ rulesets, destinations: reached, demand, problems: [...problems, ...clash] },
+    state: { cache, tracker, rows, identities },
   };
+}
+
+function subjectsOf(...tables: readonly RowTable[]): Set<Id> {
+  const subjects = new Set<Id>();
+  for (const { rows } of tables) for (const { subject } of rows.values()) subjects.add(subject);
+  return subjects;
 }
 
 const NOWHERE: Destinations = destinations(
@@ -76,58 +96,6 @@ const NOWHERE: Destinations = destinations(
   },
   NO_DEMAND,
 );
-
-/** Rows worked out by one compile, null where nothing is said; what an earlier one worked out is taken over where asked for. */
-export class RowMemo implements RowSource {
-  readonly #earlier: ReadonlyMap<RowKey, Row | null>;
-  readonly #rows = new Map<RowKey, Row | null>();
-
-  constructor(earlier?: RowMemo) {
-    this.#earlier = earlier === undefined ? new Map() : earlier.#rows;
-  }
-
-  readonly header = (of: Ruleset): Row => this.#keep(rowKey(of.id, NO_ID, 0), () => headerRow(of)) as Row;
-  readonly identity = (of: Ruleset, identity: Identity): Row | null =>
-    this.#keep(rowKey(of.id, identity.id, 0), () => identityRow(of, identity, this));
-  readonly network = (of: Ruleset, network: NetworkClass): Row | null =>
-    this.#keep(rowKey(of.id, network.id, 0), () => networkRow(of, network));
-  readonly zone = (of: Ruleset, zone: NetworkClass, kind: Kind): Row | null =>
-    hasZones(of) ? this.#keep(rowKey(of.id, zone.id, kind.code), () => zoneRow(of, zone, kind)) : null;
-
-  #keep(key: RowKey, make: () => Row | null): Row | null {
-    let row = this.#rows.get(key);
-    if (row === undefined) {
-      row = this.#earlier.get(key);
-      if (row === undefined) row = make();
-      this.#rows.set(key, row);
-    }
-    return row;
-  }
-}
-
-/** The rows of rulesets on all subjects of these destinations. */
-export function rowsOf(
-  rulesets: Iterable<Ruleset>,
-  { identities, networks, zones, kinds }: Destinations,
-  memo: RowSource,
-): Map<RowKey, Row> {
-  const rows = new Map<RowKey, Row>();
-  const keep = (row: Row | null): void => {
-    if (row !== null) rows.set(rowKey(row.ruleset, row.subject, row.kind), row);
-  };
-  for (const each of rulesets) {
-    keep(memo.header(each));
-    for (const identity of identities.values()) keep(memo.identity(each, identity));
-    for (const network of networks.classes.values()) keep(memo.network(each, network));
-    if (!hasZones(each)) continue;
-    for (const zone of zones.classes.values()) for (const kind of kinds.values()) keep(memo.zone(each, zone, kind));
-  }
-  return rows;
-}
-
-export function rowKey(ruleset: Id, subject: Id, kind: number): RowKey {
-  return `${ruleset}/${subject}/${kind.toString(16).padStart(8, '0')}`;
-}
 
 export function portSetsOf(rows: Iterable<Row>): Map<Id, readonly PortPrefix[]> {
   const sets = new Map<Id, readonly PortPrefix[]>();
@@ -195,21 +163,6 @@ function workloadsOf(
 function hostsOf(pod: Pick<Pod, 'node'>, { host }: Snapshot, nodes: ReadonlySet<string>): string[] {
   const isHere = host.node === null ? pod.node === null : pod.node === host.node;
   return [...(pod.node !== null && nodes.has(pod.node) ? [`node/${pod.node}`] : []), ...(isHere ? ['machine'] : [])];
-}
-
-/** Host prefixes among the networks are found faster by hash, together with the identity of who has the address. */
-function identitiesOf({ byAddress, networks }: Destinations): Map<AddressKey, IdentityEntry> {
-  const identities = new Map<AddressKey, IdentityEntry>();
-  for (const [address, { id, kind }] of byAddress) {
-    identities.set(address, { id, network: networks.prefixes.get(`${address}/128`)?.id ?? NO_ID, kind: kind.code });
-  }
-  for (const [at, { id }] of networks.prefixes) {
-    const address = at.slice(0, 32);
-    if (at.endsWith('/128') && !identities.has(address)) {
-      identities.set(address, { id: NO_ID, network: id, kind: KIND_STRANGER });
-    }
-  }
-  return identities;
 }
 
 function networksOf({ networks, zones }: Destinations): Map<NetworkKey, Id> {

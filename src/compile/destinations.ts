@@ -1,73 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who has which address? Identities of pods, nodes and services, cut to what the demand asks. Knows no ruleset.
+// Who has which address now? Follows snapshots: what did not change from one to the next, by reference, is not looked at again.
+// Knows no ruleset. What it says depends on the last snapshot alone: a new one that has seen nothing else says the same.
 
 import { KIND_STRANGER } from '#build/generated/abi.ts';
-import { isIPv4, mask } from '../model/address.ts';
-import { idOf, kindOf } from '../model/hash.ts';
-import type { Namespace, Pod, Service, Snapshot } from '../model/objects.ts';
+import { isIPv4 } from '../model/address.ts';
+import { idOf } from '../model/hash.ts';
+import type { EndpointSlice, Pod, Service, Snapshot } from '../model/objects.ts';
+import { ShardedMap } from '../model/sharded-map.ts';
 import type { AddressKey, Id } from '../model/tables.ts';
 import { entityRanges } from '../resolve/entities.ts';
-import { implicit } from '../resolve/selection.ts';
-import { project } from '../resolve/selector.ts';
-import type { Demand } from './demand.ts';
-import type { PortPair } from './entries.ts';
-import { type Backends, backendKey, backendsOf, type Facts, factsOf, type Membership } from './facts.ts';
+import { covers, type Demand } from './demand.ts';
+import {
+  type Backend,
+  backendsOf,
+  type Facts,
+  movingFacts,
+  nameOf,
+  slicesByService,
+  standingFacts,
+  together,
+} from './facts.ts';
+import {
+  type Context,
+  type Endpoint,
+  type FrontPort,
+  type Identity,
+  type Kind,
+  Kinds,
+  NOBODY,
+  plainIdentity,
+  STRANGER,
+} from './identity.ts';
 import { Protocol } from './numbers.ts';
-import { keyOf, type NetworkClass, type Trie, trie } from './prefixes.ts';
+import { keyOf, type Trie, trie } from './prefixes.ts';
 import { block } from './ruleset.ts';
 
-type Labels = Readonly<Record<string, string>>;
-/** What entity rules need to know of an address. */
-export interface Kind {
-  readonly code: number;
-  /** Some pod, node or Service of the cluster has it. */
-  readonly cluster: boolean;
-  /** The nodes whose address it is: `node/NAME`, or `machine`. */
-  readonly hosts: readonly string[];
-  readonly apiServer: readonly PortPair[];
-  readonly dns: readonly PortPair[];
-}
-
-export interface PodFacts {
-  readonly namespace: string;
-  readonly namespaceLabels: Labels;
-  readonly labels: Labels;
-  /** Named ports that some rule uses: `TCP/http` and the number. */
-  readonly ports: readonly (readonly [string, number])[];
-}
-
-/** One endpoint as a subject of verdicts. */
-export interface Endpoint {
-  readonly address: AddressKey;
-  readonly port: number;
-  readonly identity: Identity | null;
-  readonly kind: Kind;
-  readonly network: NetworkClass;
-  readonly zone: NetworkClass;
-}
-
-/** A port whose verdict is that of what stands behind it. */
-export interface FrontPort {
-  readonly protocol: number;
-  readonly port: number;
-  readonly endpoints: readonly Endpoint[];
-}
-
-export interface Identity {
-  readonly id: Id;
-  readonly kind: Kind;
-  readonly pod: PodFacts | null;
-  readonly nodes: readonly Labels[];
-  readonly memberships: readonly Membership[];
-  /** Blocks with named ports that cover this pod's address: key of `Demand.namedBlocks`, and the pod's port. */
-  readonly namedBlocks: readonly (readonly [string, number])[];
-  readonly fronts: readonly FrontPort[];
-  /** Class of the address itself; told only where there are fronts, whose direct rules need it. */
-  readonly network: NetworkClass | null;
-}
-
 export interface Destinations {
-  readonly byAddress: ReadonlyMap<AddressKey, Identity>;
+  readonly byAddress: ShardedMap<Identity>;
   readonly identities: ReadonlyMap<Id, Identity>;
   readonly kinds: ReadonlyMap<number, Kind>;
   readonly networks: Trie;
@@ -76,99 +45,344 @@ export interface Destinations {
   readonly clash: boolean;
 }
 
-const STRANGER: Kind = { code: KIND_STRANGER, cluster: false, hosts: [], apiServer: [], dns: [] };
-
+/** Everybody's address in a snapshot, without a past. */
 export function destinations(snapshot: Snapshot, demand: Demand): Destinations {
-  const networks = trie(demand.blocks.values());
-  const zones = trie(demand.zones ? zoneBlocks(snapshot, demand) : []);
-  const backends = backendsOf(snapshot.endpointSlices);
-  const facts = factsOf(snapshot, demand, backends);
-  const kinds = new Kinds();
-  const byContent = new Map<string, Identity>();
-  const context: Context = {
-    ...{ snapshot, demand, kinds, byContent },
-    namespaces: new Map(snapshot.namespaces.map((namespace) => [namespace.name, namespace])),
-    keys: {
-      pod: [...demand.podKeys].sort(),
-      namespace: [...demand.namespaceKeys].sort(),
-      node: [...demand.nodeKeys].sort(),
-    },
-  };
-  const plain = new Map<AddressKey, Identity>();
-  for (const [address, fact] of facts) {
-    const identity = plainIdentity(address, fact, context);
-    if (identity !== null) plain.set(address, identity);
+  return new DestinationTracker().follow(snapshot, demand);
+}
+
+/** A Service as it was last looked at. */
+interface Front {
+  readonly service: Service;
+  readonly slices: readonly EndpointSlice[];
+  readonly ports: readonly {
+    readonly protocol: number;
+    readonly port: number;
+    readonly nodePort: number | null;
+    readonly backends: readonly Backend[];
+  }[];
+  /** By clusterIP. */
+  readonly identities: ReadonlyMap<AddressKey, Identity>;
+}
+
+const NO_SLICES: readonly EndpointSlice[] = [];
+
+export class DestinationTracker {
+  #snapshot: Snapshot | null = null;
+  #context: Context | null = null;
+  #networks: Trie = trie([]);
+  #zones: Trie = trie([]);
+  /** Live pods that are not hostNetwork, by address; and every live pod by name. */
+  #claims = new Map<AddressKey, readonly Pod[]>();
+  #named = new Map<string, Pod>();
+  #standing: ReadonlyMap<AddressKey, Facts> = new Map();
+  #moving: ReadonlyMap<AddressKey, Facts> = new Map();
+  #slices: ReadonlyMap<string, readonly EndpointSlice[]> = new Map();
+  /** Of a pod whose address nobody else has anything to do with. */
+  #ofPod = new WeakMap<Pod, Identity>();
+  #plain = ShardedMap.empty<Identity>();
+  #fronts = new Map<string, Front>();
+  #nodeFronts: ReadonlyMap<AddressKey, Identity> = new Map();
+  #byAddress = ShardedMap.empty<Identity>();
+  /** How many addresses have it. */
+  #uses = new Map<Identity, number>();
+  #result: Destinations | null = null;
+
+  /** Throws nothing; pure in its last arguments. */
+  follow(snapshot: Snapshot, demand: Demand): Destinations {
+    const before = this.#snapshot;
+    const isSame =
+      this.#context !== null &&
+      before !== null &&
+      covers(this.#context.demand, demand) &&
+      covers(demand, this.#context.demand) &&
+      before.namespaces === snapshot.namespaces &&
+      before.nodes === snapshot.nodes;
+    if (!isSame) this.#reset(snapshot, demand);
+    const old = isSame ? before : null;
+    this.#snapshot = snapshot;
+    if (
+      old !== null &&
+      this.#result !== null &&
+      old.pods === snapshot.pods &&
+      old.services === snapshot.services &&
+      old.endpointSlices === snapshot.endpointSlices &&
+      old.host === snapshot.host
+    ) {
+      return this.#result;
+    }
+
+    const touched = new Set<AddressKey>();
+    if (old === null || old.pods !== snapshot.pods) this.#followPods(old?.pods ?? [], snapshot.pods, touched);
+    if (old === null || old.services !== snapshot.services || old.host !== snapshot.host) {
+      this.#standing = replaced(this.#standing, standingFacts(snapshot, demand), touched);
+    }
+    if (old === null || old.endpointSlices !== snapshot.endpointSlices) {
+      this.#slices = slicesByService(snapshot.endpointSlices);
+    }
+    const moving = movingFacts(snapshot, demand, this.#slices, (name) => this.#named.get(name));
+    this.#moving = replaced(this.#moving, moving, touched);
+
+    this.#plain = this.#plain.with(mapped(touched, (address) => this.#identityAt(address)));
+    const fronted = this.#followServices(snapshot, touched);
+    this.#result = this.#settle(touched.union(fronted));
+    return this.#result;
   }
 
-  // Fronts last: their content is the identities of what stands behind them.
-  const endpoint = (address: AddressKey, port: number): Endpoint => {
-    const identity = plain.get(address) ?? null;
-    return {
-      ...{ address, port, identity, kind: identity?.kind ?? STRANGER },
-      ...{ network: networks.lookUp(address), zone: zones.lookUp(address) },
+  #reset(snapshot: Snapshot, demand: Demand): void {
+    const { namespaces, nodes } = snapshot;
+    this.#context = {
+      ...{ nodes, demand, kinds: new Kinds(), byContent: new Map() },
+      namespaces: new Map(namespaces.map((namespace) => [namespace.name, namespace])),
+      keys: {
+        pod: [...demand.podKeys].sort(),
+        namespace: [...demand.namespaceKeys].sort(),
+        node: [...demand.nodeKeys].sort(),
+      },
     };
-  };
-  const byAddress = new Map(plain);
-  const addFronts = (address: AddressKey, all: readonly FrontPort[]): void => {
-    const base = plain.get(address);
-    // A Service's proxy never crosses from one family to the other.
-    const fronts = all.map((each) => ({
-      ...each,
-      endpoints: each.endpoints.filter((behind) => isIPv4(behind.address) === isIPv4(address)),
-    }));
-    const content = JSON.stringify([
-      'front',
-      base?.id ?? null,
-      networks.lookUp(address).id,
-      fronts.map(({ protocol, port, endpoints }) => [
+    this.#networks = trie(demand.blocks.values());
+    this.#zones = trie(demand.zones ? zoneBlocks(snapshot, demand) : []);
+    this.#claims = new Map();
+    this.#named = new Map();
+    this.#standing = new Map();
+    this.#moving = new Map();
+    this.#slices = new Map();
+    this.#ofPod = new WeakMap();
+    this.#plain = ShardedMap.empty();
+    this.#fronts = new Map();
+    this.#nodeFronts = new Map();
+    this.#byAddress = ShardedMap.empty();
+    this.#uses = new Map();
+    this.#result = null;
+  }
+
+  /** Pods that are new objects came, went or changed. */
+  #followPods(before: readonly Pod[], after: readonly Pod[], touched: Set<AddressKey>): void {
+    let gone: Iterable<Pod>;
+    let come: Iterable<Pod>;
+    if (before.length === after.length) {
+      const differing = after.flatMap((pod, index) => (pod === before[index] ? [] : [index]));
+      gone = differing.map((index) => before[index] as Pod);
+      come = differing.map((index) => after[index] as Pod);
+    } else {
+      const [old, fresh] = [new Set(before), new Set(after)];
+      gone = old.difference(fresh);
+      come = fresh.difference(old);
+    }
+    for (const pod of gone) {
+      if (pod.ended) continue;
+      if (this.#named.get(nameOf(pod)) === pod) this.#named.delete(nameOf(pod));
+      if (pod.hostNetwork) continue;
+      for (const address of pod.addresses.map(keyOf)) {
+        const left = (this.#claims.get(address) ?? []).filter((other) => other !== pod);
+        if (left.length === 0) this.#claims.delete(address);
+        else this.#claims.set(address, left);
+        touched.add(address);
+      }
+    }
+    for (const pod of come) {
+      if (pod.ended) continue;
+      this.#named.set(nameOf(pod), pod);
+      if (pod.hostNetwork) continue; // its address is the node's
+      for (const address of pod.addresses.map(keyOf)) {
+        const others = this.#claims.get(address);
+        this.#claims.set(address, others === undefined ? [pod] : [...others.filter((other) => other !== pod), pod]);
+        touched.add(address);
+      }
+    }
+  }
+
+  /** What is to be said of an address, Services aside. */
+  #identityAt(address: AddressKey): Identity | undefined {
+    const context = this.#context as Context;
+    const pods = this.#claims.get(address) ?? [];
+    const standing = this.#standing.get(address);
+    const moving = this.#moving.get(address);
+    const [only] = pods;
+    const isPlain = pods.length === 1 && only !== undefined && standing === undefined && moving === undefined;
+    // Blocks are asked by address; all else of a plain pod's identity is the pod's.
+    if (!isPlain || context.demand.namedBlocks.size > 0) {
+      return plainIdentity(address, together(pods, standing, moving), context) ?? undefined;
+    }
+    let identity = this.#ofPod.get(only);
+    if (identity === undefined) {
+      identity = plainIdentity(address, together(pods), context) ?? NOBODY;
+      this.#ofPod.set(only, identity);
+    }
+    return identity === NOBODY ? undefined : identity;
+  }
+
+  /** Gives the addresses whose front came, went or changed. */
+  #followServices(snapshot: Snapshot, touched: ReadonlySet<AddressKey>): Set<AddressKey> {
+    const changed = new Set<AddressKey>();
+    const fronts = new Map<string, Front>();
+    const owners = new Map<AddressKey, Service>();
+    let areNodePortsSame = true;
+    for (const service of snapshot.services) {
+      const name = nameOf(service);
+      const slices = this.#slices.get(name) ?? NO_SLICES;
+      const known = this.#fronts.get(name);
+      const isKnown = known !== undefined && known.service === service && isSameList(known.slices, slices);
+      const ports = isKnown ? known.ports : portsOf(service, slices);
+      const isTouched = ports.some(({ backends }) => backends.some(({ address }) => touched.has(address)));
+      const identities = new Map<AddressKey, Identity>();
+      for (const ip of service.clusterIPs.map(keyOf)) {
+        if (owners.has(ip)) continue; // two Services with one address: the first has it
+        owners.set(ip, service);
+        const old = isKnown && !isTouched && !touched.has(ip) ? known.identities.get(ip) : undefined;
+        const identity = old ?? this.#frontIdentity(ip, ports);
+        identities.set(ip, identity);
+        if (known?.identities.get(ip) !== identity) changed.add(ip);
+      }
+      for (const ip of known?.identities.keys() ?? []) if (!identities.has(ip)) changed.add(ip);
+      if ((!isKnown || isTouched) && [...ports, ...(known?.ports ?? [])].some(({ nodePort }) => nodePort !== null)) {
+        areNodePortsSame = false;
+      }
+      fronts.set(name, { service, slices, ports, identities });
+    }
+    for (const [name, { identities, ports }] of this.#fronts) {
+      if (fronts.has(name)) continue;
+      for (const ip of identities.keys()) changed.add(ip);
+      if (ports.some(({ nodePort }) => nodePort !== null)) areNodePortsSame = false;
+    }
+    this.#fronts = fronts;
+    const isNodeTouched = [...touched].some((address) => (this.#standing.get(address)?.nodes.length ?? 0) > 0);
+    if (!areNodePortsSame || this.#result === null || isNodeTouched) this.#followNodePorts(changed);
+    return changed;
+  }
+
+  /** Every node's address answers for every node port. */
+  #followNodePorts(changed: Set<AddressKey>): void {
+    const ports = [...this.#fronts.values()].flatMap((front) =>
+      front.ports.flatMap((each) => (each.nodePort === null ? [] : [{ ...each, port: each.nodePort }])),
+    );
+    const fronts = new Map<AddressKey, Identity>();
+    if (ports.length > 0) {
+      for (const [address, { nodes }] of this.#standing) {
+        if (nodes.length > 0) fronts.set(address, this.#frontIdentity(address, ports));
+      }
+    }
+    for (const address of new Set([...fronts.keys(), ...this.#nodeFronts.keys()])) {
+      if (fronts.get(address) !== this.#nodeFronts.get(address)) changed.add(address);
+    }
+    this.#nodeFronts = fronts;
+  }
+
+  /** An address whose ports are judged by what stands behind them: their content is the identities there. */
+  #frontIdentity(address: AddressKey, ports: Front['ports']): Identity {
+    const { byContent } = this.#context as Context;
+    const base = this.#plain.get(address);
+    const network = this.#networks.lookUp(address);
+    const fronts = ports.map(
+      ({ protocol, port, backends }): FrontPort => ({
         protocol,
         port,
+        // A Service's proxy never crosses from one family to the other.
+        endpoints: backends
+          .filter((backend) => isIPv4(backend.address) === isIPv4(address))
+          .map((backend) => this.#endpoint(backend)),
+      }),
+    );
+    const content = JSON.stringify([
+      ...['front', base?.id ?? null, network.id],
+      fronts.map(({ protocol, port, endpoints }) => [
+        ...[protocol, port],
         endpoints.map((behind) => [behind.identity?.id ?? null, behind.network.id, behind.zone.id, behind.port]),
       ]),
     ]);
     let identity = byContent.get(content);
     if (identity === undefined) {
-      const { kind, pod, nodes, memberships, namedBlocks } = base ?? NOBODY;
-      identity = {
-        id: idOf(content),
-        kind,
-        pod,
-        nodes,
-        memberships,
-        namedBlocks,
-        fronts,
-        network: networks.lookUp(address),
-      };
+      identity = { ...(base ?? NOBODY), id: idOf(content), fronts, network };
       byContent.set(content, identity);
     }
-    byAddress.set(address, identity);
-  };
-  const nodeFronts: FrontPort[] = [];
-  for (const service of snapshot.services) {
-    const fronts = service.ports.map((port) => front(service, port, backends, endpoint));
-    for (const ip of service.clusterIPs) if (facts.get(keyOf(ip))?.service === service) addFronts(keyOf(ip), fronts);
-    service.ports.forEach(({ nodePort }, index) => {
-      if (nodePort !== null) nodeFronts.push({ ...(fronts[index] as FrontPort), port: nodePort });
-    });
-  }
-  if (nodeFronts.length > 0) {
-    for (const [address, { nodes }] of facts) if (nodes.size > 0) addFronts(address, nodeFronts);
+    return identity;
   }
 
-  const identities = new Map<Id, Identity>();
-  let clash = kinds.clash;
-  for (const identity of byAddress.values()) {
-    const other = identities.get(identity.id);
-    clash ||= other !== undefined && other !== identity;
-    identities.set(identity.id, identity);
+  #endpoint({ address, port }: Backend): Endpoint {
+    const identity = this.#plain.get(address) ?? null;
+    return {
+      ...{ address, port, identity, kind: identity?.kind ?? STRANGER },
+      ...{ network: this.#networks.lookUp(address), zone: this.#zones.lookUp(address) },
+    };
   }
-  return { byAddress, identities, kinds: kinds.byCode, networks, zones, clash };
+
+  #settle(addresses: ReadonlySet<AddressKey>): Destinations {
+    const clusterIPs = new Map<AddressKey, Identity>();
+    for (const { identities } of this.#fronts.values())
+      for (const [ip, identity] of identities) clusterIPs.set(ip, identity);
+    const now = (address: AddressKey): Identity | undefined =>
+      this.#nodeFronts.get(address) ?? clusterIPs.get(address) ?? this.#plain.get(address);
+    for (const address of addresses) {
+      const [old, fresh] = [this.#byAddress.get(address), now(address)];
+      if (old === fresh) continue;
+      if (old !== undefined) this.#count(old, -1);
+      if (fresh !== undefined) this.#count(fresh, 1);
+    }
+    this.#byAddress = this.#byAddress.with(mapped(addresses, now));
+    const context = this.#context as Context;
+    const identities = new Map<Id, Identity>();
+    const kinds = new Map<number, Kind>([[KIND_STRANGER, STRANGER]]);
+    let { clash } = context.kinds;
+    for (const identity of this.#uses.keys()) {
+      clash ||= identities.has(identity.id);
+      identities.set(identity.id, identity);
+      kinds.set(identity.kind.code, identity.kind);
+    }
+    this.#forgetUnused(context);
+    return { byAddress: this.#byAddress, identities, kinds, networks: this.#networks, zones: this.#zones, clash };
+  }
+
+  #count(identity: Identity, by: number): void {
+    const uses = (this.#uses.get(identity) ?? 0) + by;
+    if (uses === 0) this.#uses.delete(identity);
+    else this.#uses.set(identity, uses);
+  }
+
+  /** Contents that nobody has any more are dropped when they are the most. */
+  #forgetUnused({ byContent }: Context): void {
+    if (byContent.size < 1000 + 2 * this.#uses.size) return;
+    const behind = new Set(
+      [...this.#uses.keys()].flatMap(({ fronts }) =>
+        fronts.flatMap(({ endpoints }) => endpoints.map(({ identity }) => identity)),
+      ),
+    );
+    for (const [content, identity] of byContent) {
+      if (!this.#uses.has(identity) && !behind.has(identity)) byContent.delete(content);
+    }
+  }
 }
 
-const NOBODY: Identity = {
-  ...{ id: idOf('nobody'), kind: STRANGER, pod: null, nodes: [], memberships: [] },
-  ...{ namedBlocks: [], fronts: [], network: null },
-};
+function portsOf(service: Service, slices: readonly EndpointSlice[]): Front['ports'] {
+  return service.ports.map((port) => ({
+    ...{ protocol: Protocol[port.protocol], port: port.port, nodePort: port.nodePort },
+    backends: backendsOf(port, slices),
+  }));
+}
+
+function isSameList<T>(a: readonly T[], b: readonly T[]): boolean {
+  return a.length === b.length && a.every((item, index) => item === b[index]);
+}
+
+/** The new facts; what differs from the old ones is touched. */
+function replaced(
+  before: ReadonlyMap<AddressKey, Facts>,
+  after: ReadonlyMap<AddressKey, Facts>,
+  touched: Set<AddressKey>,
+): ReadonlyMap<AddressKey, Facts> {
+  for (const [address, facts] of after) {
+    const old = before.get(address);
+    if (old === undefined || textOf(old) !== textOf(facts)) touched.add(address);
+  }
+  for (const address of before.keys()) if (!after.has(address)) touched.add(address);
+  return after;
+}
+
+function textOf({ nodes, cluster, hosts, apiServer, dns, memberships }: Facts): string {
+  return JSON.stringify([nodes, cluster, hosts, [...apiServer.keys()].sort(), [...dns.keys()].sort(), memberships]);
+}
+
+function* mapped<V>(keys: Iterable<string>, value: (key: string) => V | undefined): Generator<[string, V | undefined]> {
+  for (const key of keys) yield [key, value(key)];
+}
 
 function zoneBlocks(
   snapshot: Snapshot,
@@ -183,135 +397,4 @@ function zoneBlocks(
     })),
     ...demand.zoneBlocks.values(),
   ];
-}
-
-function front(
-  service: Service,
-  port: Service['ports'][number],
-  backends: Backends,
-  endpoint: (address: AddressKey, port: number) => Endpoint,
-): FrontPort {
-  const behind = backends.get(backendKey(`${service.namespace}/${service.name}`, port.protocol, port.name)) ?? [];
-  const unique = new Map(behind.map((backend) => [`${backend.address} ${backend.port}`, backend]));
-  const ordered = [...unique.values()].sort((a, b) =>
-    a.address < b.address ? -1 : a.address > b.address ? 1 : a.port - b.port,
-  );
-  return {
-    protocol: Protocol[port.protocol],
-    port: port.port,
-    endpoints: ordered.map((backend) => endpoint(backend.address, backend.port)),
-  };
-}
-
-function sortedPairs(pairs: Map<string, PortPair>): PortPair[] {
-  return [...pairs.values()].sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-}
-
-interface Context {
-  readonly snapshot: Snapshot;
-  readonly demand: Demand;
-  readonly namespaces: ReadonlyMap<string, Namespace>;
-  /** Label keys that some rule looks at, sorted. */
-  readonly keys: { readonly pod: string[]; readonly namespace: string[]; readonly node: string[] };
-  readonly kinds: Kinds;
-  readonly byContent: Map<string, Identity>;
-}
-
-/** null: nothing is to be said of it. */
-function plainIdentity(address: AddressKey, fact: Facts, context: Context): Identity | null {
-  const { snapshot, demand, keys, kinds, byContent } = context;
-  const kind = kinds.of(fact, demand);
-  // An address that two live pods claim belongs to neither.
-  const [pod] = fact.pods.length === 1 && demand.pods ? fact.pods : [];
-  const podFacts = pod === undefined ? null : factsOfPod(pod, context);
-  const nodes = demand.nodes
-    ? [...fact.nodes].map((index) => project(snapshot.nodes[index]?.labels ?? {}, keys.node))
-    : [];
-  const memberships = fact.memberships
-    .map((membership) => JSON.stringify(membership))
-    .sort()
-    .map((membership): Membership => JSON.parse(membership));
-  const namedBlocks = fact.pods.length === 1 ? namedBlocksOf(address, fact.pods[0] as Pod, demand) : [];
-  if (
-    kind === STRANGER &&
-    podFacts === null &&
-    nodes.length === 0 &&
-    memberships.length === 0 &&
-    namedBlocks.length === 0
-  ) {
-    return null;
-  }
-  const content = JSON.stringify([
-    podFacts,
-    nodes,
-    memberships,
-    namedBlocks,
-    [kind.cluster, kind.hosts, kind.apiServer, kind.dns],
-  ]);
-  let identity = byContent.get(content);
-  if (identity === undefined) {
-    identity = { id: idOf(content), kind, pod: podFacts, nodes, memberships, namedBlocks, fronts: [], network: null };
-    byContent.set(content, identity);
-  }
-  return identity;
-}
-
-/** The kinds there are, each once. Kinds matter to zones, and to the entities that bring their ports with them. */
-class Kinds {
-  readonly byCode = new Map<number, Kind>([[KIND_STRANGER, STRANGER]]);
-  readonly #contents = new Map<number, string>();
-  /** Two contents hashed to one code. */
-  clash = false;
-
-  of(fact: Facts, demand: Demand): Kind {
-    const cluster = demand.zones && fact.cluster;
-    const hosts = [...fact.hosts].sort();
-    const apiServer = sortedPairs(fact.apiServer);
-    const dns = sortedPairs(fact.dns);
-    if (!cluster && hosts.length === 0 && apiServer.length === 0 && dns.length === 0) return STRANGER;
-    const content = JSON.stringify([cluster, hosts, apiServer, dns]);
-    const code = kindOf(content);
-    const known = this.byCode.get(code);
-    this.clash ||= known !== undefined && this.#contents.get(code) !== content;
-    if (known !== undefined) return known;
-    const kind: Kind = { code, cluster, hosts, apiServer, dns };
-    this.byCode.set(code, kind);
-    this.#contents.set(code, content);
-    return kind;
-  }
-}
-
-function factsOfPod(pod: Pod, { demand, namespaces, keys }: Context): PodFacts {
-  return {
-    namespace: pod.namespace,
-    namespaceLabels: project((namespaces.get(pod.namespace) ?? implicit(pod.namespace)).labels, keys.namespace),
-    labels: project(pod.labels, keys.pod),
-    ports: portsOf(pod)
-      .filter(([name]) => demand.namedPorts.has(name))
-      .sort(),
-  };
-}
-
-function portsOf(pod: Pod): [string, number][] {
-  return pod.ports.flatMap(({ name, protocol, port }): [string, number][] =>
-    name === null ? [] : [[`${protocol}/${name}`, port]],
-  );
-}
-
-function namedBlocksOf(address: AddressKey, pod: Pod, demand: Demand): [string, number][] {
-  const found: [string, number][] = [];
-  for (const [key, { block: range, port }] of demand.namedBlocks) {
-    for (const [name, number] of portsOf(pod)) {
-      if (name === port && covers(range, address)) found.push([key, number]);
-    }
-  }
-  return found.sort();
-}
-
-function covers(
-  range: { readonly cidrs: readonly string[]; readonly except: readonly string[] },
-  address: AddressKey,
-): boolean {
-  const { classes, lookUp } = trie([{ ...range, id: 'it' }]);
-  return classes.size > 0 && lookUp(mask(address, 128)).blocks.has('it');
 }

@@ -21,136 +21,164 @@ export interface Membership {
 
 export interface Facts {
   /** Live ones that are not hostNetwork; several where they clash. */
-  pods: Pod[];
+  readonly pods: readonly Pod[];
   /** Indexes into the snapshot's nodes. */
-  nodes: Set<number>;
-  cluster: boolean;
+  readonly nodes: readonly number[];
+  readonly cluster: boolean;
   /** `node/NAME`, `machine`: see `Place.hosts`. */
-  hosts: Set<string>;
-  apiServer: Map<string, PortPair>;
-  dns: Map<string, PortPair>;
-  memberships: Membership[];
-  service: Service | null;
+  readonly hosts: readonly string[];
+  readonly apiServer: ReadonlyMap<string, PortPair>;
+  readonly dns: ReadonlyMap<string, PortPair>;
+  readonly memberships: readonly Membership[];
 }
 
-/** Ready endpoints by Service, protocol and port name. */
-export type Backends = ReadonlyMap<
-  string,
-  readonly {
-    readonly address: AddressKey;
-    readonly port: number;
+const NO_PAIRS: ReadonlyMap<string, PortPair> = new Map();
+export const NO_FACTS: Facts = {
+  ...{ pods: [], nodes: [], cluster: false, hosts: [] },
+  ...{ apiServer: NO_PAIRS, dns: NO_PAIRS, memberships: [] },
+};
 
-    readonly pod: string | null;
-  }[]
->;
-
-export function backendKey(service: string, protocol: PortProtocol, name: string | null): string {
-  return `${service} ${protocol} ${name ?? ''}`;
+/** One that is ready behind a Service's port. */
+export interface Backend {
+  readonly address: AddressKey;
+  readonly port: number;
+  /** `namespace/name` of the Pod that the slice names. */
+  readonly pod: string | null;
 }
 
-export function backendsOf(slices: readonly EndpointSlice[]): Backends {
-  const backends = new Map<string, { address: AddressKey; port: number; pod: string | null }[]>();
+/** By Service (`namespace/name`), the slices that name it. */
+export function slicesByService(slices: readonly EndpointSlice[]): Map<string, EndpointSlice[]> {
+  const byService = new Map<string, EndpointSlice[]>();
   for (const slice of slices) {
     if (slice.service === null) continue;
-    for (const port of slice.ports) {
-      if (port.port === null) continue;
-      const key = backendKey(`${slice.namespace}/${slice.service}`, port.protocol, port.name);
-      const list = backends.get(key) ?? [];
-      backends.set(key, list);
-      for (const { addresses, ready, pod } of slice.endpoints) {
-        if (!ready) continue;
-        // "Addresses are fungible; clients should use the first" (discovery/v1, Endpoint.addresses).
-        const [address] = addresses;
-        if (address === undefined) continue;
-        list.push({
-          address: keyOf(address),
-          port: port.port,
-          pod: pod === null ? null : `${pod.namespace}/${pod.name}`,
-        });
-      }
-    }
+    const name = `${slice.namespace}/${slice.service}`;
+    const list = byService.get(name);
+    if (list === undefined) byService.set(name, [slice]);
+    else list.push(slice);
   }
-  return backends;
+  return byService;
 }
 
-/** Every address that somebody has. */
-export function factsOf(snapshot: Snapshot, demand: Demand, backends: Backends): Map<AddressKey, Facts> {
-  const facts = new Map<AddressKey, Facts>();
-  const at = (address: AddressKey): Facts => {
-    let fact = facts.get(address);
-    if (fact === undefined) {
-      fact = {
-        ...{ pods: [], nodes: new Set(), cluster: false, hosts: new Set() },
-        ...{ apiServer: new Map(), dns: new Map(), memberships: [], service: null },
-      };
-      facts.set(address, fact);
-    }
-    return fact;
-  };
-  const pods = new Map<string, Pod>();
-  for (const pod of snapshot.pods) {
-    if (pod.ended) continue;
-    pods.set(`${pod.namespace}/${pod.name}`, pod);
-    if (pod.hostNetwork) continue; // its address is the node's
-    for (const address of pod.addresses) {
-      const fact = at(keyOf(address));
-      fact.cluster = true;
-      fact.pods.push(pod);
-    }
-  }
-  snapshot.nodes.forEach((node, index) => {
-    for (const address of node.addresses) {
-      const fact = at(keyOf(address));
-      fact.cluster = true;
-      fact.nodes.add(index);
-      if (demand.hosts.has(`node/${node.name}`)) fact.hosts.add(`node/${node.name}`);
-    }
-  });
-  if (demand.hosts.has('machine'))
-    for (const address of snapshot.host.addresses) at(keyOf(address)).hosts.add('machine');
-  for (const service of snapshot.services) {
-    for (const ip of service.clusterIPs) {
-      const fact = at(keyOf(ip));
-      fact.cluster = true;
-      fact.service ??= service;
-    }
-  }
-  const own = (which: 'apiServer' | 'dns', namespace: string, name: string): void => {
-    for (const service of snapshot.services) {
-      if (service.namespace !== namespace || service.name !== name) continue;
-      for (const { protocol, port, name: portName } of service.ports) {
-        for (const ip of service.clusterIPs) add(at(keyOf(ip))[which], [Protocol[protocol], port]);
-        for (const backend of backends.get(backendKey(`${namespace}/${name}`, protocol, portName)) ?? []) {
-          add(at(backend.address)[which], [Protocol[protocol], backend.port]);
-        }
-      }
-    }
-  };
-  if (demand.owned.has('KubeAPIServer')) own('apiServer', 'default', 'kubernetes');
-  if (demand.owned.has('DNS')) {
-    own('dns', 'kube-system', 'kube-dns');
-    for (const resolver of snapshot.host.resolvers) {
-      const key = keyOf(resolver);
-      if (isLoopback(key)) continue; // loopback always passes
-      for (const protocol of ['UDP', 'TCP'] as const) add(at(key).dns, [Protocol[protocol], 53]);
-    }
-  }
-  for (const service of snapshot.services) {
-    const name = `${service.namespace}/${service.name}`;
-    if (!demand.services.has(name) || service.externalName !== null) continue;
-    for (const { protocol, port, name: portName } of service.ports) {
-      for (const backend of backends.get(backendKey(name, protocol, portName)) ?? []) {
-        // Whoever writes endpoints that are no pods of this namespace would write policy.
-        const pod = backend.pod === null ? undefined : pods.get(backend.pod);
-        if (pod === undefined || pod.namespace !== service.namespace) continue;
-        if (!pod.addresses.some((address) => keyOf(address) === backend.address)) continue;
-        at(backend.address).memberships.push({
-          ...{ service: name, protocol: Protocol[protocol], portName, port, target: backend.port },
+/** Ready backends of a Service's port, each once, in order of address and port. */
+export function backendsOf(
+  { name, protocol }: { readonly name: string | null; readonly protocol: PortProtocol },
+  slices: readonly EndpointSlice[],
+): Backend[] {
+  const found = new Map<string, Backend>();
+  for (const slice of slices) {
+    for (const port of slice.ports) {
+      if (port.port === null || port.protocol !== protocol || (port.name ?? '') !== (name ?? '')) continue;
+      for (const { addresses, ready, pod } of slice.endpoints) {
+        // "Addresses are fungible; clients should use the first" (discovery/v1, Endpoint.addresses).
+        const [text] = addresses;
+        if (!ready || text === undefined) continue;
+        const address = keyOf(text);
+        found.set(`${address} ${port.port}`, {
+          ...{ address, port: port.port, pod: pod === null ? null : `${pod.namespace}/${pod.name}` },
         });
       }
     }
   }
-  return facts;
+  return [...found.values()].sort((a, b) => (a.address < b.address ? -1 : a.address > b.address ? 1 : a.port - b.port));
+}
+
+type Changing = { -readonly [K in keyof Facts]: Facts[K] } & {
+  apiServer: Map<string, PortPair>;
+  dns: Map<string, PortPair>;
+};
+
+class Book {
+  readonly facts = new Map<AddressKey, Changing>();
+
+  at(address: AddressKey): Changing {
+    let fact = this.facts.get(address);
+    if (fact === undefined) {
+      fact = { ...NO_FACTS, apiServer: new Map(), dns: new Map() };
+      this.facts.set(address, fact);
+    }
+    return fact;
+  }
+}
+
+/** Facts of what rarely changes: nodes, this machine, clusterIPs. */
+export function standingFacts({ nodes, services, host }: Snapshot, demand: Demand): Map<AddressKey, Facts> {
+  const book = new Book();
+  nodes.forEach((node, index) => {
+    for (const address of node.addresses) {
+      const fact = book.at(keyOf(address));
+      fact.cluster = true;
+      if (!fact.nodes.includes(index)) fact.nodes = [...fact.nodes, index];
+      const name = `node/${node.name}`;
+      if (demand.hosts.has(name) && !fact.hosts.includes(name)) fact.hosts = [...fact.hosts, name];
+    }
+  });
+  if (demand.hosts.has('machine')) {
+    for (const address of host.addresses) {
+      const fact = book.at(keyOf(address));
+      fact.hosts = [...fact.hosts, 'machine'];
+    }
+  }
+  for (const { clusterIPs } of services) for (const ip of clusterIPs) book.at(keyOf(ip)).cluster = true;
+  return book.facts;
+}
+
+/** Facts of what comes and goes with endpoints: the entities that bring their ports, members of Services that rules name. */
+export function movingFacts(
+  { services, host }: Snapshot,
+  demand: Demand,
+  slices: ReadonlyMap<string, readonly EndpointSlice[]>,
+  podNamed: (name: string) => Pod | undefined,
+): Map<AddressKey, Facts> {
+  const book = new Book();
+  const own = (service: Service, which: 'apiServer' | 'dns'): void => {
+    for (const port of service.ports) {
+      for (const ip of service.clusterIPs) add(book.at(keyOf(ip))[which], [Protocol[port.protocol], port.port]);
+      for (const backend of backendsOf(port, slices.get(nameOf(service)) ?? [])) {
+        add(book.at(backend.address)[which], [Protocol[port.protocol], backend.port]);
+      }
+    }
+  };
+  if (demand.owned.has('DNS')) {
+    for (const resolver of host.resolvers) {
+      const key = keyOf(resolver);
+      if (isLoopback(key)) continue; // loopback always passes
+      for (const protocol of ['UDP', 'TCP'] as const) add(book.at(key).dns, [Protocol[protocol], 53]);
+    }
+  }
+  for (const service of services) {
+    const name = nameOf(service);
+    if (name === 'default/kubernetes' && demand.owned.has('KubeAPIServer')) own(service, 'apiServer');
+    if (name === 'kube-system/kube-dns' && demand.owned.has('DNS')) own(service, 'dns');
+    if (!demand.services.has(name) || service.externalName !== null) continue;
+    for (const port of service.ports) {
+      for (const backend of backendsOf(port, slices.get(name) ?? [])) {
+        // Whoever writes endpoints that are no pods of this namespace would write policy.
+        const pod = backend.pod === null ? undefined : podNamed(backend.pod);
+        if (pod === undefined || pod.namespace !== service.namespace) continue;
+        if (!pod.addresses.some((address) => keyOf(address) === backend.address)) continue;
+        const fact = book.at(backend.address);
+        const protocol = Protocol[port.protocol];
+        const membership = { service: name, protocol, portName: port.name, port: port.port, target: backend.port };
+        fact.memberships = [...fact.memberships, membership];
+      }
+    }
+  }
+  return book.facts;
+}
+
+export function nameOf({ namespace, name }: { readonly namespace: string; readonly name: string }): string {
+  return `${namespace}/${name}`;
+}
+
+/** What two kinds of facts, and the pods that claim the address, come to together. */
+export function together(pods: readonly Pod[], standing: Facts = NO_FACTS, moving: Facts = NO_FACTS): Facts {
+  return {
+    pods,
+    nodes: standing.nodes,
+    cluster: pods.length > 0 || standing.cluster,
+    hosts: standing.hosts,
+    ...{ apiServer: moving.apiServer, dns: moving.dns, memberships: moving.memberships },
+  };
 }
 
 function add(pairs: Map<string, PortPair>, pair: PortPair): void {

@@ -17,7 +17,6 @@ import type { Entity, Port } from '../model/objects.ts';
 import { type Answer, type Id, NO_ID, type Row } from '../model/tables.ts';
 import { matches } from '../resolve/selector.ts';
 import { compose, type Outcome } from './compose.ts';
-import type { Endpoint, FrontPort, Identity, Kind } from './destinations.ts';
 import {
   type Contribution,
   entries,
@@ -28,6 +27,7 @@ import {
   portSet,
   SILENT_ANSWER,
 } from './entries.ts';
+import type { Endpoint, FrontPort, Identity, Kind } from './identity.ts';
 import { IcmpKind, Protocol } from './numbers.ts';
 import type { NetworkClass } from './prefixes.ts';
 import { type Clause, hasZones, type ResolvedPeer, type Ruleset, type ZoneExcept } from './ruleset.ts';

@@ -4,8 +4,10 @@
 
 import type { Snapshot } from '../model/objects.ts';
 import type { Step } from '../model/tables.ts';
-import { type Compiled, compile, type Options, portSetsOf, RowMemo, rowsOf } from './compile.ts';
+import { type Compiled, compile, type Options, portSetsOf } from './compile.ts';
 import { covers, union } from './demand.ts';
+import { rowTable } from './row-table.ts';
+import type { Ruleset } from './ruleset.ts';
 
 export interface Transition {
   /** In order. The last step's tables are those of `compiled`. */
@@ -15,19 +17,37 @@ export interface Transition {
 
 /** `previous` is what the last transition ended in; null where nothing is enforced yet. */
 export function transition(previous: Compiled | null, snapshot: Snapshot, options: Options = {}): Transition {
-  const after = (earlier: Compiled | null): Options =>
-    earlier === null ? options : { ...options, memo: earlier.memo };
-  const compiled = compile(snapshot, after(previous));
-  if (previous === null || covers(compiled.demand, previous.demand)) {
-    return { steps: [step(previous, compiled)], compiled };
+  if (previous === null) {
+    const compiled = compile(snapshot, options);
+    return { steps: [step([], compiled)], compiled };
   }
-  const both = compile(snapshot, { ...after(previous), extraDemand: union(previous.demand, compiled.demand) });
-  return { steps: [step(previous, both), step(both, compiled)], compiled };
+  const compiled = compile(snapshot, { ...options, state: previous.state });
+  const old = [...previous.rulesets.values()].filter(({ id }) => !compiled.rulesets.has(id));
+  if (covers(compiled.demand, previous.demand) && reachesAll(old, compiled)) {
+    return { steps: [step(old, compiled)], compiled };
+  }
+  const both = compile(snapshot, {
+    ...options,
+    extraDemand: union(previous.demand, compiled.demand),
+    extraRulesets: old,
+    state: { cache: compiled.state.cache, tracker: null },
+  });
+  return { steps: [step(old, both), step([], compiled)], compiled };
 }
 
-function step(previous: Compiled | null, next: Compiled): Step {
-  const old = previous === null ? [] : [...previous.rulesets.values()].filter(({ id }) => !next.rulesets.has(id));
-  const rows = rowsOf(old, next.destinations, new RowMemo(next.memo));
+/** Does the kernel hold all that these rulesets have something to say of? */
+function reachesAll(old: readonly Ruleset[], { state, destinations }: Compiled): boolean {
+  const reached = state.identities?.reached ?? new Set();
+  return old.every((ruleset) =>
+    [...destinations.identities.values()].every(
+      (identity) => reached.has(identity.id) || state.cache.identity(ruleset, identity) === null,
+    ),
+  );
+}
+
+/** `old` are rulesets that packets may still be judged by while the step is taken. */
+function step(old: readonly Ruleset[], next: Compiled): Step {
+  const { rows } = rowTable(old, next.destinations, next.state.cache);
   const bridge = new Map([...rows].filter(([key]) => !next.tables.rows.has(key)));
   return { tables: next.tables, bridge, bridgePortSets: portSetsOf(bridge.values()) };
 }

@@ -23,9 +23,9 @@ import {
   RULE_NONE,
 } from '#build/generated/abi.ts';
 import type { Compiled } from '../compile/compile.ts';
-import { rowKey } from '../compile/compile.ts';
 import { compose, type Outcome } from '../compile/compose.ts';
 import { lookUp, merge, SILENT_ANSWER } from '../compile/entries.ts';
+import { rowKey } from '../compile/row-table.ts';
 import type {
   AddressKey,
   Answer,
