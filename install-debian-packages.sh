@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages whose command or header is missing; downloads nothing where nothing is. Knows no versions.
-# With the argument `bench`, those that only `make bench` needs, too.
+# With the argument `bench`, those that only `make bench` needs, too; with `image`, only those that build the image.
 set -eu
 
 missing=
@@ -10,19 +10,25 @@ want() {
 }
 
 want clang clang
-want clang-format clang-format
 want g++ g++
-want ip iproute2
-want setpriv util-linux
-want curl curl
-want dig bind9-dnsutils
-want ping iputils-ping
-want openssl openssl
-want unzip unzip
-want /usr/sbin/nginx nginx
-want /usr/sbin/dnsmasq dnsmasq-base
+want aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
+want mmdebstrap mmdebstrap
 want /usr/include/bpf/libbpf.h libbpf-dev
 want /usr/include/linux/bpf.h linux-libc-dev
+if [ "${1:-}" != image ]; then
+	want clang-format clang-format
+	want ip iproute2
+	want setpriv util-linux
+	want curl curl
+	want dig bind9-dnsutils
+	want ping iputils-ping
+	want openssl openssl
+	want unzip unzip
+	want runc runc
+	want readelf binutils
+	want /usr/sbin/nginx nginx
+	want /usr/sbin/dnsmasq dnsmasq-base
+fi
 if [ "${1:-}" = bench ]; then
 	want /usr/sbin/nft nftables
 	want /usr/sbin/iptables iptables
