@@ -158,6 +158,7 @@ export class Applier {
 
     // ---- Enforced. What follows only gives room back. ----
     this.#slots.commit(assignment);
+    identities.settle(tables.identities);
     this.#mayDrain ||= changes.workloads.upserts.size > 0 || changes.workloads.deletes.size > 0;
     const gone = new Map([...this.#rulesets].filter(([id]) => !tables.rulesets.has(id)));
     this.#formerRulesets = new Map([...this.#formerRulesets, ...gone]);

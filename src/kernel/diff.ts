@@ -39,3 +39,22 @@ export function diff<K, V>(
   }
   return { upserts, deletes, inserted };
 }
+
+/** As diff, where all other keys are known to hold what is desired. */
+export function diffOf<K, V>(
+  keys: Iterable<K>,
+  actual: ReadonlyMap<K, V>,
+  desired: ReadonlyMap<K, V>,
+  same: (a: V, b: V) => boolean,
+): Delta<K, V> {
+  const some = (map: ReadonlyMap<K, V>, wanted: readonly K[]): Map<K, V> => {
+    const cut = new Map<K, V>();
+    for (const key of wanted) {
+      const value = map.get(key);
+      if (value !== undefined) cut.set(key, value);
+    }
+    return cut;
+  };
+  const wanted = [...keys];
+  return diff(some(actual, wanted), some(desired, wanted), same);
+}

@@ -2,7 +2,8 @@
 // One map as the agent knows it: what it holds, what would change, the writes, and how each is taken back.
 // Knows nothing of the order between maps.
 
-import { type Delta, diff } from './diff.ts';
+import { ShardedMap } from '../model/sharded-map.ts';
+import { type Delta, diff, diffOf } from './diff.ts';
 import { encodeEntries, encodeKeys, type MapCodec, type MapName } from './encode.ts';
 import type { NativeObject } from './native.ts';
 
@@ -18,6 +19,8 @@ export class Table<K, V, EK, EV> {
   readonly #shape: TableShape<K, V, EK, EV>;
   readonly #entries = new Map<K, V>();
   #size = 0;
+  /** The version that the map holds whole, if that is certain. */
+  #settled: ShardedMap<V> | null = null;
 
   constructor(object: NativeObject, shape: TableShape<K, V, EK, EV>) {
     this.#object = object;
@@ -39,7 +42,16 @@ export class Table<K, V, EK, EV> {
   }
 
   delta(desired: ReadonlyMap<K, V>, bridge?: ReadonlyMap<K, V>): Delta<K, V> {
+    if (this.#settled !== null && desired instanceof ShardedMap && bridge === undefined) {
+      const keys = desired.differences(this.#settled) as Iterable<string> as Iterable<K>;
+      return diffOf(keys, this.#entries, desired, this.#shape.same);
+    }
     return diff(this.#entries, desired, this.#shape.same, bridge);
+  }
+
+  /** Everything of `desired` is written, and nothing else is left: the next delta looks only at what differs from it. */
+  settle(desired: ReadonlyMap<K, V>): void {
+    this.#settled = desired instanceof ShardedMap ? desired : null;
   }
 
   /** Elements that the map holds after the upserts and before any deletion. */
@@ -87,6 +99,7 @@ export class Table<K, V, EK, EV> {
 
   /** Takes over what the kernel was found to hold. */
   assume(entries: ReadonlyMap<K, V>): void {
+    this.#settled = null;
     this.#entries.clear();
     this.#size = 0;
     for (const [key, value] of entries) this.#remember(key, value);
@@ -112,11 +125,13 @@ export class Table<K, V, EK, EV> {
   }
 
   #remember(key: K, value: V): void {
+    this.#settled = null;
     this.#size += this.#count(key, value) - this.#held(key).length;
     this.#entries.set(key, value);
   }
 
   #forget(key: K): void {
+    this.#settled = null;
     this.#size -= this.#held(key).length;
     this.#entries.delete(key);
   }

@@ -10,7 +10,8 @@ import { Applier, type CgroupBindings } from '#src/kernel/apply.ts';
 import { RollbackFailed } from '#src/kernel/errors.ts';
 import { KernelError } from '#src/kernel/native.ts';
 import { readBack } from '#src/kernel/tables.ts';
-import { NO_ID, type Row, type Step } from '#src/model/tables.ts';
+import { ShardedMap } from '#src/model/sharded-map.ts';
+import { type IdentityEntry, NO_ID, type Row, type Step } from '#src/model/tables.ts';
 import { FakeObject } from './fake.ts';
 import { address, entry, id, keyOf, row, step } from './fixture.ts';
 
@@ -63,15 +64,18 @@ function changeTo(next: Want, before: Want): { step: Step; bindings: CgroupBindi
   const both = [...present(next.identities), ...present(before.identities)];
   const rows = rowsOf(present(next.rulesets), present(next.identities));
   const own = new Set(rows.map(keyOf));
+  const made = step({
+    rows,
+    bridge: rowsOf([...present(next.rulesets), ...present(before.rulesets)], both).filter(
+      (each) => !own.has(keyOf(each)),
+    ),
+    identities: Object.fromEntries(holders),
+    workloads: Object.fromEntries(bound.map(([name, ruleset]) => [name, ruleset === '' ? NO_ID : id(ruleset)])),
+  });
+  // As compile has them: by shard, so that the applier looks only at what differs from what it settled.
+  const identities = ShardedMap.empty<IdentityEntry>().with(made.tables.identities);
   return {
-    step: step({
-      rows,
-      bridge: rowsOf([...present(next.rulesets), ...present(before.rulesets)], both).filter(
-        (each) => !own.has(keyOf(each)),
-      ),
-      identities: Object.fromEntries(holders),
-      workloads: Object.fromEntries(bound.map(([name, ruleset]) => [name, ruleset === '' ? NO_ID : id(ruleset)])),
-    }),
+    step: { ...made, tables: { ...made.tables, identities } },
     bindings: new Map(bound.map(([name]) => [name, { cgroup: BigInt(NAMES.indexOf(name) + 1), level: 1 }])),
   };
 }
@@ -105,7 +109,7 @@ function desired({ tables }: Step, bindings: CgroupBindings): unknown {
         return [cgroup, [workload?.enforced, workload?.shadow]];
       }),
     ),
-    identities: tables.identities,
+    identities: new Map(tables.identities),
     rows: new Set(tables.rows.keys()),
   };
 }
