@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What makes no sense between objects that are right by themselves? Only what the folder can tell: where it holds no pods or no services,
 // they are elsewhere, and nothing is said of them.
-import type { Peer, Pod, Policy, Port, Rule, Service, Snapshot } from '../model/objects.ts';
+import type { Entity, Peer, Pod, Policy, Rule, Service, Snapshot } from '../model/objects.ts';
+import { mayAskDns, namesNames } from '../resolve/dns.ts';
 import { selections } from '../resolve/selection.ts';
 import { matches } from '../resolve/selector.ts';
 import { doubtful, type Finding, quote } from '../validate/finding.ts';
@@ -20,10 +21,14 @@ export function checkBetween(snapshot: Snapshot): Between[] {
   }
   return snapshot.policies.flatMap((policy) => {
     const pods = held.get(policy) ?? [];
-    const beside = [...new Set(pods.flatMap((pod) => selectionOf(pod).shadow))];
+    const beside =
+      policy.subject.type === 'nodeServices'
+        ? snapshot.policies.filter((other) => sharesUnits(policy, other))
+        : [...new Set(pods.flatMap((pod) => selectionOf(pod).shadow))];
     const findings = [
       ...checkSubject(policy, pods, snapshot),
       ...checkDns(policy, () => (beside.length > 0 ? beside : [policy, ...snapshot.policies.filter(isForAll)])),
+      ...checkUnits(policy, beside),
       ...policy.rules.flatMap((rule, index) => checkRule(policy, rule, index, snapshot)),
     ];
     const key = [policy.kind, ...(policy.namespace === null ? [] : [policy.namespace]), policy.name].join('/');
@@ -42,6 +47,39 @@ function checkSubject(policy: Policy, held: readonly Pod[], snapshot: Snapshot):
   return [{ ...doubtful('selects_nobody', path, message, 'compare the labels with those of the pods'), at: 'key' }];
 }
 
+function sharesUnits({ subject }: Policy, { subject: other }: Policy): boolean {
+  if (subject.type !== 'nodeServices' || other.type !== 'nodeServices') return false;
+  return subject.units.some((unit) => other.units.includes(unit));
+}
+
+/** A node whose services lost their names or its API server cannot be mended through that API server. */
+function checkUnits(policy: Policy, beside: readonly Policy[]): Finding[] {
+  const { subject, effect } = policy;
+  if (subject.type !== 'nodeServices' || (effect !== 'Isolate' && effect !== 'Limit')) return [];
+  const counted = effect === 'Limit' ? [policy] : beside.filter((other) => other.effect !== 'Limit');
+  const reaches = (...entities: readonly Entity[]) =>
+    counted.some(({ rules }) =>
+      rules.some(({ peers }) =>
+        peers.some(
+          (peer) =>
+            peer.type === 'networks' ||
+            (peer.type === 'entities' && peer.entities.some((one) => entities.includes(one))),
+        ),
+      ),
+    );
+  const told = (entity: Entity) => {
+    const path = ['spec', 'subject', 'nodeServices', 'units'];
+    const message = `nothing here lets ${subject.units.join(', ')} reach ${entity}`;
+    const advice = `add a rule to: [{entities: [${entity}]}], if the node needs it`;
+    return { ...doubtful('node_service_cut_off', path, message, advice), at: 'key' as const };
+  };
+  const isKubeletCutOff = subject.units.includes('kubelet.service') && !reaches('KubeAPIServer', 'Cluster', 'All');
+  return [
+    ...(isKubeletCutOff ? [told('KubeAPIServer')] : []),
+    ...(reaches('DNS', 'Cluster', 'All') ? [] : [told('DNS')]),
+  ];
+}
+
 /** A Grant or Isolate on every pod, as far as its subject says. */
 function isForAll({ effect, subject }: Policy): boolean {
   if (effect === 'Limit' || subject.type !== 'pods') return false;
@@ -55,33 +93,11 @@ function isForAll({ effect, subject }: Policy): boolean {
 /** domainNames open no DNS: a workload that may not ask learns no name. */
 function checkDns(policy: Policy, beside: () => readonly Policy[]): Finding[] {
   const index = policy.rules.findIndex(({ peers }) => peers.some(({ type }) => type === 'domainNames'));
-  if (index < 0 || policy.effect === 'Limit') return [];
-  if (beside().some(({ effect, rules }) => effect !== 'Limit' && rules.some(mayAsk))) return [];
+  if (index < 0 || !namesNames(policy) || mayAskDns(beside())) return [];
   const peer = policy.rules[index]?.peers.findIndex(({ type }) => type === 'domainNames') ?? 0;
   const path = ['spec', 'egress', index, 'to', peer, 'domainNames'];
   const message = 'the workload may not ask DNS, so it learns no address of these names';
   return [{ ...doubtful('no_dns_rule', path, message, 'add a rule to: [{entities: [DNS]}]'), at: 'key' }];
-}
-
-const DNS_PORT = 53;
-
-function mayAsk({ peers, ports, notEnforced }: Rule): boolean {
-  if (notEnforced !== null) return false;
-  if (ports !== null) return ports.some(isDnsPort) && peers.some(({ type }) => type !== 'domainNames');
-  return peers.some(
-    (peer) =>
-      peer.type === 'any' ||
-      (peer.type === 'entities' && peer.entities.some((entity) => ['DNS', 'All', 'Cluster'].includes(entity))) ||
-      (peer.type === 'services' && peer.services.some(({ name }) => /dns/.test(name))) ||
-      (peer.type === 'pods' && peer.namespaceSelector !== null) ||
-      peer.type === 'networks',
-  );
-}
-
-function isDnsPort(port: Port): boolean {
-  if (port.protocol !== 'UDP') return false;
-  if (typeof port.port === 'string') return /dns/.test(port.port);
-  return port.port === null || (port.port <= DNS_PORT && DNS_PORT <= (port.endPort ?? port.port));
 }
 
 function checkRule(policy: Policy, rule: Rule, index: number, snapshot: Snapshot): Finding[] {

@@ -108,3 +108,19 @@ test('a limit of the enforcement is told of its object', () => {
   assert.equal(problems.length, 1);
   assert.match(problems[0]?.message ?? '', /8|Limit/);
 });
+
+test('node services that are cut off from what a node lives on', () => {
+  const units = (egress: string, more = '') =>
+    cluster('a', `{subject: {nodeServices: {units: [kubelet.service]}}, ${more}egress: ${egress}}`);
+  const cut = 'warning node_service_cut_off spec.subject.nodeServices.units';
+  assert.deepEqual(told(units('[]')), [cut, cut]);
+  assert.deepEqual(told(units('[{to: [{entities: [DNS]}]}]')), [cut]);
+  assert.deepEqual(told(units('[{to: [{entities: [DNS, KubeAPIServer]}]}]')), []);
+  assert.deepEqual(told(units('[]', 'effect: Grant, ')), []);
+  const beside = cluster(
+    'b',
+    '{effect: Grant, subject: {nodeServices: {units: [kubelet.service]}}, egress: [{to: [{entities: [Cluster]}]}]}',
+  );
+  assert.deepEqual(told(units('[]'), beside), []);
+  assert.deepEqual(told(units('[]', 'effect: Limit, '), beside), [cut, cut]);
+});

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// May a workload ask DNS under these policies? By what rules say, not by which addresses they come to: a policy that names names
+// should not look healthy or broken depending on where the resolver happens to run.
+
+import type { Policy, Port, Rule } from '../model/objects.ts';
+
+const DNS_PORT = 53;
+
+/** @param policies all that hold the workload. */
+export function mayAskDns(policies: readonly Policy[]): boolean {
+  const limits = policies.filter(({ effect }) => effect === 'Limit');
+  if (!limits.every(({ rules }) => rules.some(opensDns))) return false;
+  if (!policies.some(({ effect }) => effect === 'Isolate')) return true;
+  return policies.some(
+    ({ effect, rules }) => effect !== 'Limit' && effect !== 'Baseline' && rules.some((rule) => opensDns(rule)),
+  );
+}
+
+/** It has names whose addresses a workload would have to ask for. */
+export function namesNames({ effect, rules }: Policy): boolean {
+  return effect !== 'Limit' && rules.some(({ peers }) => peers.some(({ type }) => type === 'domainNames'));
+}
+
+function opensDns({ action, peers, ports, notEnforced }: Rule): boolean {
+  if (notEnforced !== null || action !== 'Accept') return false;
+  if (ports !== null) return ports.some(isDnsPort) && peers.some(({ type }) => type !== 'domainNames');
+  return peers.some(
+    (peer) =>
+      peer.type === 'any' ||
+      (peer.type === 'entities' && peer.entities.some((entity) => ['DNS', 'All', 'Cluster'].includes(entity))) ||
+      (peer.type === 'services' && peer.services.some(({ name }) => /dns/.test(name))) ||
+      (peer.type === 'pods' && peer.namespaceSelector !== null) ||
+      peer.type === 'networks',
+  );
+}
+
+function isDnsPort(port: Port): boolean {
+  if (port.protocol !== 'UDP') return false;
+  if (typeof port.port === 'string') return /dns/.test(port.port);
+  return port.port === null || (port.port <= DNS_PORT && DNS_PORT <= (port.endPort ?? port.port));
+}
