@@ -27,7 +27,9 @@ import { FlowCutter } from './cut.ts';
 import { Enforcement, type Happening, type Outcome } from './enforcement.ts';
 import type { AgentHooks } from './hooks.ts';
 import type { AgentLog } from './log.ts';
+import { type NodePolicies, nodePolicies } from './node-policies.ts';
 import { ProblemLog } from './problem-log.ts';
+import { type AgentSocket, serveSocket } from './socket.ts';
 import { type SourceEvent, SourceLog } from './source-log.ts';
 import { Watchdog } from './watchdog.ts';
 
@@ -35,6 +37,8 @@ export interface AgentOptions {
   /** Where everything is enforced; waited for where it is not there. */
   readonly root: RootSearch;
   readonly metrics: ListenAddress;
+  /** Where `postern policies` asks; null: nowhere. */
+  readonly socket: string | null;
   /** What processes may do that belong to no pod of this node. */
   readonly unknown: 'allow' | 'deny';
   readonly nodeName: string | null;
@@ -89,6 +93,7 @@ export class Agent {
   readonly #watchdog = new Watchdog();
   readonly #end = new AbortController();
   #server: MetricsServer | null = null;
+  #socket: AgentSocket | null = null;
   #ground: Ground | null = null;
   /** What the source says now. */
   #snapshot: Snapshot | null = null;
@@ -147,7 +152,7 @@ export class Agent {
   /**
    * Enforces what the source says, in an order that leaves no gap: everything is in the kernel before a program is attached.
    * Resolves once it is so, however long the root or the source keep it waiting; never after `stop`. Rejects with KernelError,
-   * ListenError, what the source's `start` rejects with, or StartError where the first snapshot is refused and nothing is
+   * ListenError, SocketError, what the source's `start` rejects with, or StartError where the first snapshot is refused and nothing is
    * attached yet.
    */
   async start(): Promise<void> {
@@ -155,6 +160,9 @@ export class Agent {
       isReady: () => this.#isReady && !this.#isFailing,
       isAlive: () => this.#watchdog.isAlive(),
     });
+    if (this.#options.socket !== null) {
+      this.#socket = await serveSocket(this.#options.socket, { '/policies': () => this.policies() });
+    }
     await this.#settleDown();
     this.#enforcement.onHappening((happening) => this.#onHappening(happening));
     if (this.#options.attach === 'at_once') this.#holdNewPods();
@@ -185,6 +193,7 @@ export class Agent {
     this.#enforcement.close();
     await this.#source.stop();
     await this.#options.hooks?.onStop?.();
+    await this.#socket?.close();
     await this.#server?.close();
     if (!this.#isReady) return;
     this.#log.info(
@@ -192,6 +201,19 @@ export class Agent {
       'detached: nothing is enforced any more, since enforcement ends with the agent',
     );
     await this.#out.flush();
+  }
+
+  /** Which policies select which workloads of this node, now. */
+  policies(): NodePolicies {
+    return nodePolicies({
+      node: this.#options.nodeName,
+      wanted: this.#snapshot,
+      enforced: this.#isReady ? this.#enforced : null,
+      bindings: this.#bindings,
+      problems: this.#problems.problems,
+      refused: this.#refused,
+      isHere: (pod) => this.#isHere(pod),
+    });
   }
 
   /** Finds the root, or waits for it, and looks at what is below. Never resolves after `stop`. */

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { Agent, type AgentOptions, StartError } from '../agent/agent.ts';
 import { LEVELS, type Level, openLog } from '../agent/log.ts';
+import { SOCKET, SocketError } from '../agent/socket.ts';
 import { pathBelow } from '../bind/binding.ts';
 import { cgroupMount } from '../bind/mount.ts';
 import { kubeletRoot, namedRoot, type RootSearch } from '../bind/root.ts';
@@ -24,6 +25,8 @@ interface Options {
   readonly cgroupRoot?: string;
   readonly metricsAddress: ListenAddress;
   readonly unknown?: 'allow' | 'deny';
+  /** false: `--no-socket`. */
+  readonly socket: string | false;
   readonly stateDir: string;
   readonly nodeName?: string;
   readonly logLevel: Level;
@@ -62,6 +65,8 @@ export function command(): Command {
         "what processes may do that belong to no pod (default: allow; with --kube deny, except in the host's network namespace)",
       ).choices(['allow', 'deny']),
     )
+    .option('--socket <path>', 'where postern policies asks', SOCKET)
+    .option('--no-socket', 'answer nowhere')
     .option('--state-dir <dir>', 'keeps the last valid version of each object across restarts', '/var/lib/postern')
     .option('--node-name <name>', 'the Node object that is this machine; pods of other nodes are peers only')
     .addOption(new Option('--log-level <level>', 'what to log').choices(LEVELS).default('info'))
@@ -120,6 +125,7 @@ async function start(options: Options): Promise<number> {
     const settings: AgentOptions = {
       root,
       metrics: options.metricsAddress,
+      socket: options.socket === false ? null : path.resolve(options.socket),
       unknown: options.unknown ?? (inCluster ? 'deny' : 'allow'),
       nodeName,
       unscheduled: inCluster ? 'elsewhere' : 'here',
@@ -133,6 +139,7 @@ async function start(options: Options): Promise<number> {
     if (
       error instanceof KernelError ||
       error instanceof ListenError ||
+      error instanceof SocketError ||
       error instanceof StateError ||
       error instanceof StartError ||
       error instanceof RollbackFailed

@@ -6,6 +6,7 @@ import { Command } from 'commander';
 /** In the order of --help. Each file's `command()` says what its command is called, takes and does. */
 const commands: Readonly<Record<string, () => Promise<{ command(): Command }>>> = {
   agent: () => import('./agent.ts'),
+  policies: () => import('./policies.ts'),
   run: () => import('./run.ts'),
   explain: () => import('./explain.ts'),
   lint: () => import('./lint.ts'),

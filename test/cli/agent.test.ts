@@ -408,7 +408,7 @@ test('an agent inside the enforced root is not cut off by --unknown deny', async
   const own = lab.placeIn(lab.outside.netns, lab.cgroup('agent'));
   const options = ['--policies', folder.path, '--state-dir', folder.stateDir, '--cgroup-root', lab.root];
   // In a namespace that is not the host's: only its binding lets it answer the scrape below.
-  const args = ['agent', ...options, '--metrics-address', `${SERVER}:9470`, '--unknown', 'deny'];
+  const args = ['agent', ...options, '--metrics-address', `${SERVER}:9470`, '--unknown', 'deny', '--no-socket'];
   const agent = new TestAgent(own.spawn(path.join(import.meta.dirname, '../../bin/postern'), args));
   await agent.line((line) => line.event === 'ready');
   const scrape = await web.exec('curl', ['-sS', '-m', '10', `http://${SERVER}:9470/metrics`]);
@@ -436,6 +436,9 @@ test('it refuses to start where it cannot enforce, in a sentence', async (t) => 
     [['--policies', `${folder.path}/nowhere`], /is not a folder/],
     [['--metrics-address', 'nonsense'], /HOST:PORT/],
     [['--unknown', 'maybe'], /allow, deny/],
+    [['--kube'], /--policies.* cannot be used with .*--kube|--kube.*--policies/],
+    [['--context', 'x'], /--context/],
+    [['--socket', folder.path], /something else is there that is no socket/],
   ];
   for (const [args, message] of cases) {
     const agent = launchAgent(lab, folder, ...args);

@@ -105,6 +105,8 @@ export class TestAgent {
 export class PolicyFolder {
   readonly path: string;
   readonly stateDir: string;
+  /** Where its agent answers. */
+  readonly socket: string;
   readonly #base: string;
   readonly #atExit = () => this.close();
 
@@ -113,6 +115,7 @@ export class PolicyFolder {
     this.#base = mkdtempSync(path.join(tmpdir(), `postern-agent-${process.pid}-`));
     this.path = mkdtempSync(path.join(this.#base, 'policies-'));
     this.stateDir = path.join(this.#base, 'state');
+    this.socket = path.join(this.#base, 'agent.sock');
   }
 
   write(name: string, text: string): void {
@@ -140,7 +143,16 @@ export async function startAgent(lab: Lab, folder: PolicyFolder, ...args: readon
 
 /** Starts it without waiting. */
 export function launchAgent(lab: Lab, folder: PolicyFolder, ...args: readonly string[]): TestAgent {
-  const options = ['--policies', folder.path, '--state-dir', folder.stateDir, '--cgroup-root', lab.root];
+  const options = [
+    '--policies',
+    folder.path,
+    '--state-dir',
+    folder.stateDir,
+    '--cgroup-root',
+    lab.root,
+    '--socket',
+    folder.socket,
+  ];
   const child = spawn(POSTERN, ['agent', ...options, '--metrics-address', '127.0.0.1:0', ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });

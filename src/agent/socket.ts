@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// Answers questions about the running agent, to root alone: HTTP over a Unix socket. Knows what is asked, not what is answered.
+import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { connect } from 'node:net';
+import path from 'node:path';
+
+export const SOCKET = '/run/postern/agent.sock';
+
+/** A failure of the world. `code`: `IN_USE` (another agent answers there), `NOT_A_SOCKET`, or the errno's name. */
+export class SocketError extends Error {
+  override readonly name = 'SocketError';
+  readonly code: string;
+  constructor(file: string, code: string, cause?: unknown) {
+    const why =
+      code === 'IN_USE'
+        ? 'another agent answers there: choose another with --socket'
+        : code === 'NOT_A_SOCKET'
+          ? 'something else is there that is no socket'
+          : code;
+    super(`cannot listen on ${file}: ${why}`, { cause });
+    this.code = code;
+  }
+}
+
+export interface AgentSocket {
+  close(): Promise<void>;
+}
+
+/**
+ * Serves each route's answer as JSON to GET. The socket of an agent that is gone is replaced; one that answers is not. Mode
+ * 0600 from the beginning. Rejects with SocketError.
+ */
+export async function serveSocket(file: string, routes: Readonly<Record<string, () => unknown>>): Promise<AgentSocket> {
+  const server = createServer((request, response) => {
+    const answer = (status: number, body: unknown): void => {
+      response.writeHead(status, { 'content-type': 'application/json' });
+      response.end(`${JSON.stringify(body)}\n`);
+    };
+    const { pathname } = new URL(request.url ?? '/', 'http://postern');
+    const route = Object.hasOwn(routes, pathname) ? routes[pathname] : undefined;
+    if (route === undefined) answer(404, { error: `there are ${Object.keys(routes).join(', ')}` });
+    else if (request.method !== 'GET') answer(405, { error: 'only GET' });
+    else answer(200, route());
+  });
+  server.requestTimeout = 10_000;
+  try {
+    mkdirSync(path.dirname(file), { recursive: true, mode: 0o755 });
+  } catch (error) {
+    throw new SocketError(file, codeOf(error), error);
+  }
+  await makeRoom(file);
+  await listen(server, file);
+  return {
+    close: () =>
+      new Promise((resolve) => {
+        // Node removes the file.
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+async function makeRoom(file: string): Promise<void> {
+  const stat = lstatSync(file, { throwIfNoEntry: false });
+  if (stat === undefined) return;
+  if (!stat.isSocket()) throw new SocketError(file, 'NOT_A_SOCKET');
+  if (await isAnswering(file)) throw new SocketError(file, 'IN_USE');
+  rmSync(file, { force: true });
+}
+
+function isAnswering(file: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(file);
+    const done = (is: boolean) => () => {
+      socket.destroy();
+      resolve(is);
+    };
+    socket.on('connect', done(true));
+    socket.on('error', done(false));
+  });
+}
+
+function listen(server: Server, file: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    // The file is made within listen(): nobody else may open it for a moment, whatever the umask was.
+    const before = process.umask(0o177);
+    try {
+      server.once('error', (error) => reject(new SocketError(file, codeOf(error), error)));
+      server.listen(file, () => {
+        chmodSync(file, 0o600);
+        resolve();
+      });
+    } finally {
+      process.umask(before);
+    }
+  });
+}
+
+function codeOf(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? 'UNKNOWN';
+}
