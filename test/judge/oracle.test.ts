@@ -45,6 +45,10 @@ test('explain decides as the oracle does', () => {
     'self',
     'no_address',
     'no_ready_endpoint',
+    'admin_accept',
+    'admin_deny',
+    'baseline_accept',
+    'baseline_deny',
   ]) {
     assert.ok((tally.get(seen) ?? 0) >= count / 10, `${seen} came up ${tally.get(seen) ?? 0} times`);
   }

@@ -41,7 +41,7 @@ export function clusterOf(objects: readonly unknown[], host: Host): Cluster {
 }
 
 function isPolicy(object: KubernetesObject): object is Policy {
-  return ['NetworkPolicy', 'EgressPolicy', 'ClusterEgressPolicy'].includes(object.kind);
+  return ['NetworkPolicy', 'ClusterNetworkPolicy', 'EgressPolicy', 'ClusterEgressPolicy'].includes(object.kind);
 }
 
 export function namespaceOf(object: KubernetesObject): string {

@@ -14,6 +14,7 @@ import {
   serviceAt,
   targets,
 } from './cluster.ts';
+import { actionOn, clusterNetworkPolicySelects, hasEgressRules } from './clusternetworkpolicy.ts';
 import type { Destination } from './destination.ts';
 import { egressPolicySelects, egressRuleMatches } from './egresspolicy.ts';
 import type { Host, Pod, Policy, Protocol } from './kubernetes.ts';
@@ -99,11 +100,7 @@ function isLoopback(address: Address): boolean {
 /** The policies that hold a workload, in the order in which verdicts name them: kind, namespace, name. */
 export function policiesOn(cluster: Cluster, from: Pod): Policy[] {
   return cluster.policies
-    .filter((policy) =>
-      policy.kind === 'NetworkPolicy'
-        ? networkPolicySelects(policy, from) && affectsEgress(policy)
-        : egressPolicySelects(cluster, policy, from),
-    )
+    .filter((policy) => holds(cluster, policy, from))
     .sort(
       (a, b) =>
         compareText(a.kind, b.kind) ||
@@ -112,30 +109,52 @@ export function policiesOn(cluster: Cluster, from: Pod): Policy[] {
     );
 }
 
+function holds(cluster: Cluster, policy: Policy, from: Pod): boolean {
+  switch (policy.kind) {
+    case 'NetworkPolicy':
+      return networkPolicySelects(policy, from) && affectsEgress(policy);
+    case 'ClusterNetworkPolicy':
+      return clusterNetworkPolicySelects(cluster, policy, from) && hasEgressRules(policy);
+    default:
+      return egressPolicySelects(cluster, policy, from);
+  }
+}
+
 function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
+function isClusterScoped(policy: Policy): boolean {
+  return policy.kind === 'ClusterEgressPolicy' || policy.kind === 'ClusterNetworkPolicy';
+}
+
 function scopeOf(policy: Policy): string {
-  return policy.kind === 'ClusterEgressPolicy' ? '' : namespaceOf(policy);
+  return isClusterScoped(policy) ? '' : namespaceOf(policy);
 }
 
 function nameOf(policy: Policy): string {
-  return policy.kind === 'ClusterEgressPolicy'
+  return isClusterScoped(policy)
     ? `${policy.kind}/${policy.metadata.name}`
     : `${policy.kind}/${namespaceOf(policy)}/${policy.metadata.name}`;
 }
 
 /** "mode: Enforce (default) | Audit"; on upstream's kinds the annotation postern.dev/mode, of which any other value means Enforce. */
 function isAudit(policy: Policy): boolean {
-  return policy.kind === 'NetworkPolicy'
+  return policy.kind === 'NetworkPolicy' || policy.kind === 'ClusterNetworkPolicy'
     ? policy.metadata.annotations?.['postern.dev/mode'] === 'Audit'
     : policy.spec.mode === 'Audit';
 }
 
-/** "effect: Isolate (default) | Grant | Limit"; NetworkPolicy isolates. */
+/** "effect: Isolate (default) | Grant | Limit"; NetworkPolicy isolates; ClusterNetworkPolicy has its tier. */
 function effectOf(policy: Policy): string {
-  return policy.kind === 'NetworkPolicy' ? 'Isolate' : (policy.spec.effect ?? 'Isolate');
+  switch (policy.kind) {
+    case 'NetworkPolicy':
+      return 'Isolate';
+    case 'ClusterNetworkPolicy':
+      return policy.spec.tier;
+    default:
+      return policy.spec.effect ?? 'Isolate';
+  }
 }
 
 /** One ruleset's verdict on a destination: as a Service, if it is one on one of its ports, else as the address that it is. */
@@ -178,14 +197,43 @@ function isSelf({ from, address }: Destination): boolean {
   return !isHostNetwork(from) && !isEnded(from) && isOneOf(address, podAddresses(from));
 }
 
-/** "For the rest, the first that decides": steps 2 to 4 of api.md's composition. */
+/** "For the rest, the first that decides": the steps of api.md's composition. "Then: allowed." */
 function compose(cluster: Cluster, ruleset: readonly Policy[], destination: Destination): Decision {
   return (
+    tierDecision(cluster, ruleset, 'Admin', destination) ??
     unsatisfiedLimit(cluster, ruleset, destination) ??
     allowingRule(cluster, ruleset, destination) ??
     defaultDeny(ruleset) ??
+    tierDecision(cluster, ruleset, 'Baseline', destination) ??
     told('allow', 'not_isolated')
   );
+}
+
+/**
+ * "Policies with lower priority values have higher precedence, and are checked before policies with higher priority values in the same
+ * tier"; of equal ones the first by name (upstream leaves it open). "A rule that appears at the top of the egress rules would take the
+ * highest precedence." Accept and Deny are final; "Pass: Skips all further ClusterNetworkPolicy rules in the current tier for the selected
+ * traffic, and passes evaluation to the next tier."
+ */
+function tierDecision(
+  cluster: Cluster,
+  ruleset: readonly Policy[],
+  tier: 'Admin' | 'Baseline',
+  destination: Destination,
+): Decision | null {
+  const policies = ruleset
+    .filter((policy) => policy.kind === 'ClusterNetworkPolicy')
+    .filter((policy) => policy.spec.tier === tier)
+    .sort((a, b) => a.spec.priority - b.spec.priority || compareText(a.metadata.name, b.metadata.name));
+  for (const policy of policies) {
+    for (const [index, rule] of (policy.spec.egress ?? []).entries()) {
+      const action = actionOn(cluster, rule, destination);
+      if (action === 'Pass') return null;
+      if (action === 'Accept') return told('allow', `${tier.toLowerCase()}_accept`, nameOf(policy), index);
+      if (action === 'Deny') return told('deny', `${tier.toLowerCase()}_deny`, nameOf(policy), index);
+    }
+  }
+  return null;
 }
 
 /** "Limits: each one on the workload needs a rule that allows the flow, else it is denied." Told: that Limit. */
@@ -201,7 +249,8 @@ function unsatisfiedLimit(cluster: Cluster, ruleset: readonly Policy[], destinat
 /** "Any rule of a NetworkPolicy, Isolate or Grant on the workload: allowed." Told: the first rule by kind, namespace, name, index. */
 function allowingRule(cluster: Cluster, ruleset: readonly Policy[], destination: Destination): Decision | null {
   for (const policy of ruleset) {
-    const index = effectOf(policy) === 'Limit' ? null : firstMatch(cluster, policy, destination);
+    const allows = effectOf(policy) === 'Isolate' || effectOf(policy) === 'Grant';
+    const index = allows ? firstMatch(cluster, policy, destination) : null;
     if (index !== null) return told('allow', 'rule', nameOf(policy), index);
   }
   return null;
@@ -215,6 +264,7 @@ function defaultDeny(ruleset: readonly Policy[]): Decision | null {
 
 /** The index of the first rule that matches, or null. Rules of one policy are a union. */
 function firstMatch(cluster: Cluster, policy: Policy, destination: Destination): number | null {
+  if (policy.kind === 'ClusterNetworkPolicy') return null; // its tiers are asked by themselves
   const index =
     policy.kind === 'NetworkPolicy'
       ? (policy.spec.egress ?? []).findIndex((rule) => networkPolicyRuleMatches(cluster, policy, rule, destination))

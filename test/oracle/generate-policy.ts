@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What policies are there? All three kinds at random, with every feature; each is valid by its schema.
+// What policies are there? All four kinds at random, with every feature; each is valid by its schema.
 import { covers, parseCidr } from './address.ts';
 import { clusterIPs, nodeAddresses, podAddresses } from './cluster.ts';
 import {
@@ -12,6 +12,7 @@ import {
   TRANSPORTS,
 } from './generate-cluster.ts';
 import type {
+  ClusterNetworkPolicy,
   EgressPeer,
   EgressPolicy,
   EgressRule,
@@ -23,6 +24,9 @@ import type {
   Port,
   Protocol,
   SubjectItem,
+  UpstreamPeer,
+  UpstreamProtocol,
+  UpstreamRule,
 } from './kubernetes.ts';
 import type { Random } from './random.ts';
 
@@ -100,6 +104,7 @@ export function generatePolicies(random: Random, cluster: GeneratedCluster): Pol
     ...names([0, 1, 1, 2, 3]).map(write.networkPolicy),
     ...names([0, 1, 1, 2, 3]).map(write.egressPolicy),
     ...names([0, 1, 2, 3]).map(write.clusterEgressPolicy),
+    ...names([0, 1, 2, 3, 4]).map(write.clusterNetworkPolicy),
   ];
   if (random.chance(0.08)) policies.push(...manyLimits(policies, write.clusterEgressPolicy));
   return policies;
@@ -107,7 +112,7 @@ export function generatePolicies(random: Random, cluster: GeneratedCluster): Pol
 
 /** So many Limits that those of every workload are at most as many as may be. */
 function manyLimits(others: readonly Policy[], write: (name: string) => EgressPolicy): EgressPolicy[] {
-  const present = others.filter((policy) => policy.kind !== 'NetworkPolicy' && policy.spec.effect === 'Limit').length;
+  const present = others.filter((policy) => 'effect' in policy.spec && policy.spec.effect === 'Limit').length;
   return Array.from({ length: MAX_LIMITS - present }, (_, i) => {
     const policy = write(`limit-${i}`);
     policy.spec.effect = 'Limit';
@@ -364,6 +369,73 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
     };
   }
 
+  function upstreamPods(): PodsPeer {
+    return { podSelector: selector(), ...(random.chance(0.2) ? {} : { namespaceSelector: namespaceSelector() }) };
+  }
+
+  function upstreamPodPeer(): UpstreamPeer {
+    return random.chance(0.5) ? { namespaces: namespaceSelector() } : { pods: upstreamPods() };
+  }
+
+  function upstreamPeer(action: string): UpstreamPeer {
+    const wide = () => ({ networks: random.pick([['0.0.0.0/0'], ['::/0'], ['0.0.0.0/0', '::/0'], ['10.0.0.0/8']]) });
+    const peers: (() => UpstreamPeer)[] = [
+      upstreamPodPeer,
+      upstreamPodPeer,
+      () => ({ networks: random.sample(cidrs, random.between(1, 3)) }),
+      () => ({ networks: random.sample(cidrs, random.between(1, 3)) }),
+      wide,
+      () => ({ nodes: random.chance(0.5) ? {} : selector() }),
+      // Of another version of the CRD: pruned by an API server, or kept.
+      () => (random.chance(0.2) ? random.pick([{}, { futures: {} } as UpstreamPeer]) : upstreamPodPeer()),
+      () => (action === 'Accept' ? { domainNames: random.sample(NAMES, random.between(1, 2)) } : wide()),
+    ];
+    return random.pick(peers)();
+  }
+
+  function upstreamProtocol(mayBeNamed: boolean): UpstreamProtocol {
+    if (mayBeNamed && random.chance(0.3)) return { destinationNamedPort: random.pick(PORT_NAMES) };
+    const number = random.pick(numbers);
+    const ends = [number + 1, 9090, 40000, 65535].filter((port) => port > number && port <= 65535);
+    const destinationPort =
+      ends.length > 0 && random.chance(0.3) ? { range: { start: number, end: random.pick(ends) } } : { number };
+    return { [random.pick(TRANSPORTS).toLowerCase()]: { destinationPort } };
+  }
+
+  function upstreamRule(): UpstreamRule {
+    const action = random.pick(['Accept', 'Deny', 'Pass'] as const);
+    const isPodLike = random.chance(0.4);
+    const to = isPodLike ? some(upstreamPodPeer, 3) : some(() => upstreamPeer(action), random.pick([1, 1, 2, 3]));
+    const protocols = { protocols: some(() => upstreamProtocol(isPodLike), mostPorts()) };
+    if (random.chance(0.08)) {
+      const { ports } = serviceNetworksRule();
+      const wanted = (ports ?? []).map(({ protocol = 'TCP', port }) => ({
+        [String(protocol).toLowerCase()]: { destinationPort: { number: Number(port) } },
+      }));
+      const networks = ['10.96.0.0/16', 'fd00:96::/112', '198.18.0.0/24'];
+      return { action, to: [{ networks }], ...(wanted.length > 0 ? { protocols: wanted } : {}) };
+    }
+    return { action, to, ...(random.chance(0.6) ? protocols : {}) };
+  }
+
+  function clusterNetworkPolicy(name: string): ClusterNetworkPolicy {
+    const rules = Array.from({ length: random.below(5) }, upstreamRule).map((rule, i) =>
+      random.chance(0.2) ? { name: `rule-${i}`, ...rule } : rule,
+    );
+    const mode = random.pick([undefined, undefined, undefined, 'Audit', 'Enforce']);
+    return {
+      kind: 'ClusterNetworkPolicy',
+      metadata: { name, ...(mode === undefined ? {} : { annotations: { 'postern.dev/mode': mode } }) },
+      spec: {
+        tier: random.pick(['Admin', 'Admin', 'Baseline'] as const),
+        priority: random.pick([0, 1, 1, 10, 500, 1000]),
+        subject: random.chance(0.4) ? { namespaces: {} } : upstreamPodPeer(),
+        ...(random.chance(0.2) ? { ingress: [{ action: 'Deny', from: [{ namespaces: {} }] }] } : {}),
+        ...(rules.length > 0 || random.chance(0.5) ? { egress: rules } : {}),
+      },
+    };
+  }
+
   /** Holds everyone, and tells the endpoints of one Service apart: some allowed, some not, each by another rule. */
   function endpointsPolicy(name: string): EgressPolicy {
     const endpoint = () =>
@@ -385,7 +457,7 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
     };
   }
 
-  return { networkPolicy, egressPolicy, clusterEgressPolicy, endpointsPolicy };
+  return { networkPolicy, egressPolicy, clusterEgressPolicy, clusterNetworkPolicy, endpointsPolicy };
 }
 
 /** Every address that the cluster's objects have. */

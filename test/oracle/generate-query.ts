@@ -5,7 +5,7 @@ import { clusterOf } from './cluster.ts';
 import { policiesOn, type Query } from './decide.ts';
 import { type GeneratedCluster, TRANSPORTS } from './generate-cluster.ts';
 import { addressesOf } from './generate-policy.ts';
-import type { Pod, Policy, Port, Protocol } from './kubernetes.ts';
+import type { Pod, Policy, Port, Protocol, UpstreamRule } from './kubernetes.ts';
 import type { Random } from './random.ts';
 
 const NOTABLE_ADDRESSES = [
@@ -129,10 +129,11 @@ function containerFlows(pod: Pod): Flow[] {
 }
 
 /** The edges of a rule's CIDRs on the edges of its ports. */
-function ruleFlows(rule: { ports?: Port[] | null | undefined }): Flow[] {
+function ruleFlows(rule: { ports?: Port[] | null | undefined } | UpstreamRule): Flow[] {
   const flows: Flow[] = [];
+  const ports = 'action' in rule ? upstreamPorts(rule) : rule.ports;
   for (const to of stringsUnder(rule).flatMap(edgesOf)) {
-    for (const port of rule.ports ?? [{}]) {
+    for (const port of ports ?? [{}]) {
       if (port.protocol === 'ICMP') {
         flows.push({ to, port: null, protocol: 'ICMP', ...(port.icmpType ? { icmpType: port.icmpType } : {}) });
       } else {
@@ -143,6 +144,18 @@ function ruleFlows(rule: { ports?: Port[] | null | undefined }): Flow[] {
     }
   }
   return flows;
+}
+
+/** The numbers of a ClusterNetworkPolicy's rule as another kind would write them. */
+function upstreamPorts({ protocols }: UpstreamRule): Port[] | undefined {
+  return protocols?.map(({ tcp, udp, sctp }) => {
+    const { number, range } = (tcp ?? udp ?? sctp)?.destinationPort ?? {};
+    return {
+      protocol: udp ? 'UDP' : sctp ? 'SCTP' : 'TCP',
+      port: range?.start ?? number ?? null,
+      endPort: range?.end ?? null,
+    };
+  });
 }
 
 /** A Service asked on its own ports, its endpoints on their targets, every node on its node ports. */

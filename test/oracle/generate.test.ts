@@ -89,6 +89,12 @@ test('queries reach every verdict, reason, kind and destination', () => {
     'audit no_rule',
     'audit limit',
     'audit no_ready_endpoint',
+    'allow admin_accept',
+    'allow baseline_accept',
+    'deny admin_deny',
+    'deny baseline_deny',
+    'audit admin_deny',
+    'audit baseline_deny',
     ...['rule', 'no_rule'].flatMap((reason) =>
       ['NetworkPolicy', 'EgressPolicy', 'ClusterEgressPolicy'].map((kind) => `${reason} by ${kind}`),
     ),

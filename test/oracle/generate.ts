@@ -22,6 +22,7 @@ const API_VERSIONS: Readonly<Record<string, string>> = {
   Service: 'v1',
   EndpointSlice: 'discovery.k8s.io/v1',
   NetworkPolicy: 'networking.k8s.io/v1',
+  ClusterNetworkPolicy: 'policy.networking.k8s.io/v1alpha2',
   EgressPolicy: 'postern.dev/v1alpha1',
   ClusterEgressPolicy: 'postern.dev/v1alpha1',
 };

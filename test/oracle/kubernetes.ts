@@ -123,7 +123,40 @@ export interface EgressPolicy {
     egress?: Maybe<EgressRule[]>;
   };
 }
-export type Policy = NetworkPolicy | EgressPolicy;
+export interface UpstreamPeer {
+  namespaces?: LabelSelector;
+  pods?: PodsPeer;
+  nodes?: LabelSelector;
+  networks?: string[];
+  domainNames?: string[];
+}
+export interface UpstreamTransport {
+  destinationPort: { number?: number; range?: { start: number; end: number } };
+}
+export interface UpstreamProtocol {
+  tcp?: UpstreamTransport;
+  udp?: UpstreamTransport;
+  sctp?: UpstreamTransport;
+  destinationNamedPort?: string;
+}
+export interface UpstreamRule {
+  name?: string;
+  action: 'Accept' | 'Deny' | 'Pass';
+  to: UpstreamPeer[];
+  protocols?: UpstreamProtocol[];
+}
+export interface ClusterNetworkPolicy {
+  kind: 'ClusterNetworkPolicy';
+  metadata: Metadata;
+  spec: {
+    tier: 'Admin' | 'Baseline';
+    priority: number;
+    subject: { namespaces?: LabelSelector; pods?: PodsPeer };
+    ingress?: unknown[];
+    egress?: UpstreamRule[];
+  };
+}
+export type Policy = NetworkPolicy | ClusterNetworkPolicy | EgressPolicy;
 export type KubernetesObject = Namespace | Node | Pod | Service | EndpointSlice | Policy;
 
 /** This machine, as far as entities need it. */
