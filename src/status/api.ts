@@ -37,8 +37,17 @@ export type Reply =
     };
 
 /** One request. Never rejects for what the world does; an answer that is no object is one without fields. */
-export async function ask(api: KubeApi, method: string, path: string, body?: unknown): Promise<Reply> {
-  const sent = body === undefined ? {} : { body, ...(method === 'PATCH' ? { contentType: MERGE_PATCH } : {}) };
+export async function ask(
+  api: KubeApi,
+  method: string,
+  path: string,
+  { body, query }: { readonly body?: unknown; readonly query?: Readonly<Record<string, string>> } = {},
+): Promise<Reply> {
+  const sent = {
+    ...(body === undefined ? {} : { body }),
+    ...(query === undefined ? {} : { query }),
+    ...(method === 'PATCH' ? { contentType: MERGE_PATCH } : {}),
+  };
   try {
     const answer = await api.request(method, path, sent);
     const value = await answer.json();

@@ -13,7 +13,7 @@ export interface NodeReport {
   /** Of every policy that is enforced, in the version that it is enforced in; see `policySet`. */
   readonly hash: Id;
   /** What this node cannot hold, and why. `policy` null: everything that is newer than what it enforces. */
-  readonly refused: readonly { readonly policy: string | null; readonly message: string }[];
+  readonly refused: readonly { readonly policy: string | null; readonly code: string; readonly message: string }[];
   /** By policy name: units that it selects here, and how many of them are held. */
   readonly units: Readonly<Record<string, { readonly selected: number; readonly held: number }>>;
 }
@@ -54,7 +54,7 @@ const OF_NODE: ReadonlySet<string> = new Set([
   ...['cgroup_clash', 'cgroup_refused', 'limit_exceeded', 'id_clash', 'enforcement_failed'],
 ]);
 
-export function isOfNode({ code }: Problem): boolean {
+export function isOfNode({ code }: Pick<Problem, 'code'>): boolean {
   return OF_NODE.has(code);
 }
 
@@ -69,14 +69,16 @@ export function refusalsOf(problems: readonly Problem[]): NodeReport['refused'] 
   return problems
     .filter((one) => one.severity === 'error' && isOfNode(one))
     .filter(({ object }) => object === null || !object.startsWith('Pod/'))
-    .map(({ object, message }) => ({ policy: object, message }));
+    .map(({ object, code, message }) => ({ policy: object, code, message }));
 }
 
 /** The value of the annotation. */
 export function encodeReport({ hash, refused, units }: NodeReport): string {
   return JSON.stringify({
     hash,
-    refused: refused.slice(0, MAX_REFUSED).map(({ policy, message }) => [policy, message.slice(0, MAX_MESSAGE)]),
+    refused: refused
+      .slice(0, MAX_REFUSED)
+      .map(({ policy, code, message }) => [policy, code, message.slice(0, MAX_MESSAGE)]),
     units: Object.fromEntries(
       Object.entries(units)
         .slice(0, MAX_UNITS)
@@ -101,8 +103,8 @@ export function decodeReport(text: string | undefined): NodeReport | null {
     hash: value.hash,
     refused: refused.flatMap((one: unknown) => {
       if (!Array.isArray(one)) return [];
-      const [policy, message] = one as unknown[];
-      return [{ policy: typeof policy === 'string' ? policy : null, message: String(message) }];
+      const [policy, code, message] = one as unknown[];
+      return [{ policy: typeof policy === 'string' ? policy : null, code: String(code), message: String(message) }];
     }),
     units: Object.fromEntries(
       units.flatMap(([policy, counts]) =>

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+// What became of each policy, as its status says it: whom it selects, and on how many nodes it is enforced. Pure; knows neither
+// what was written before nor how anything is written. The table of conditions and reasons is that of the API's documentation.
+import type { Peer, Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
+import { mayAskDns, namesNames } from '../resolve/dns.ts';
+import { policyName } from '../resolve/order.ts';
+import { type Selection, selections } from '../resolve/selection.ts';
+import { isThisNode } from '../resolve/units.ts';
+import type { WantedCondition } from './conditions.ts';
+import { invalidPolicies, isOfNode, type NodeReport, versionOf } from './report.ts';
+
+/** What is known of a node's agent. */
+export interface NodeState {
+  /** Its last report; null: none could be read. */
+  readonly report: NodeReport | null;
+  /** It has not renewed its Lease for longer than the Lease says. */
+  readonly isSilent: boolean;
+  /** The versions (`uid:generation`) that it enforces, as far as its report says. */
+  readonly versions: ReadonlySet<string>;
+}
+
+export interface StatusInput {
+  readonly snapshot: Snapshot;
+  /** Everything that is wrong with objects now. */
+  readonly problems: readonly Problem[];
+  /** By node name. A node that is not here has no agent that ever reported. */
+  readonly nodes: ReadonlyMap<string, NodeState>;
+}
+
+/** The status of one policy, without what only the object itself can say: since when. */
+export interface WantedStatus {
+  readonly kind: 'EgressPolicy' | 'ClusterEgressPolicy';
+  readonly namespace: string | null;
+  readonly name: string;
+  /** What it is about; null: the object as it is when this is written (invalid, so that no version of it was read). */
+  readonly version: { readonly uid: string; readonly generation: number } | null;
+  /** null: nobody can tell, since the policy was never valid. */
+  readonly counts: {
+    readonly workloads: number;
+    readonly hostNetwork: number;
+    readonly nodes: { readonly selected: number; readonly programmed: number };
+  } | null;
+  readonly conditions: readonly WantedCondition[];
+}
+
+export const OWN_CONDITIONS: ReadonlySet<string> = new Set(['Accepted', 'ResolvedRefs', 'Programmed', 'DNSAllowed']);
+
+/** Names in one message. */
+const MAX_NAMES = 5;
+
+/** By `Kind/namespace/name`: of every EgressPolicy and ClusterEgressPolicy, those that are invalid included. */
+export function policyStatuses(input: StatusInput): ReadonlyMap<string, WantedStatus> {
+  const { snapshot, problems } = input;
+  const invalid = invalidPolicies(problems);
+  const selected = selectedBy(snapshot);
+  const services = servicesOf(snapshot);
+  const byObject = Map.groupBy(problems, ({ object }) => object ?? '');
+  const statuses = new Map<string, WantedStatus>();
+  for (const policy of snapshot.policies) {
+    const { kind } = policy;
+    if (kind !== 'EgressPolicy' && kind !== 'ClusterEgressPolicy') continue;
+    const name = policyName(policy);
+    const own = byObject.get(name) ?? [];
+    const who = selected.get(policy) ?? NOBODY;
+    const isInvalid = invalid.has(name);
+    const nodes = nodesOf(policy, who, isInvalid, input);
+    statuses.set(name, {
+      ...{ kind, namespace: policy.namespace, name: policy.name },
+      version: isInvalid ? null : (policy.version ?? null),
+      counts: {
+        ...workloadsOf(policy, who, input),
+        nodes: { selected: nodes.selected, programmed: nodes.programmed },
+      },
+      conditions: [
+        accepted([...own, ...limitsToldBy(name, input)], isInvalid),
+        resolvedRefs(policy, services),
+        nodes.condition,
+        ...(namesNames(policy) ? [dnsAllowed(policy, who, snapshot)] : []),
+      ],
+    });
+  }
+  for (const name of invalid) {
+    if (statuses.has(name)) continue;
+    const [kind, ...path] = name.split('/');
+    if (kind !== 'EgressPolicy' && kind !== 'ClusterEgressPolicy') continue;
+    const [last = '', namespace = null] = path.reverse();
+    statuses.set(name, {
+      ...{ kind, namespace, name: last, version: null, counts: null },
+      conditions: [accepted(byObject.get(name) ?? [], true)],
+    });
+  }
+  return statuses;
+}
+
+interface Selected {
+  readonly workloads: number;
+  readonly hostNetwork: number;
+  readonly nodes: ReadonlySet<string>;
+  /** One pod for each set of policies that some selected pod is held by. */
+  readonly kinds: ReadonlyMap<Selection, { readonly pod: Pod; readonly count: number }>;
+}
+
+const NOBODY: Selected = { workloads: 0, hostNetwork: 0, nodes: new Set(), kinds: new Map() };
+
+/** Whom each policy of a snapshot selects, in one walk over the pods. */
+function selectedBy(snapshot: Snapshot): Map<Policy, Selected> {
+  const select = selections(snapshot);
+  const groups = new Map<Selection, { pods: number; hostNetwork: number; nodes: Set<string>; pod: Pod }>();
+  for (const pod of snapshot.pods) {
+    if (pod.ended) continue;
+    const selection = select(pod);
+    if (selection.shadow.length === 0) continue;
+    let group = groups.get(selection);
+    if (group === undefined) {
+      group = { pods: 0, hostNetwork: 0, nodes: new Set(), pod };
+      groups.set(selection, group);
+    }
+    group.pods += 1;
+    if (pod.hostNetwork) group.hostNetwork += 1;
+    if (pod.node !== null) group.nodes.add(pod.node);
+  }
+  const selected = new Map<Policy, Selected>();
+  for (const [selection, group] of groups) {
+    for (const policy of selection.shadow) {
+      const before = selected.get(policy) ?? NOBODY;
+      selected.set(policy, {
+        workloads: before.workloads + group.pods,
+        hostNetwork: before.hostNetwork + group.hostNetwork,
+        nodes: before.nodes.size === 0 ? group.nodes : before.nodes.union(group.nodes),
+        kinds: new Map([...before.kinds, [selection, { pod: group.pod, count: group.pods }]]),
+      });
+    }
+  }
+  return selected;
+}
+
+/** Units are counted where they are held: only their node knows which are there. */
+function workloadsOf(
+  policy: Policy,
+  who: Selected,
+  { nodes }: StatusInput,
+): { readonly workloads: number; readonly hostNetwork: number } {
+  if (policy.subject.type !== 'nodeServices') return { workloads: who.workloads, hostNetwork: who.hostNetwork };
+  const name = policyName(policy);
+  const held = [...nodes.values()].reduce((sum, { report }) => sum + (report?.units[name]?.held ?? 0), 0);
+  return { workloads: held, hostNetwork: 0 };
+}
+
+/** A node that has more Limits on a workload than fit knows it first. */
+function limitsToldBy(name: string, { nodes }: StatusInput): Told[] {
+  const told = [...nodes.values()].flatMap(({ report }) => report?.refused ?? []);
+  const [first] = told.filter(({ policy, code }) => policy === name && code === 'limit_exceeded');
+  return first === undefined ? [] : [{ severity: 'error', code: first.code, path: '', message: first.message }];
+}
+
+type Told = Pick<Problem, 'severity' | 'code' | 'path' | 'message'>;
+
+function accepted(problems: readonly Told[], isInvalid: boolean): WantedCondition {
+  const told = (wanted: readonly Told[]) =>
+    list(wanted.map(({ path, message }) => (path ? `${path}: ${message}` : message)));
+  if (isInvalid) {
+    const errors = problems.filter((one) => one.severity === 'error' && !isOfNode(one));
+    const holds = 'Its last valid version holds; without one, whom it selects is isolated if that much can be read.';
+    return { type: 'Accepted', status: 'False', reason: 'Invalid', message: `${told(errors)}. ${holds}` };
+  }
+  const limits = problems.filter(({ code }) => code === 'limit_exceeded');
+  if (limits.length > 0) {
+    return { type: 'Accepted', status: 'False', reason: 'LimitExceeded', message: `${told(limits)}.` };
+  }
+  const idle = problems.filter(({ code }) => code === 'not_yet_enforced');
+  if (idle.length > 0) {
+    return { type: 'Accepted', status: 'False', reason: 'NotYetEnforced', message: `${told(idle)}. The rest holds.` };
+  }
+  return { type: 'Accepted', status: 'True', reason: 'Accepted', message: 'The policy is valid.' };
+}
+
+interface Services {
+  /** By `namespace/name`: what keeps it from being used, or null. */
+  readonly obstacles: ReadonlyMap<string, string | null>;
+}
+
+function servicesOf({ services, endpointSlices }: Snapshot): Services {
+  const strangers = new Set(
+    endpointSlices
+      .filter(({ endpoints }) => endpoints.some(({ pod }) => pod === null))
+      .map(({ namespace, service }) => `${namespace}/${service ?? ''}`),
+  );
+  return {
+    obstacles: new Map(
+      services.map(({ namespace, name, externalName }) => {
+        const key = `${namespace}/${name}`;
+        if (externalName !== null) return [key, 'is an ExternalName, which is not followed'];
+        return [key, strangers.has(key) ? 'has endpoints that are no pods, which are not followed' : null];
+      }),
+    ),
+  };
+}
+
+function resolvedRefs({ rules }: Policy, { obstacles }: Services): WantedCondition {
+  const named = new Set(
+    rules
+      .flatMap(({ peers }) => peers.flatMap((peer) => (isServices(peer) ? peer.services : [])))
+      .map(({ namespace, name }) => `${namespace}/${name}`),
+  );
+  const missing = [...named].filter((key) => !obstacles.has(key)).map((key) => `there is no Service ${key}`);
+  const unusable = [...named].flatMap((key) => {
+    const why = obstacles.get(key) ?? null;
+    return why === null ? [] : [`Service ${key} ${why}`];
+  });
+  const gateways = rules.filter(({ notEnforced }) => notEnforced?.startsWith('via') === true);
+  const [reason, all] =
+    missing.length > 0
+      ? ['ServiceNotFound', [...missing, ...unusable]]
+      : unusable.length > 0
+        ? ['ServiceNotUsable', unusable]
+        : ['GatewayNotFound', gateways.length > 0 ? ['no gateway that via names is there'] : []];
+  if (all.length === 0) {
+    return {
+      type: 'ResolvedRefs',
+      status: 'True',
+      reason: 'Resolved',
+      message: 'Everything that it refers to is there.',
+    };
+  }
+  return {
+    type: 'ResolvedRefs',
+    status: 'False',
+    reason,
+    message: `${list(all)}: rules that name it allow nothing there.`,
+  };
+}
+
+function isServices(peer: Peer): peer is Extract<Peer, { type: 'services' }> {
+  return peer.type === 'services';
+}
+
+interface NodesOf {
+  readonly selected: number;
+  readonly programmed: number;
+  readonly condition: WantedCondition;
+}
+
+function nodesOf(policy: Policy, who: Selected, isInvalid: boolean, { snapshot, nodes: states }: StatusInput): NodesOf {
+  const { subject } = policy;
+  const selected =
+    subject.type === 'nodeServices'
+      ? snapshot.nodes.filter(({ labels }) => isThisNode(subject.nodeSelector, labels)).map(({ name }) => name)
+      : [...who.nodes];
+  selected.sort();
+  const name = policyName(policy);
+  // Of an invalid policy an older version holds, or what stands for it: what is written now is on no node.
+  const version = isInvalid ? null : versionOf(policy);
+  const refused: string[] = [];
+  const silent: string[] = [];
+  const pending: string[] = [];
+  let programmed = 0;
+  for (const node of selected) {
+    const state = states.get(node);
+    const holds = version !== null && state?.versions.has(version) === true;
+    const why = state?.report?.refused.find((one) => (one.policy === null ? !holds : one.policy === name));
+    if (state === undefined || state.isSilent || state.report === null) silent.push(node);
+    else if (why !== undefined) refused.push(`${node}: ${why.message}`);
+    else if (holds) programmed += 1;
+    else pending.push(node);
+  }
+  return {
+    selected: selected.length,
+    programmed,
+    condition: programmedCondition(selected.length, refused, pending, silent),
+  };
+}
+
+function programmedCondition(
+  selected: number,
+  refused: readonly string[],
+  pending: readonly string[],
+  silent: readonly string[],
+): WantedCondition {
+  const type = 'Programmed';
+  if (selected === 0) return { type, status: 'True', reason: 'NoWorkloads', message: 'It selects nobody on any node.' };
+  if (refused.length > 0) return { type, status: 'False', reason: 'RefusedByNode', message: `${list(refused)}.` };
+  if (pending.length > 0) {
+    return { type, status: 'False', reason: 'Pending', message: `Not yet enforced on ${list(pending)}.` };
+  }
+  if (silent.length > 0) {
+    const message = `No word from the agents of ${list(silent)}: what they enforced last stays enforced, as far as is known.`;
+    return { type, status: 'Unknown', reason: 'AgentSilent', message };
+  }
+  return { type, status: 'True', reason: 'Programmed', message: `Enforced on ${selected} of ${selected} nodes.` };
+}
+
+function dnsAllowed(policy: Policy, who: Selected, { policies }: Snapshot): WantedCondition {
+  const type = 'DNSAllowed';
+  const cutOff =
+    policy.subject.type === 'nodeServices'
+      ? cutOffUnits(policy, policies)
+      : [...who.kinds]
+          .filter(([{ shadow }]) => !mayAskDns(shadow))
+          .map(([, { pod, count }]) => `${pod.namespace}/${pod.name}${count > 1 ? ` and ${count - 1} like it` : ''}`);
+  if (cutOff.length === 0) {
+    return { type, status: 'True', reason: 'Allowed', message: 'Whom it selects may ask for its names.' };
+  }
+  const message = `No rule lets ${list(cutOff)} ask DNS, so the names open nothing. Add a rule to: [{entities: [DNS]}].`;
+  return { type, status: 'False', reason: 'NoDNSRule', message };
+}
+
+function cutOffUnits({ subject }: Policy, policies: readonly Policy[]): string[] {
+  if (subject.type !== 'nodeServices') return [];
+  return subject.units.filter((unit) => {
+    const beside = policies.filter((one) => one.subject.type === 'nodeServices' && one.subject.units.includes(unit));
+    return !mayAskDns(beside);
+  });
+}
+
+function list(all: readonly string[]): string {
+  const more = all.length - MAX_NAMES;
+  return more > 0 ? `${all.slice(0, MAX_NAMES).join('; ')}; and ${more} more` : all.join('; ');
+}
