@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is the cluster now, as one value? Built from what has changed alone: a list, or an object, in which nothing changed is the
+// very one of the snapshot before. Knows neither requests nor what objects mean.
+
+/** Values in the order of their keys, replaced as a whole at each change. */
+export class SortedList<T> {
+  #keys: readonly string[] = [];
+  #values: readonly T[] = Object.freeze([]);
+
+  get values(): readonly T[] {
+    return this.#values;
+  }
+
+  /** `standsFor` gives what a key stands for now; null: it is not in the list. The same list, where nothing comes of it. */
+  update(changed: Iterable<string>, standsFor: (key: string) => T | null): readonly T[] {
+    const sorted = [...changed].sort();
+    if (this.#isReplaced(sorted, standsFor)) return this.#values;
+    const keys: string[] = [];
+    const values: T[] = [];
+    let taken = 0;
+    let isSame = true;
+    const takeUntil = (end: number) => {
+      for (let i = taken; i < end; i++) {
+        keys.push(this.#keys[i] as string);
+        values.push(this.#values[i] as T);
+      }
+      taken = end;
+    };
+    for (const key of sorted) {
+      const at = this.#find(key);
+      const isThere = this.#keys[at] === key;
+      const value = standsFor(key);
+      if (isThere ? value === this.#values[at] : value === null) continue;
+      isSame = false;
+      takeUntil(at);
+      if (value !== null) {
+        keys.push(key);
+        values.push(value);
+      }
+      if (isThere) taken = at + 1;
+    }
+    if (isSame) return this.#values;
+    takeUntil(this.#keys.length);
+    this.#keys = keys;
+    this.#values = Object.freeze(values);
+    return this.#values;
+  }
+
+  /** Where keys neither come nor go, which is nearly always, only their values are to be copied. */
+  #isReplaced(keys: readonly string[], standsFor: (key: string) => T | null): boolean {
+    const places = keys.map((key) => this.#find(key));
+    if (!keys.every((key, i) => this.#keys[places[i] as number] === key && standsFor(key) !== null)) return false;
+    const values = this.#values.slice();
+    let isSame = true;
+    for (const [i, key] of keys.entries()) {
+      const at = places[i] as number;
+      const value = standsFor(key) as T;
+      if (value === values[at]) continue;
+      values[at] = value;
+      isSame = false;
+    }
+    if (!isSame) this.#values = Object.freeze(values);
+    return true;
+  }
+
+  /** The index of the first key that is not before this one. */
+  #find(key: string): number {
+    let low = 0;
+    let high = this.#keys.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.#keys[middle] as string) < key) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
