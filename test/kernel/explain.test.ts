@@ -157,7 +157,10 @@ describe('the kernel decides as explain says', () => {
         enforced.object.close();
       }
     }
-    for (const reason of ['rule', 'no_rule', 'limit', 'not_isolated', 'loopback', 'self', 'no_ready_endpoint']) {
+    for (const reason of [
+      ...['rule', 'no_rule', 'limit', 'not_isolated', 'loopback', 'self', 'no_ready_endpoint'],
+      ...['admin_accept', 'admin_deny', 'baseline_accept', 'baseline_deny'],
+    ]) {
       assert.ok((seen.get(reason) ?? 0) > 0, `${reason} never came up`);
     }
   });
