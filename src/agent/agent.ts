@@ -470,7 +470,7 @@ export class Agent {
     if (this.#enforced !== null) this.#names ??= destinations(this.#enforced);
     const destination = this.#names?.get(addressKey(address) ?? '') ?? null;
     this.#log.info({ event: verdict === 'deny' ? 'drop' : 'audit', ...rest, address, destination, count });
-    this.#options.hooks?.onDrop?.(refusal, count);
+    this.#options.hooks?.onDrop?.(refusal, count, destination);
   }
 
   #tellSource(told: SourceEvent): void {

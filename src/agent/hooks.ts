@@ -24,8 +24,11 @@ export interface Standing {
 export interface AgentHooks {
   /** After each change that the kernel took, and each that was refused: at most some ten times a second. */
   onApplied?(standing: Standing): void;
-  /** The first refusal of a kind at once, repeats summed within a second; `refusal.verdict` is `deny` or `audit`. */
-  onDrop?(refusal: Refusal, count: number): void;
+  /**
+   * The first refusal of a kind at once, repeats summed within a second; `refusal.verdict` is `deny` or `audit`. `destination`:
+   * whose the address is (`pod shop/cart`), or null.
+   */
+  onDrop?(refusal: Refusal, count: number, destination: string | null): void;
   /** Each problem once when it appears, and once when it is mended. */
   onProblem?(event: 'problem' | 'mended', problem: Problem): void;
   /** The agent ends: write what is to be written. */

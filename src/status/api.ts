@@ -1,19 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The little of the Kubernetes API that status, Leases and Events ask for, with failures as data: none of them may stop the agent.
+import type { KubeApi as Connection, Method } from '../kube/connection.ts';
+import { AnswerError, KubeError } from '../kube/errors.ts';
 
-/** What is asked of a connection; src/kube has one. Rejects (or answers a status of 400 or more) where it is refused. */
-export interface KubeApi {
-  request(
-    method: string,
-    path: string,
-    options?: {
-      readonly query?: Readonly<Record<string, string>>;
-      readonly body?: unknown;
-      readonly contentType?: string;
-      readonly signal?: AbortSignal;
-    },
-  ): Promise<{ readonly status: number; json(): Promise<unknown> }>;
-}
+/** What is asked of a connection. Rejects with KubeError where it is refused. */
+export type KubeApi = Pick<Connection, 'request'>;
 
 /** Milliseconds since 1970, of this machine; other machines' clocks are never compared with it. */
 export interface Clock {
@@ -39,7 +30,7 @@ export type Reply =
 /** One request. Never rejects for what the world does; an answer that is no object is one without fields. */
 export async function ask(
   api: KubeApi,
-  method: string,
+  method: Method,
   path: string,
   { body, query }: { readonly body?: unknown; readonly query?: Readonly<Record<string, string>> } = {},
 ): Promise<Reply> {
@@ -49,20 +40,15 @@ export async function ask(
     ...(method === 'PATCH' ? { contentType: MERGE_PATCH } : {}),
   };
   try {
-    const answer = await api.request(method, path, sent);
-    const value = await answer.json();
-    const fields = isRecord(value) ? value : {};
-    if (answer.status < 400) return { ok: true, body: fields };
-    return { ok: false, status: answer.status, message: String(fields.message ?? ''), retryAfterMs: null };
+    const value = await (await api.request(method, path, sent)).json();
+    return { ok: true, body: isRecord(value) ? value : {} };
   } catch (error) {
-    if (!(error instanceof Error) || !('code' in error)) throw error;
-    const { status, retryAfterMs } = error as { status?: unknown; retryAfterMs?: unknown };
-    return {
-      ok: false,
-      status: typeof status === 'number' ? status : 0,
-      message: error.message,
-      retryAfterMs: typeof retryAfterMs === 'number' ? retryAfterMs : null,
-    };
+    if (error instanceof AnswerError) {
+      const { status, message, retryAfterMs } = error;
+      return { ok: false, status, message, retryAfterMs };
+    }
+    if (error instanceof KubeError) return { ok: false, status: 0, message: error.message, retryAfterMs: null };
+    throw error;
   }
 }
 

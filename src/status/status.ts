@@ -32,6 +32,8 @@ export interface WantedStatus {
   readonly kind: 'EgressPolicy' | 'ClusterEgressPolicy';
   readonly namespace: string | null;
   readonly name: string;
+  /** null: not known. */
+  readonly uid: string | null;
   /** What it is about; null: the object as it is when this is written (invalid, so that no version of it was read). */
   readonly version: { readonly uid: string; readonly generation: number } | null;
   /** null: nobody can tell, since the policy was never valid. */
@@ -66,6 +68,7 @@ export function policyStatuses(input: StatusInput): ReadonlyMap<string, WantedSt
     const nodes = nodesOf(policy, who, isInvalid, input);
     statuses.set(name, {
       ...{ kind, namespace: policy.namespace, name: policy.name },
+      uid: policy.version?.uid ?? null,
       version: isInvalid ? null : (policy.version ?? null),
       counts: {
         ...workloadsOf(policy, who, input),
@@ -85,7 +88,7 @@ export function policyStatuses(input: StatusInput): ReadonlyMap<string, WantedSt
     if (kind !== 'EgressPolicy' && kind !== 'ClusterEgressPolicy') continue;
     const [last = '', namespace = null] = path.reverse();
     statuses.set(name, {
-      ...{ kind, namespace, name: last, version: null, counts: null },
+      ...{ kind, namespace, name: last, uid: null, version: null, counts: null },
       conditions: [accepted(byObject.get(name) ?? [], true)],
     });
   }
