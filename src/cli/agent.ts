@@ -4,7 +4,7 @@ import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { Agent, type AgentOptions, StartError } from '../agent/agent.ts';
-import { LEVELS, type Level, openLog } from '../agent/log.ts';
+import { type AgentLog, LEVELS, type Level, openLog } from '../agent/log.ts';
 import { SOCKET, SocketError } from '../agent/socket.ts';
 import { pathBelow } from '../bind/binding.ts';
 import { cgroupMount } from '../bind/mount.ts';
@@ -12,7 +12,7 @@ import { kubeletRoot, namedRoot, type RootSearch } from '../bind/root.ts';
 import { RollbackFailed } from '../kernel/errors.ts';
 import { KernelError, loadNative } from '../kernel/native.ts';
 import { type ListenAddress, ListenError, listenAddress } from '../metrics/server.ts';
-import { FolderSource } from '../source/folder-source.ts';
+import { FolderSource, type FolderSourceOptions } from '../source/folder-source.ts';
 import type { ObjectSource } from '../source/source.ts';
 import { StateDir, StateError } from '../source/state.ts';
 import { examine, isEnforcementPossible, obstacles } from './examine.ts';
@@ -111,17 +111,7 @@ async function start(options: Options): Promise<number> {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => resolve('stopped'));
   });
   try {
-    const state = new StateDir(path.resolve(options.stateDir));
-    const { kept, failures } = state.read();
-    for (const failure of failures) {
-      out.log.warn({ event: 'state_lost', path: failure.path, code: failure.code }, failure.message);
-    }
-    const source: ObjectSource = new FolderSource({
-      folder: path.resolve(options.policies ?? ''),
-      nodeName,
-      state,
-      kept,
-    });
+    const source = inCluster ? await openCluster(options, out) : openFolder(options, out);
     const settings: AgentOptions = {
       root,
       metrics: options.metricsAddress,
@@ -142,6 +132,7 @@ async function start(options: Options): Promise<number> {
       error instanceof SocketError ||
       error instanceof StateError ||
       error instanceof StartError ||
+      isKubeError(error) ||
       error instanceof RollbackFailed
     ) {
       return refuse(error.message);
@@ -151,6 +142,37 @@ async function start(options: Options): Promise<number> {
   await stopped;
   await agent.stop();
   return 0;
+}
+
+function openFolder({ policies, nodeName, stateDir }: Options, { log }: AgentLog): ObjectSource {
+  const { state, kept } = openState(path.resolve(stateDir), log);
+  return new FolderSource({ folder: path.resolve(policies ?? ''), nodeName: nodeName ?? null, state, kept });
+}
+
+/** Nobody who reads a folder pays for what this loads. Rejects with KubeError where the kubeconfig cannot be used. */
+async function openCluster(options: Options, { log }: AgentLog): Promise<ObjectSource> {
+  const { KubeSource } = await import('../kube/source.ts');
+  // Apart from a folder's: what a cluster once said must not hold for one.
+  const { state, kept } = openState(path.resolve(options.stateDir, 'cluster'), log);
+  return KubeSource.open({
+    kubeconfig: options.kubeconfig === undefined ? null : path.resolve(options.kubeconfig),
+    context: options.context ?? null,
+    nodeName: options.nodeName ?? null,
+    state,
+    kept,
+  });
+}
+
+function openState(dir: string, log: AgentLog['log']): Pick<FolderSourceOptions, 'state' | 'kept'> {
+  const state = new StateDir(dir);
+  const { kept, failures } = state.read();
+  for (const { path: file, code, message } of failures) log.warn({ event: 'state_lost', path: file, code }, message);
+  return { state, kept };
+}
+
+/** Its class is loaded with the rest of src/kube, or not at all. */
+function isKubeError(error: unknown): error is Error {
+  return error instanceof Error && error.name === 'KubeError';
 }
 
 /** What is wrong with the command line beyond single options, or null. */
