@@ -131,7 +131,7 @@ function workloadsOf(
       rulesets.set(id, built.ruleset);
       byContent.set(content, id);
       problems.push(...built.tooManyLimits.map(limitProblem));
-      if (built.ruleset.info.policy.length >= 0xffff) problems.push(tooManyRules(policies));
+      problems.push(...tooManyRules(built.ruleset));
     }
     ids.set(policies, (ids.get(policies) ?? new Map<string, Id>()).set(where, id));
     return id;
@@ -189,14 +189,23 @@ function limitProblem(policy: Policy): Problem {
   );
 }
 
-function tooManyRules(policies: readonly Policy[]): Problem {
-  const [first] = policies;
-  return problem(
-    'limit_exceeded',
-    first === undefined ? null : policyName(first),
-    'is one of policies that together put more than 65,534 rules on one workload',
-    'merge rules: a rule takes up to 25 peers and 50 ports',
-  );
+/** A precedence has 16 bits; in the tiers of ClusterNetworkPolicy two of them are the action. */
+const MOST_RULES = { policy: 0xfffe, admin: 0x3fff, baseline: 0x3fff } as const;
+
+function tooManyRules({ info }: Ruleset): Problem[] {
+  return (['admin', 'policy', 'baseline'] as const).flatMap((tier) => {
+    const most = MOST_RULES[tier];
+    const beyond = info[tier][most];
+    if (beyond === undefined) return [];
+    return [
+      problem(
+        'limit_exceeded',
+        policyName(beyond),
+        `is one of policies that together put more than ${most.toLocaleString('en')} rules on one workload`,
+        'merge rules: a rule takes up to 25 peers, and as many ports or protocols',
+      ),
+    ];
+  });
 }
 
 function clashProblem(): Problem {
