@@ -295,6 +295,15 @@ export class Lab {
     return new Place(this, name, `/run/netns/${namespace}`, folder, options.addresses);
   }
 
+  /** Removes a workload's namespace, and with it its veth, its addresses and the routes to them. */
+  async removeNetwork(place: Place): Promise<void> {
+    const name = path.basename(place.netns);
+    const index = this.#namespaces.indexOf(name);
+    if (index === -1) throw new Error(`${name} is none of this lab's`);
+    this.#namespaces.splice(index, 1);
+    await this.#ip('netns', 'del', name);
+  }
+
   /** A place without a namespace of its own: the cgroup alone, in the namespace `netns`. */
   placeIn(netns: string, cgroup: string): Place {
     return new Place(this, path.basename(cgroup), netns, cgroup, []);
