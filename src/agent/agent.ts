@@ -75,6 +75,7 @@ interface Attempt {
 const RETRY_MS = 5000;
 /** How often the source's state and the root are looked at. */
 const LOOK_MS = 1000;
+const GOODBYE_MS = 3000;
 /** Names in one log line. */
 const MAX_NAMES = 20;
 
@@ -191,8 +192,8 @@ export class Agent {
     this.#enforcement.drain();
     this.#drops.flush();
     this.#enforcement.close();
+    await this.#sayGoodbye();
     await this.#source.stop();
-    await this.#options.hooks?.onStop?.();
     await this.#socket?.close();
     await this.#server?.close();
     if (!this.#isReady) return;
@@ -201,6 +202,16 @@ export class Agent {
       'detached: nothing is enforced any more, since enforcement ends with the agent',
     );
     await this.#out.flush();
+  }
+
+  /** What is to be told elsewhere may need a source that is away: nobody waits for that for long. */
+  async #sayGoodbye(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, GOODBYE_MS);
+    });
+    await Promise.race([this.#options.hooks?.onStop?.(), late]);
+    clearTimeout(timer);
   }
 
   /** Which policies select which workloads of this node, now. */

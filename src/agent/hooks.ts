@@ -31,6 +31,6 @@ export interface AgentHooks {
   onDrop?(refusal: Refusal, count: number, destination: string | null): void;
   /** Each problem once when it appears, and once when it is mended. */
   onProblem?(event: 'problem' | 'mended', problem: Problem): void;
-  /** The agent ends: write what is to be written. */
+  /** The agent ends: write what is to be written, within three seconds. */
   onStop?(): Promise<void>;
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // `postern agent`: the command line of the agent. Checks what was typed and what the machine offers; the rest is agent.ts.
+import { randomUUID } from 'node:crypto';
 import { statSync } from 'node:fs';
 import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { Agent, type AgentOptions, StartError } from '../agent/agent.ts';
+import type { AgentHooks } from '../agent/hooks.ts';
 import { type AgentLog, LEVELS, type Level, openLog } from '../agent/log.ts';
 import { SOCKET, SocketError } from '../agent/socket.ts';
 import { pathBelow } from '../bind/binding.ts';
@@ -111,7 +113,7 @@ async function start(options: Options): Promise<number> {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => resolve('stopped'));
   });
   try {
-    const source = inCluster ? await openCluster(options, out) : openFolder(options, out);
+    const { source, hooks } = inCluster ? await openCluster(options, nodeName ?? '', out) : openFolder(options, out);
     const settings: AgentOptions = {
       root,
       metrics: options.metricsAddress,
@@ -120,6 +122,7 @@ async function start(options: Options): Promise<number> {
       nodeName,
       unscheduled: inCluster ? 'elsewhere' : 'here',
       attach: inCluster ? 'at_once' : 'enforced',
+      hooks,
     };
     agent = new Agent(settings, source, loadNative(), out);
     await Promise.race([agent.start(), stopped]);
@@ -144,23 +147,42 @@ async function start(options: Options): Promise<number> {
   return 0;
 }
 
-function openFolder({ policies, nodeName, stateDir }: Options, { log }: AgentLog): ObjectSource {
+interface Opened {
+  readonly source: ObjectSource;
+  readonly hooks: AgentHooks;
+}
+
+function openFolder({ policies, nodeName, stateDir }: Options, { log }: AgentLog): Opened {
   const { state, kept } = openState(path.resolve(stateDir), log);
-  return new FolderSource({ folder: path.resolve(policies ?? ''), nodeName: nodeName ?? null, state, kept });
+  const folder = path.resolve(policies ?? '');
+  return { source: new FolderSource({ folder, nodeName: nodeName ?? null, state, kept }), hooks: {} };
 }
 
 /** Nobody who reads a folder pays for what this loads. Rejects with KubeError where the kubeconfig cannot be used. */
-async function openCluster(options: Options, { log }: AgentLog): Promise<ObjectSource> {
+async function openCluster(options: Options, node: string, { log }: AgentLog): Promise<Opened> {
   const { KubeSource } = await import('../kube/source.ts');
+  const { Reporter } = await import('../status/reporter.ts');
   // Apart from a folder's: what a cluster once said must not hold for one.
   const { state, kept } = openState(path.resolve(options.stateDir, 'cluster'), log);
-  return KubeSource.open({
+  const source = await KubeSource.open({
     kubeconfig: options.kubeconfig === undefined ? null : path.resolve(options.kubeconfig),
     context: options.context ?? null,
-    nodeName: options.nodeName ?? null,
+    nodeName: node,
     state,
     kept,
   });
+  const reporter = new Reporter({
+    api: source.api,
+    namespace: source.api.namespace,
+    node,
+    identity: `${node}_${randomUUID()}`,
+    onFailure: (what, failure) => {
+      if (failure === null) log.info({ event: 'report_mended', what });
+      else log.warn({ event: 'report_failed', what }, failure);
+    },
+  });
+  reporter.start();
+  return { source, hooks: reporter };
 }
 
 function openState(dir: string, log: AgentLog['log']): Pick<FolderSourceOptions, 'state' | 'kept'> {
