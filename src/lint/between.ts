@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What makes no sense between objects that are right by themselves? Only what the folder can tell: where it holds no pods or no services,
 // they are elsewhere, and nothing is said of them.
-import type { Entity, Peer, Pod, Policy, Rule, Service, Snapshot } from '../model/objects.ts';
+import type { Entity, Peer, Pod, Policy, PortProtocol, Rule, Service, Snapshot } from '../model/objects.ts';
 import { mayAskDns, namesNames } from '../resolve/dns.ts';
 import { selections } from '../resolve/selection.ts';
 import { matches } from '../resolve/selector.ts';
 import { doubtful, type Finding, quote } from '../validate/finding.ts';
+import { checkTier } from './tiers.ts';
 
 export interface Between {
   /** Of the policy: `Kind/namespace/name`. */
@@ -29,6 +30,7 @@ export function checkBetween(snapshot: Snapshot): Between[] {
       ...checkSubject(policy, pods, snapshot),
       ...checkDns(policy, () => (beside.length > 0 ? beside : [policy, ...snapshot.policies.filter(isForAll)])),
       ...checkUnits(policy, beside),
+      ...checkTier(policy, snapshot.policies, held),
       ...policy.rules.flatMap((rule, index) => checkRule(policy, rule, index, snapshot)),
     ];
     const key = [policy.kind, ...(policy.namespace === null ? [] : [policy.namespace]), policy.name].join('/');
@@ -97,7 +99,11 @@ function checkDns(policy: Policy, beside: () => readonly Policy[]): Finding[] {
   const peer = policy.rules[index]?.peers.findIndex(({ type }) => type === 'domainNames') ?? 0;
   const path = ['spec', 'egress', index, 'to', peer, 'domainNames'];
   const message = 'the workload may not ask DNS, so it learns no address of these names';
-  return [{ ...doubtful('no_dns_rule', path, message, 'add a rule to: [{entities: [DNS]}]'), at: 'key' }];
+  const advice =
+    policy.kind === 'ClusterNetworkPolicy'
+      ? 'Accept UDP and TCP 53 to the resolvers in a rule before the denial'
+      : 'add a rule to: [{entities: [DNS]}]';
+  return [{ ...doubtful('no_dns_rule', path, message, advice), at: 'key' }];
 }
 
 function checkRule(policy: Policy, rule: Rule, index: number, snapshot: Snapshot): Finding[] {
@@ -151,22 +157,49 @@ function checkNames(names: readonly string[], path: (string | number)[]): Findin
 
 /** Port names that none of the destinations has, where the folder holds some of them. */
 function checkNamedPorts(policy: Policy, rule: Rule, path: (string | number)[], snapshot: Snapshot): Finding[] {
-  const named = (rule.ports ?? []).flatMap((port, i) =>
-    port.protocol !== 'ICMP' && typeof port.port === 'string' ? [{ protocol: port.protocol, name: port.port, i }] : [],
-  );
+  const isUpstream = policy.kind === 'ClusterNetworkPolicy';
+  const named = isUpstream ? namedProtocols(rule) : namedPorts(rule);
   if (named.length === 0) return [];
   const pods = rule.peers.flatMap((peer) => (peer.type === 'pods' ? podsOf(peer, policy, snapshot) : []));
   const services = rule.peers.flatMap((peer) => (peer.type === 'services' ? servicesOf(peer, snapshot) : []));
   const others = rule.peers.some(({ type }) => type !== 'pods' && type !== 'services');
   if (others || pods.length + services.length === 0) return [];
   return named.flatMap(({ protocol, name, i }) => {
-    const has = ({ ports }: Pod | Service) => ports.some((port) => port.name === name && port.protocol === protocol);
+    const has = ({ ports }: Pod | Service) =>
+      ports.some((port) => port.name === name && (protocol === null || port.protocol === protocol));
     if (pods.some(has) || services.some(has)) return [];
     const known = new Set([...pods, ...services].flatMap(({ ports }) => ports.flatMap((port) => port.name ?? [])));
     const advice = known.size > 0 ? `write ${[...known].sort().slice(0, 8).join(', ')}, or a number` : 'write a number';
-    const message = `no destination in this folder has a ${protocol} port named ${quote(name)}`;
-    return [doubtful('port_not_found', [...path, 'ports', i, 'port'], message, advice)];
+    const message = `no destination in this folder has a ${protocol === null ? '' : `${protocol} `}port named ${quote(name)}`;
+    const at = isUpstream ? ['protocols', i, 'destinationNamedPort'] : ['ports', i, 'port'];
+    return [doubtful('port_not_found', [...path, ...at], message, advice)];
   });
+}
+
+interface NamedPort {
+  /** null: whichever the port has. */
+  readonly protocol: PortProtocol | null;
+  readonly name: string;
+  /** Where it stands in the rule's list. */
+  readonly i: number;
+}
+
+function namedPorts({ ports }: Rule): NamedPort[] {
+  return (ports ?? []).flatMap((port, i) =>
+    port.protocol !== 'ICMP' && typeof port.port === 'string' ? [{ protocol: port.protocol, name: port.port, i }] : [],
+  );
+}
+
+/** ClusterNetworkPolicy's names stand for a port of each protocol, one after the other (see parse). */
+function namedProtocols(rule: Rule): NamedPort[] {
+  const found: NamedPort[] = [];
+  let i = 0;
+  for (const port of rule.ports ?? []) {
+    const isNamed = port.protocol !== 'ICMP' && typeof port.port === 'string';
+    if (isNamed && port.protocol === 'TCP') found.push({ protocol: null, name: String(port.port), i });
+    if (!isNamed || port.protocol === 'SCTP') i++;
+  }
+  return found;
 }
 
 function podsOf(peer: Extract<Peer, { type: 'pods' }>, policy: Policy, { pods, namespaces }: Snapshot): Pod[] {

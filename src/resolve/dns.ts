@@ -2,18 +2,36 @@
 // May a workload ask DNS under these policies? By what rules say, not by which addresses they come to: a policy that names names
 // should not look healthy or broken depending on where the resolver happens to run.
 
-import type { Policy, Port, Rule } from '../model/objects.ts';
+import type { Peer, Policy, Port, Rule } from '../model/objects.ts';
 
 const DNS_PORT = 53;
 
 /** @param policies all that hold the workload. */
 export function mayAskDns(policies: readonly Policy[]): boolean {
+  const admin = tierSays(policies, 'Admin');
+  if (admin !== null) return admin;
   const limits = policies.filter(({ effect }) => effect === 'Limit');
   if (!limits.every(({ rules }) => rules.some(opensDns))) return false;
-  if (!policies.some(({ effect }) => effect === 'Isolate')) return true;
-  return policies.some(
-    ({ effect, rules }) => effect !== 'Limit' && effect !== 'Baseline' && rules.some((rule) => opensDns(rule)),
-  );
+  if (policies.some(({ effect, rules }) => (effect === 'Isolate' || effect === 'Grant') && rules.some(opensDns))) {
+    return true;
+  }
+  return !policies.some(({ effect }) => effect === 'Isolate') && (tierSays(policies, 'Baseline') ?? true);
+}
+
+/** What the first rule of a tier that may mean a resolver does; null: it leaves it to the next tier. Only a denial of every address counts. */
+function tierSays(policies: readonly Policy[], tier: 'Admin' | 'Baseline'): boolean | null {
+  const ordered = policies.filter(({ effect }) => effect === tier).sort((a, b) => a.priority - b.priority);
+  for (const rule of ordered.flatMap(({ rules }) => rules)) {
+    if (!reachesDns(rule)) continue;
+    if (rule.action === 'Accept') return true;
+    if (rule.action === 'Pass') return null;
+    if (rule.peers.some(isEveryAddress)) return false;
+  }
+  return null;
+}
+
+function isEveryAddress(peer: Peer): boolean {
+  return peer.type === 'any' || (peer.type === 'networks' && peer.cidrs.some((cidr) => cidr.endsWith('/0')));
 }
 
 /** It has names whose addresses a workload would have to ask for. */
@@ -21,8 +39,12 @@ export function namesNames({ effect, rules }: Policy): boolean {
   return effect !== 'Limit' && rules.some(({ peers }) => peers.some(({ type }) => type === 'domainNames'));
 }
 
-function opensDns({ action, peers, ports, notEnforced }: Rule): boolean {
-  if (notEnforced !== null || action !== 'Accept') return false;
+function opensDns(rule: Rule): boolean {
+  return rule.action === 'Accept' && reachesDns(rule);
+}
+
+function reachesDns({ peers, ports, notEnforced }: Rule): boolean {
+  if (notEnforced !== null) return false;
   if (ports !== null) return ports.some(isDnsPort) && peers.some(({ type }) => type !== 'domainNames');
   return peers.some(
     (peer) =>

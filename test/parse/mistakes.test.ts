@@ -49,7 +49,7 @@ test('mistakes do not hide each other: all of a folder are told, in the order of
 
 /** Said of what stands between objects: another file changes it. */
 function isBetween(code: string): boolean {
-  return /^(duplicate_object|cgroup_clash|selects_nobody|no_dns_rule|service_not_\w+|port_not_found|cluster_name|wide_name)$/.test(
+  return /^(duplicate_object|cgroup_clash|selects_nobody|no_dns_rule|service_not_\w+|unreachable_rule|same_priority|port_not_found|cluster_name|wide_name)$/.test(
     code,
   );
 }
