@@ -59,8 +59,9 @@ const WINDOW_MS = 600_000;
 const MAX_REMEMBERED = 4096;
 /** Written at most so many at a time; more wait in their series. */
 const MAX_QUEUE = 256;
-/** events.k8s.io/v1 Event: note has at most 1 kB. */
-const MAX_NOTE = 1000;
+/** events.k8s.io/v1 Event: a note has at most 1,024 bytes (pkg/apis/core/validation, NoteLengthLimit), other words 128. */
+const MAX_NOTE = 1024;
+const MAX_WORD = 128;
 const CONTROLLER = 'postern.dev/agent';
 
 interface Series {
@@ -221,10 +222,10 @@ export class EventRecorder {
       metadata: { name, namespace: namespaceOf(regarding) },
       eventTime: microTime(firstMs),
       ...(count > 1 ? { series: { count, lastObservedTime: microTime(lastMs) } } : {}),
-      ...{ reportingController: CONTROLLER, reportingInstance: this.#instance },
+      ...{ reportingController: CONTROLLER, reportingInstance: this.#instance.slice(0, MAX_WORD) },
       ...{ type, reason, action, regarding: referenceOf(regarding) },
       ...(related === undefined ? {} : { related: referenceOf(related) }),
-      note: note.length <= MAX_NOTE ? note : `${note.slice(0, MAX_NOTE - 1)}…`,
+      note: cutTo(note, MAX_NOTE),
     };
   }
 
@@ -243,6 +244,14 @@ export class EventRecorder {
     remember(this.#buckets, key, bucket);
     return may;
   }
+}
+
+/** At most so many bytes of UTF-8, whole characters. */
+function cutTo(text: string, maxBytes: number): string {
+  const bytes = Buffer.from(text);
+  if (bytes.length <= maxBytes) return text;
+  const whole = new TextDecoder().decode(bytes.subarray(0, maxBytes - 3), { stream: true });
+  return `${whole}…`;
 }
 
 function refilled({ tokens, atMs }: Bucket, now: number, burst: number, refillMs: number): Bucket {

@@ -84,15 +84,13 @@ export class Leader {
       leaseTransitions: lease === null ? 0 : lease.transitions + (isMine ? 0 : 1),
     };
     const put = await putLease(api, namespace, name, spec, lease);
-    if (!put.ok) {
-      // Somebody else was first.
-      if (put.status === 409) this.#renewedMs = isMine ? this.#renewedMs : null;
-      return this.#failed(put.message);
-    }
+    if (!put.ok && put.status !== 409) return this.#failed(put.message);
+    this.#failure = null;
+    // Somebody else was first. Who held it holds it until the deadline, and sees at the next step whether it was taken.
+    if (!put.ok) return;
     this.#lease = readLease(put.body);
     this.#renewedMs = askedMs;
     this.#isLate = false;
-    this.#failure = null;
   }
 
   /** Lets go, so that the next one need not wait. */

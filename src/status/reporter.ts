@@ -15,6 +15,9 @@ import { invalidPolicies, isOfNode, type NodeReport, type PolicySet, policySet, 
 import { OWN_CONDITIONS, policyStatuses, type WantedStatus } from './status.ts';
 import { type StatusOf, StatusWriter } from './writer.ts';
 
+/** What may be refused: this node's Lease, the one of who writes, reading all nodes', statuses, Events. */
+export type Task = 'lease' | 'leader' | 'leases' | 'status' | 'events';
+
 export interface ReporterOptions {
   readonly api: KubeApi;
   /** Of the agents' Leases. */
@@ -24,7 +27,7 @@ export interface ReporterOptions {
   /** Unique among all agents that ever ran: two on one node, while one replaces the other, are two. */
   readonly identity: string;
   /** Told once when something is refused (403 and the like), and once when it is taken again, with null. */
-  readonly onFailure: (what: 'lease' | 'status' | 'events', failure: string | null) => void;
+  readonly onFailure: (what: Task, failure: string | null) => void;
   readonly clock?: Clock;
   /** 0 to 1. */
   readonly random?: () => number;
@@ -46,7 +49,7 @@ export class Reporter implements AgentHooks {
   readonly #writer: StatusWriter;
   readonly #events: EventRecorder;
   readonly #timers = new Set<NodeJS.Timeout>();
-  readonly #failures = new Map<string, string>();
+  readonly #failures = new Map<Task, string>();
   /** What was told of each policy in an Event, so that it is told again only when it changes. */
   readonly #toldOf = new Map<string, string>();
   #standing: Standing | null = null;
@@ -127,7 +130,7 @@ export class Reporter implements AgentHooks {
     // Whoever does not know what the policies are has nothing to write.
     if (this.#standing === null) return IDLE_MS;
     await this.#leader.step();
-    this.#tell('status', this.#leader.failure);
+    this.#tell('leader', this.#leader.failure);
     return this.#leader.waitMs(this.#standing.wanted.nodes.length, (this.#options.random ?? Math.random)());
   }
 
@@ -145,7 +148,7 @@ export class Reporter implements AgentHooks {
     if (this.#clock.now() - this.#leasesReadMs >= renewMs(nodes.size)) {
       await this.#nodes.read(nodes);
       this.#leasesReadMs = this.#clock.now();
-      this.#tell('lease', this.#nodes.failure);
+      this.#tell('leases', this.#nodes.failure);
     }
     if (!this.#nodes.isKnown) return STATUS_MS;
     const statuses = policyStatuses({
@@ -211,7 +214,7 @@ export class Reporter implements AgentHooks {
     return { apiVersion: 'v1', kind: 'Node', namespace: null, name: this.#options.node, uid: this.#options.node };
   }
 
-  #tell(what: 'lease' | 'status' | 'events', failure: string | null): void {
+  #tell(what: Task, failure: string | null): void {
     if ((this.#failures.get(what) ?? null) === failure) return;
     if (failure === null) this.#failures.delete(what);
     else this.#failures.set(what, failure);

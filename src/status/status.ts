@@ -105,8 +105,19 @@ interface Selected {
 
 const NOBODY: Selected = { workloads: 0, hostNetwork: 0, nodes: new Set(), kinds: new Map() };
 
-/** Whom each policy of a snapshot selects, in one walk over the pods. */
-function selectedBy(snapshot: Snapshot): Map<Policy, Selected> {
+const walks = new WeakMap<Snapshot, ReadonlyMap<Policy, Selected>>();
+
+/** Whom each policy of a snapshot selects: worked out once for each, since nodes report more often than anything changes. */
+function selectedBy(snapshot: Snapshot): ReadonlyMap<Policy, Selected> {
+  const known = walks.get(snapshot);
+  if (known !== undefined) return known;
+  const selected = walk(snapshot);
+  walks.set(snapshot, selected);
+  return selected;
+}
+
+/** One walk over all pods. */
+function walk(snapshot: Snapshot): ReadonlyMap<Policy, Selected> {
   const select = selections(snapshot);
   const groups = new Map<Selection, { pods: number; hostNetwork: number; nodes: Set<string>; pod: Pod }>();
   for (const pod of snapshot.pods) {
