@@ -40,6 +40,7 @@ import {
 import { concerns, type Fault, Faults, type Trouble, type Where } from './faults.ts';
 import { at, isObject, type Json, type JsonObject, listAt, objectAt, textAt } from './json.ts';
 import { Outlet } from './outlet.ts';
+import { readProtobuf } from './protobuf.ts';
 import { JSON_TYPE, list, type Reading, Watch } from './reads.ts';
 import { type PatchType, Registry, type Writing } from './registry.ts';
 import { type Asked, acceptedForm, type Form, type ResourceRequest, readRequest } from './requests.ts';
@@ -762,7 +763,8 @@ async function readBody(request: IncomingMessage): Promise<Buffer> {
 
 function readBodyValue(body: Buffer, request: IncomingMessage): Json {
   const type = request.headers['content-type'] ?? JSON_TYPE;
-  if (type.includes('protobuf') || type.includes('cbor')) throw unsupportedMediaType([JSON_TYPE, 'application/yaml']);
+  if (type.includes('protobuf')) return readProtobuf(body);
+  if (type.includes('cbor')) throw unsupportedMediaType([JSON_TYPE, 'application/yaml']);
   try {
     return (type.includes('yaml') ? parseYaml(body.toString()) : JSON.parse(body.toString())) as Json;
   } catch (error) {
