@@ -7,6 +7,7 @@ import { policyName } from '../resolve/order.ts';
 import { unitKey, unitSelections } from '../resolve/units.ts';
 import type { Refusal } from '../tell/refusal.ts';
 import { type Clock, type KubeApi, MACHINE } from './api.ts';
+import { clusterNetworkPolicyStatuses, UPSTREAM_CONDITIONS } from './cnp.ts';
 import { EventRecorder, type ObjectReference } from './events.ts';
 import { Heartbeat, renewMs } from './heartbeat.ts';
 import { Leader } from './leader.ts';
@@ -151,10 +152,8 @@ export class Reporter implements AgentHooks {
       this.#tell('leases', this.#nodes.failure);
     }
     if (!this.#nodes.isKnown) return STATUS_MS;
-    const statuses = policyStatuses({
-      ...{ snapshot: standing.wanted, problems: standing.problems },
-      nodes: this.#nodes.states(),
-    });
+    const input = { snapshot: standing.wanted, problems: standing.problems, nodes: this.#nodes.states() };
+    const statuses = new Map([...policyStatuses(input), ...clusterNetworkPolicyStatuses(input)]);
     this.#tellPolicies(statuses);
     const wanted = new Map([...statuses].map(([name, status]) => [name, statusOf(status)]));
     const waitMs = await this.#writer.write(wanted, () => this.#leader.isLeader);
@@ -267,13 +266,19 @@ export function nodeReport({ enforced, problems, bindings, refused }: Standing):
   };
 }
 
-const API = '/apis/postern.dev/v1alpha1';
+const RESOURCES: Readonly<Record<WantedStatus['kind'], string>> = {
+  EgressPolicy: 'egresspolicies',
+  ClusterEgressPolicy: 'clusteregresspolicies',
+  ClusterNetworkPolicy: 'clusternetworkpolicies',
+};
 
 function statusOf({ kind, namespace, name, version, counts, conditions }: WantedStatus): StatusOf {
   const where = namespace === null ? '' : `/namespaces/${encodeURIComponent(namespace)}`;
-  const resource = kind === 'EgressPolicy' ? 'egresspolicies' : 'clusteregresspolicies';
+  const path = `/apis/${API_VERSIONS[kind]}${where}/${RESOURCES[kind]}/${encodeURIComponent(name)}`;
+  // Upstream's status has conditions alone.
+  if (kind === 'ClusterNetworkPolicy') return { path, version, conditions, own: UPSTREAM_CONDITIONS, fields: {} };
   return {
-    path: `${API}${where}/${resource}/${encodeURIComponent(name)}`,
+    path,
     ...{ version, conditions, own: OWN_CONDITIONS },
     fields: counts === null ? { workloads: null, hostNetwork: null, nodes: null } : { ...counts },
   };

@@ -29,7 +29,7 @@ export interface StatusInput {
 
 /** The status of one policy, without what only the object itself can say: since when. */
 export interface WantedStatus {
-  readonly kind: 'EgressPolicy' | 'ClusterEgressPolicy';
+  readonly kind: 'EgressPolicy' | 'ClusterEgressPolicy' | 'ClusterNetworkPolicy';
   readonly namespace: string | null;
   readonly name: string;
   /** null: not known. */
@@ -95,7 +95,7 @@ export function policyStatuses(input: StatusInput): ReadonlyMap<string, WantedSt
   return statuses;
 }
 
-interface Selected {
+export interface Selected {
   readonly workloads: number;
   readonly hostNetwork: number;
   readonly nodes: ReadonlySet<string>;
@@ -103,12 +103,12 @@ interface Selected {
   readonly kinds: ReadonlyMap<Selection, { readonly pod: Pod; readonly count: number }>;
 }
 
-const NOBODY: Selected = { workloads: 0, hostNetwork: 0, nodes: new Set(), kinds: new Map() };
+export const NOBODY: Selected = { workloads: 0, hostNetwork: 0, nodes: new Set(), kinds: new Map() };
 
 const walks = new WeakMap<Snapshot, ReadonlyMap<Policy, Selected>>();
 
 /** Whom each policy of a snapshot selects: worked out once for each, since nodes report more often than anything changes. */
-function selectedBy(snapshot: Snapshot): ReadonlyMap<Policy, Selected> {
+export function selectedBy(snapshot: Snapshot): ReadonlyMap<Policy, Selected> {
   const known = walks.get(snapshot);
   if (known !== undefined) return known;
   const selected = walk(snapshot);
@@ -169,7 +169,7 @@ function limitsToldBy(name: string, { nodes }: StatusInput): Told[] {
 
 type Told = Pick<Problem, 'severity' | 'code' | 'path' | 'message'>;
 
-function accepted(problems: readonly Told[], isInvalid: boolean): WantedCondition {
+export function accepted(problems: readonly Told[], isInvalid: boolean): WantedCondition {
   const told = (wanted: readonly Told[]) =>
     list(wanted.map(({ path, message }) => (path ? `${path}: ${message}` : message)));
   if (isInvalid) {
@@ -248,13 +248,18 @@ function isServices(peer: Peer): peer is Extract<Peer, { type: 'services' }> {
   return peer.type === 'services';
 }
 
-interface NodesOf {
+export interface NodesOf {
   readonly selected: number;
   readonly programmed: number;
   readonly condition: WantedCondition;
 }
 
-function nodesOf(policy: Policy, who: Selected, isInvalid: boolean, { snapshot, nodes: states }: StatusInput): NodesOf {
+export function nodesOf(
+  policy: Policy,
+  who: Selected,
+  isInvalid: boolean,
+  { snapshot, nodes: states }: StatusInput,
+): NodesOf {
   const { subject } = policy;
   const selected =
     subject.type === 'nodeServices'
