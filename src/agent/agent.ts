@@ -439,9 +439,8 @@ export class Agent {
 
   #tellStanding(): void {
     const { compiled } = this.#enforcement;
-    const { onApplied } = this.#options.hooks ?? {};
-    if (onApplied === undefined || compiled === null || this.#snapshot === null || this.#enforced === null) return;
-    onApplied({
+    if (compiled === null || this.#snapshot === null || this.#enforced === null) return;
+    this.#options.hooks?.onApplied?.({
       wanted: this.#snapshot,
       enforced: this.#enforced,
       compiled,

@@ -80,9 +80,18 @@ class World {
   }
 
   /** The first such line, from `from` on, however late. */
-  async line(event: string, from = 0): Promise<Line> {
+  line(event: string, from = 0): Promise<Line> {
+    return this.#find((line) => line.event === event, from);
+  }
+
+  /** The kernel holds this pod by its cgroup. */
+  async bound(name: string, from = 0): Promise<void> {
+    await this.#find((line) => line.event === 'applied' && ((line.bound ?? []) as string[]).includes(name), from);
+  }
+
+  async #find(holds: (line: Line) => boolean, from: number): Promise<Line> {
     for (;;) {
-      const found = this.lines.slice(from).find((line) => line.event === event);
+      const found = this.lines.slice(from).find(holds);
       if (found !== undefined) return found;
       await new Promise<void>((resolve) => this.#waiting.add(resolve));
     }
@@ -122,6 +131,7 @@ for (const driver of ['cgroupfs', 'systemd'] as const) {
     const second = await world.kubelet.admit({ ...WEB, name: 'web2', addresses: ['198.18.2.2'], qos: 'Guaranteed' });
     second.makeCgroup();
     await second.makeNetwork();
+    await world.bound('shop/web2');
     const [first] = await connectFromTheStart(second.place, SERVER, 81, 20);
     assert.equal(first, 'no');
     assert.equal(await second.place.actor.tryTcp(SERVER, 80), 'ok');
@@ -129,10 +139,10 @@ for (const driver of ['cgroupfs', 'systemd'] as const) {
     // Removed, and its address is another's, under another policy.
     const from = world.lines.length;
     await web.remove();
-    const gone = world.lines.slice(from).flatMap((line) => (line.unbound ?? []) as string[]);
-    assert.deepEqual(gone, ['shop/web']);
+    assert.deepEqual((await world.line('applied', from)).unbound, ['shop/web']);
     world.cluster.put(namespace('other'));
     const heir = await world.kubelet.run({ ...WEB, namespace: 'other' });
+    await world.bound('other/web', from);
     assert.equal(await heir.place.actor.tryTcp(SERVER, 81), 'ok', 'no policy selects it');
   });
 }
@@ -173,6 +183,7 @@ test('the root is waited for, and held again when it is made anew', async (t) =>
   world.kubelet.makeRoot();
   await ready;
   const web = await world.kubelet.run(WEB);
+  await world.bound('shop/web');
   assert.equal(await web.place.actor.tryTcp(SERVER, 81), 'EPERM');
   await web.remove();
 
@@ -182,6 +193,7 @@ test('the root is waited for, and held again when it is made anew', async (t) =>
   world.kubelet.makeRoot();
   await world.line('ready', from);
   const again = await world.kubelet.run({ ...WEB, name: 'again' });
+  await world.bound('shop/again', from);
   assert.equal(await again.place.actor.tryTcp(SERVER, 81), 'EPERM');
   assert.equal(await again.place.actor.tryTcp(SERVER, 80), 'ok');
 });
@@ -196,6 +208,7 @@ test('pods of other nodes, and such as no node is named for, are peers alone', a
   const standings: Standing[] = [];
   await world.agent(t, { hooks: { onApplied: (standing) => standings.push(standing) } }).start();
   await world.kubelet.run(WEB);
+  await world.bound('shop/web');
   const last = standings.at(-1) ?? assert.fail();
   assert.deepEqual([...last.bindings.keys()], ['shop/web']);
   assert.deepEqual([...last.compiled.tables.workloads.keys()], ['shop/web']);
@@ -252,6 +265,7 @@ test('its own pod is never held: not while it is unknown, and by no policy', asy
     // In the outside's namespace, which is not the host's: nothing but its binding lets it pass.
     assert.equal(await own.place.actor.tryTcp(SERVER, 81), 'ok');
     await world.kubelet.run({ ...WEB, name: 'web' });
+    await world.bound('shop/web');
     assert.equal(await own.place.actor.tryTcp(SERVER, 81), 'ok');
     assert.deepEqual(agent.policies().policies[0]?.workloads, [{ name: 'shop/web', bound: true }]);
   } finally {

@@ -7,8 +7,8 @@ import { type Lab, type Place, resultOf } from './lab.ts';
 
 /** Where kubelet reads and writes objects; by whatever means. */
 export interface ClusterObjects {
-  put(object: KubeObject): void | Promise<void>;
-  delete(object: KubeObject): void | Promise<void>;
+  put(object: KubeObject): unknown;
+  delete(object: KubeObject): unknown;
 }
 
 export interface KubeObject {
