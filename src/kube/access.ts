@@ -135,7 +135,8 @@ class ConfigAccess implements Access {
     await withTimeout(config.applyToHTTPSOptions(options));
     const { ca, cert, key, passphrase, servername, rejectUnauthorized, auth } = options;
     const headers = headersOf(options.headers);
-    const token = headers.Authorization === undefined ? tokenFromFile(this.#files, config) : null;
+    const user = config.getCurrentUser()?.name ?? '';
+    const token = headers.Authorization === undefined ? await tokenFromFile(this.#files, user) : null;
     if (token !== null) headers.Authorization = `Bearer ${token}`;
     if (auth !== undefined && auth !== null) headers.Authorization = `Basic ${Buffer.from(auth).toString('base64')}`;
     return {
@@ -177,13 +178,14 @@ function stampOf(files: readonly string[]): string {
 }
 
 /** `tokenFile` of a user (client-go's clientcmd api v1 AuthInfo), which KubeConfig does not know; read each time, since it rotates. */
-function tokenFromFile(files: readonly string[], config: KubeConfig): string | null {
-  const user = config.getCurrentUser();
-  if (user === null || user.token) return null;
+async function tokenFromFile(files: readonly string[], user: string): Promise<string | null> {
   for (const file of files) {
     const text = readText(file);
-    const found = text?.includes('tokenFile') ? tokenFileOf(text, user.name) : null;
-    if (found === null) continue;
+    if (text === null || !text.includes('tokenFile')) continue;
+    const { parse } = await import('yaml');
+    const { users } = parse(text) as { readonly users?: readonly NamedUser[] };
+    const found = users?.find(({ name }) => name === user)?.user?.tokenFile;
+    if (typeof found !== 'string') continue;
     const token = readText(path.resolve(path.dirname(file), found));
     if (token === null) throw new KubeError('CREDENTIALS', `the token file ${found} cannot be read`);
     return token.trim();
@@ -191,19 +193,9 @@ function tokenFromFile(files: readonly string[], config: KubeConfig): string | n
   return null;
 }
 
-/** YAML in block style, as every tool writes kubeconfigs: the entry of this user, and `tokenFile` in it. */
-function tokenFileOf(text: string, user: string): string | null {
-  const entries = text.split(/^(?=\s*- )/m);
-  const entry = entries.find((one) => {
-    const name = /^\s*(?:- )?name:\s*(\S+)\s*$/m.exec(one)?.[1];
-    return name !== undefined && unquoted(name) === user && /^\s*(?:- )?user:/m.test(one);
-  });
-  const found = entry === undefined ? undefined : /^\s*tokenFile:\s*(\S.*?)\s*$/m.exec(entry)?.[1];
-  return found === undefined ? null : unquoted(found);
-}
-
-function unquoted(text: string): string {
-  return text.replace(/^(['"])(.*)\1$/, '$2');
+interface NamedUser {
+  readonly name?: unknown;
+  readonly user?: { readonly tokenFile?: unknown } | null;
 }
 
 function readText(file: string): string | null {
