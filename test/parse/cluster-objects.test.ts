@@ -69,6 +69,18 @@ test('a Pod', () => {
     ...bare,
     ...{ cgroup: 'shop/cart', isStatic: true },
   });
+  // A mirror is known by what kubelet called the static pod; no author of a Pod takes the place of another by it.
+  const hash = '0123456789abcdef0123456789abcdef';
+  for (const [mirrored, uid] of [
+    [hash, hash],
+    ['11111111-2222-4333-8444-555555555555', 'u'],
+    [hash.toUpperCase(), 'u'],
+  ]) {
+    assert.deepEqual(pod(`, uid: u, annotations: {kubernetes.io/config.mirror: ${mirrored}}`), {
+      ...bare,
+      ...{ uid, isStatic: true },
+    });
+  }
   assert.deepEqual(pod('', '{}', '{podIP: 198.18.0.1}'), { ...bare, addresses: ['198.18.0.1'] });
   assert.deepEqual(pod('', '{}', '{podIP: 198.18.0.9, podIPs: [{ip: 198.18.0.1}, {ip: "fd00::1"}]}'), {
     ...bare,
