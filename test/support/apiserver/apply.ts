@@ -60,14 +60,12 @@ export function apply(live: JsonObject, config: JsonObject, how: Applying): Json
     fieldsV1: owned,
     ...(how.subresource === null ? {} : { subresource: how.subresource }),
   };
-  const unchanged = mine !== undefined && same(mine.fieldsV1, owned);
-  const metadata = {
-    ...objectAt(merged, 'metadata'),
-    managedFields: [
-      ...kept.filter((one) => Object.keys(objectAt(one, 'fieldsV1')).length > 0),
-      unchanged ? mine : entry,
-    ],
-  };
+  const now = mine !== undefined && same(mine.fieldsV1, owned) ? mine : entry;
+  const inPlace = entries.map((one) => (one === mine ? now : (kept[others.indexOf(one)] ?? one)));
+  const managedFields = (mine === undefined ? [...inPlace, now] : inPlace).filter(
+    (one) => one === now || !isLeaf(one.fieldsV1),
+  );
+  const metadata = { ...objectAt(merged, 'metadata'), managedFields };
   return { ...merged, apiVersion: live.apiVersion ?? '', kind: live.kind ?? '', metadata };
 }
 
@@ -157,7 +155,8 @@ function clashes(
     if (name === '.' || theirs === undefined) continue;
     const [before, after] = [step(live, name), step(wanted, name)];
     if (isLeaf(theirs) || isLeaf(mine)) {
-      if (!same(before, after)) found.push(told(path, name));
+      // Who owns an empty object owns none of the fields that others put there.
+      if (!same(before, after) && !(isObject(before) && isObject(after))) found.push(told(path, name));
     } else found.push(...clashes(theirs as JsonObject, mine as JsonObject, before, after, told(path, name)));
   }
   return found;
@@ -184,8 +183,8 @@ function dropped(value: Json, before: JsonObject, now: readonly JsonObject[]): J
     const here = step(result, name);
     if (here === undefined) continue;
     if (owners.length === 0) result = removed(result, name);
-    else if (!isLeaf(below) && !owners.some(isLeaf)) {
-      result = replaced(result, name, dropped(here, below as JsonObject, owners as JsonObject[]));
+    else if (!isLeaf(below)) {
+      result = replaced(result, name, dropped(here, below as JsonObject, owners.filter(isObject)));
     }
   }
   return result;

@@ -25,9 +25,12 @@ export interface Answer {
 
 function open(server: ApiServer, method: string, path: string, asking: Asking): ClientRequest {
   const { body, token = server.token, headers, cert, key } = asking;
+  const content = body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body);
   const own = {
     ...(token === null ? {} : { authorization: `Bearer ${token}` }),
-    ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+    ...(content === null
+      ? {}
+      : { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(content)) }),
     ...headers,
   };
   const options = { method, headers: own, agent: false, ...(cert === undefined ? {} : { cert, key }) };
@@ -35,7 +38,7 @@ function open(server: ApiServer, method: string, path: string, asking: Asking): 
     server.ca === null
       ? overHttp(server.url + path, options)
       : overHttps(server.url + path, { ...options, ca: server.ca });
-  request.end(body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body));
+  request.end(content ?? undefined);
   return request;
 }
 

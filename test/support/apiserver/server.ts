@@ -180,6 +180,7 @@ export class ApiServer {
     }
     for (const object of options.objects ?? []) this.put(object);
     this.kubeconfig = path.join(this.folder, 'admin.kubeconfig');
+    process.on('exit', this.#removeFolder);
   }
 
   static async start(options: Options = {}): Promise<ApiServer> {
@@ -428,8 +429,11 @@ export class ApiServer {
   async stop(): Promise<void> {
     if (this.#server.listening) await this.refuse();
     this.#dropConnections();
-    rmSync(this.folder, { recursive: true, force: true });
+    this.#removeFolder();
+    process.off('exit', this.#removeFolder);
   }
+
+  readonly #removeFolder = (): void => rmSync(this.folder, { recursive: true, force: true });
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.stop();
@@ -577,13 +581,13 @@ export class ApiServer {
     if (to.verb === 'create') return await show(201, this.#registry.create(type, namespace, object(), writing));
     if (to.verb === 'deletecollection') return await this.#deleteAll(asked, namespace, by);
     const place = { namespace, name: to.name ?? '' };
+    const existed = this.#registry.collection(type).objects.has(keyOf(namespace, place.name));
     switch (to.verb) {
       case 'get':
         return await show(200, this.#registry.get(type, place));
       case 'update':
-        return await show(200, this.#registry.update(type, place, object(), writing));
+        return await show(existed ? 200 : 201, this.#registry.update(type, place, object(), writing));
       case 'patch': {
-        const existed = this.#registry.collection(type).objects.has(keyOf(namespace, place.name));
         const patch = patchType(by.request);
         if (patch === 'apply' && query.get('fieldManager') === null) {
           throw badRequest(
