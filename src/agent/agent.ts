@@ -231,11 +231,16 @@ export class Agent {
   async #settleDown(): Promise<void> {
     const { root: search } = this.#options;
     if (search.find() === null) this.#log.info({ event: 'waiting', for: search.what });
-    const root = await awaitRoot(search, this.#end.signal);
-    const folder = path.join(search.mount, root);
-    const cgroups = new Cgroups({ mount: search.mount, root, idOf: (one) => this.#native.cgroupId(one) });
-    this.#ground = { root, id: this.#native.cgroupId(folder), cgroups, ...this.#ownPlace(root) };
-    cgroups.start(() => this.#onCgroups());
+    for (;;) {
+      const root = await awaitRoot(search, this.#end.signal);
+      const id = idOf(this.#native, path.join(search.mount, root));
+      // Gone again between two looks.
+      if (id === null) continue;
+      const cgroups = new Cgroups({ mount: search.mount, root, idOf: (one) => this.#native.cgroupId(one) });
+      this.#ground = { root, id, cgroups, ...this.#ownPlace(root) };
+      cgroups.start(() => this.#onCgroups());
+      return;
+    }
   }
 
   /** Where this process is, so that no policy and no change of the unknowns' lot can cut it off from what feeds it. */
@@ -291,11 +296,13 @@ export class Agent {
     this.#sourceLog.update(this.#source.status());
     const ground = this.#ground;
     if (ground === null || ground.root === '') return;
-    const folder = path.join(this.#options.root.mount, ground.root);
-    if (idOf(this.#native, folder) !== ground.id) void this.#moveOn(ground);
+    const { mount, find } = this.#options.root;
+    const isThere = idOf(this.#native, path.join(mount, ground.root)) === ground.id;
+    // Kubelet with another driver makes another root, and leaves the old one behind.
+    if (!isThere || (find() ?? ground.root) !== ground.root) void this.#moveOn(ground);
   }
 
-  /** The root was removed, and with it what was attached there. One that is made anew (kubelet, started afresh) is held again. */
+  /** The root is another now, and nothing is attached to it: begins again there, with what is known. */
   async #moveOn(gone: Ground): Promise<void> {
     this.#log.warn({ event: 'root_gone', root: path.join(this.#options.root.mount, gone.root) });
     gone.cgroups.close();
@@ -304,8 +311,20 @@ export class Agent {
     this.#isReady = false;
     this.#enforcement.detach();
     await this.#settleDown();
-    if (this.#snapshot !== null) this.#enforce(performance.now());
-    else if (this.#options.attach === 'at_once') this.#holdNewPods();
+    try {
+      if (this.#snapshot !== null) this.#enforce(performance.now());
+      else if (this.#options.attach === 'at_once') this.#holdNewPods();
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      this.#failToAttach(error);
+    }
+  }
+
+  /** Most likely the root has gone again: the next look begins anew. At the start, that is the end. */
+  #failToAttach(error: KernelError): void {
+    this.#log.error({ event: 'attach_failed', code: error.code, retryMs: LOOK_MS }, error.message);
+    if (this.#ground !== null) this.#ground = { ...this.#ground, id: NO_CGROUP };
+    this.#onReady(error);
   }
 
   /** Folders come and go by the hundred that are no pod's; only a change of whom they hold is worth asking the kernel. */
@@ -414,7 +433,7 @@ export class Agent {
       if (!this.#isAttached) this.#attach();
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
-      this.#onReady(error);
+      this.#failToAttach(error);
       return;
     }
     this.#isReady = true;
@@ -527,6 +546,9 @@ export class StartError extends Error {
     this.problems = problems;
   }
 }
+
+/** No cgroup has this id. */
+const NO_CGROUP = 0n;
 
 /** Nobody is held to anything. */
 const NOTHING: Snapshot = {

@@ -5,13 +5,15 @@ import type { Problem } from '../model/objects.ts';
 export class ProblemLog {
   readonly #tell: (event: 'problem' | 'mended', problem: Problem) => void;
   #known = new Map<string, Problem>();
+  #problems: readonly Problem[] = [];
 
   constructor(tell: (event: 'problem' | 'mended', problem: Problem) => void) {
     this.#tell = tell;
   }
 
+  /** The same list as long as nothing of it changes. */
   get problems(): readonly Problem[] {
-    return [...this.#known.values()];
+    return this.#problems;
   }
 
   /** Takes all problems that there are now. */
@@ -19,7 +21,9 @@ export class ProblemLog {
     const now = new Map(problems.map((problem) => [identity(problem), problem]));
     for (const [key, problem] of this.#known) if (!now.has(key)) this.#tell('mended', problem);
     for (const [key, problem] of now) if (!this.#known.has(key)) this.#tell('problem', problem);
+    const isSame = now.size === this.#known.size && [...now].every(([key, one]) => this.#known.get(key) === one);
     this.#known = now;
+    if (!isSame) this.#problems = [...now.values()];
   }
 }
 

@@ -38,6 +38,7 @@ export interface ContainerPort {
 export interface Pod {
   readonly namespace: string;
   readonly name: string;
+  /** As the pod's cgroup is named: of a static pod's mirror the static pod's, not the object's. */
   readonly uid: string | null;
   readonly labels: Readonly<Record<string, string>>;
   readonly node: string | null;

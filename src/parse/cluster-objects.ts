@@ -10,6 +10,11 @@ export const DEFAULT_NAMESPACE = 'default';
 const NAME_LABEL = 'kubernetes.io/metadata.name';
 /** Written by kubelet on the mirror of a static pod (core/v1 annotation_key_constants.go, MirrorPodAnnotationKey). */
 const MIRROR_ANNOTATION = 'kubernetes.io/config.mirror';
+/**
+ * The uid that kubelet gave the static pod, and named its cgroup by: an MD5 in hex (kubernetes pkg/kubelet/config/common.go,
+ * applyDefaults). No other form is read: whoever may create a Pod may write the annotation, and must not name another Pod's uid.
+ */
+const STATIC_UID = /^[0-9a-f]{32}$/;
 /** discovery/v1 LabelServiceName. */
 const SERVICE_NAME_LABEL = 'kubernetes.io/service-name';
 
@@ -51,7 +56,7 @@ export function parsePod(object: Json<V1Pod>, cgroup: string | null): Pod {
   return {
     namespace: namespaceName(metadata?.namespace),
     name: metadata?.name ?? '',
-    uid: metadata?.uid || null,
+    uid: staticUid(metadata?.annotations?.[MIRROR_ANNOTATION]) ?? (metadata?.uid || null),
     labels: labelsOf(metadata?.labels),
     node: spec?.nodeName || null,
     hostNetwork: spec?.hostNetwork === true,
@@ -141,4 +146,8 @@ function addressesOf(texts: readonly (string | null | undefined)[]): string[] {
     return key === null ? [] : [addressText(key)];
   });
   return [...new Set(found)];
+}
+
+function staticUid(mirrored: unknown): string | null {
+  return typeof mirrored === 'string' && STATIC_UID.test(mirrored) ? mirrored : null;
 }

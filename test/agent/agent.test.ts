@@ -7,7 +7,7 @@ import test from 'node:test';
 import pino from 'pino';
 import { Agent, type AgentOptions } from '../../src/agent/agent.ts';
 import type { Standing } from '../../src/agent/hooks.ts';
-import { namedRoot } from '../../src/bind/root.ts';
+import { kubeletRoot, namedRoot } from '../../src/bind/root.ts';
 import { loadNative } from '../../src/kernel/native.ts';
 import type { Problem } from '../../src/model/objects.ts';
 import type { Refusal } from '../../src/tell/refusal.ts';
@@ -196,6 +196,47 @@ test('the root is waited for, and held again when it is made anew', async (t) =>
   await world.bound('shop/again', from);
   assert.equal(await again.place.actor.tryTcp(SERVER, 81), 'EPERM');
   assert.equal(await again.place.actor.tryTcp(SERVER, 80), 'ok');
+});
+
+test("kubelet's other driver makes another root, and what it makes there is held", async (t) => {
+  const world = await World.create(t, 'cgroupfs');
+  world.cluster.put(namespace('shop'));
+  world.cluster.put(egress('web', [80]));
+  world.kubelet.makeRoot();
+  const below = kubeletRoot(world.lab.root);
+  const find = () => {
+    const found = below.find();
+    return found === null ? null : path.join(world.lab.name, found);
+  };
+  await world.agent(t, { root: { mount: cgroupMount(), what: below.what, find } }).start();
+  const from = world.lines.length;
+  const other = new Kubelet(world.lab, { node: NODE, driver: 'systemd', cluster: world.cluster });
+  const web = await other.run(WEB);
+  // Only where something runs is it the one.
+  web.place.newActor();
+  assert.equal((await world.line('root_gone', from)).root, world.kubelet.root);
+  assert.equal((await world.line('ready', from)).root, other.root);
+  assert.equal(await web.place.actor.tryTcp(SERVER, 81), 'EPERM');
+  assert.equal(await web.place.actor.tryTcp(SERVER, 80), 'ok');
+});
+
+test("a static pod's mirror stands for the cgroup that kubelet named by the manifest", async (t) => {
+  const world = await World.create(t);
+  world.kubelet.makeRoot();
+  world.cluster.put(namespace('shop'));
+  world.cluster.put(egress('web', [80]));
+  await world.agent(t).start();
+  const hash = 'aaaabbbbccccddddeeeeffff00001111';
+  const pod = world.kubelet.plan({ ...WEB, name: 'static' }, hash);
+  pod.makeCgroup();
+  await pod.makeNetwork();
+  assert.equal(await pod.place.actor.tryTcp(SERVER, 80), 'EPERM', 'its mirror is not there yet');
+  const { metadata, ...object } = pod.object;
+  const annotations = { 'kubernetes.io/config.mirror': hash };
+  world.cluster.put({ ...object, metadata: { ...metadata, uid: 'another', annotations } });
+  await world.bound('shop/static');
+  assert.equal(await pod.place.actor.tryTcp(SERVER, 80), 'ok');
+  assert.equal(await pod.place.actor.tryTcp(SERVER, 81), 'EPERM');
 });
 
 test('pods of other nodes, and such as no node is named for, are peers alone', async (t) => {

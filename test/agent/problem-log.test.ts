@@ -14,8 +14,11 @@ test('told when it appears, not when it stays or its line moves, and again when 
   const told: string[] = [];
   const log = new ProblemLog((event, { message }) => told.push(`${event} ${message}`));
   log.update([problem('x'), problem('x')]);
-  log.update([problem('x', 7), problem('y')]);
-  log.update([problem('x', 7), problem('y')]);
+  const [x, y] = [problem('x', 7), problem('y')];
+  log.update([x, y]);
+  const list = log.problems;
+  log.update([x, y]);
+  assert.equal(log.problems, list, 'nothing changed');
   assert.deepEqual(told, ['problem x', 'problem y']);
   assert.equal(log.problems.length, 2);
   log.update([problem('z')]);

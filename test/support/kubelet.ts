@@ -65,11 +65,14 @@ export class Kubelet {
     return pod;
   }
 
-  /** The same, but the cluster has not told anybody yet. */
-  plan(spec: PodSpec): Pod {
-    uids += 1;
-    const uid = `0000${process.pid.toString(16).padStart(4, '0').slice(-4)}-0000-4000-8000-${String(uids).padStart(12, '0')}`;
+  /** The same, but the cluster has not told anybody yet. `uid`: a static pod's, which kubelet makes up itself. */
+  plan(spec: PodSpec, uid = this.#newUid()): Pod {
     return new Pod(this, this.#cluster, spec, uid);
+  }
+
+  #newUid(): string {
+    uids += 1;
+    return `0000${process.pid.toString(16).padStart(4, '0').slice(-4)}-0000-4000-8000-${String(uids).padStart(12, '0')}`;
   }
 
   /** All of it, in kubelet's order. */
