@@ -10,6 +10,8 @@ export interface Pace {
   readonly absentMs: readonly [first: number, most: number];
   /** What the server is asked to end a watch after. */
   readonly watchSeconds: readonly [least: number, most: number];
+  /** An answer that has not begun by then will not. */
+  readonly answerMs: number;
   /** A watch that shows no sign of life for so long is dead. The server sends a bookmark a minute. */
   readonly idleMs: number;
   /** A streaming list that shows none is not known to the server, which waits for events. */
@@ -24,6 +26,7 @@ export const PACE: Pace = {
   forbiddenMs: 30_000,
   absentMs: [5_000, 60_000],
   watchSeconds: [300, 600],
+  answerMs: 30_000,
   idleMs: 130_000,
   listIdleMs: 20_000,
   quietMs: [3, 20],

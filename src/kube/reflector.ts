@@ -130,6 +130,7 @@ export class Reflector {
           : { resourceVersion: from }),
       },
       signal: this.#stopping.signal,
+      timeoutMs: this.#pace.answerMs,
     });
     const startMs = performance.now();
     let isHeard = false;
@@ -222,7 +223,7 @@ export class Reflector {
           ...(next === null ? {} : { continue: next }),
         },
         signal: this.#stopping.signal,
-        timeoutMs: this.#pace.idleMs,
+        timeoutMs: this.#pace.answerMs,
       });
       const splitter = new ItemSplitter((item) => {
         const object = this.#items.read(item) as Cut | undefined;
@@ -275,6 +276,7 @@ export class Reflector {
       const answer = await this.#connection.request('GET', path, {
         query: { limit: 1 },
         signal: this.#stopping.signal,
+        timeoutMs: this.#pace.answerMs,
       });
       const version = versionOf((await answer.json()) as Cut);
       if (version === null || isOlder(version, this.#version)) this.#version = null;

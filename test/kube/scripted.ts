@@ -57,6 +57,7 @@ export const QUICK: Pace = {
   forbiddenMs: 5,
   absentMs: [5, 20],
   watchSeconds: [60, 60],
+  answerMs: 20_000,
   idleMs: 20_000,
   listIdleMs: 20_000,
   quietMs: [1, 5],
