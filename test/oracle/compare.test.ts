@@ -60,6 +60,9 @@ for (const key of [
   'via',
   'services',
   'nodeName',
+  'protocols',
+  'range',
+  'destinationNamedPort',
 ]) {
   test(`a product that ignores ${key} is found, and the objects shrink`, () => {
     const product = wrong((object) => withoutKey(object, key));
@@ -70,6 +73,26 @@ for (const key of [
     assert.notDeepEqual(small.expected, small.actual);
     assert.deepEqual(decide(small.objects, small.host, small.query), small.expected);
     assert.equal(small.expected.reason, mismatch.expected.reason);
+  });
+}
+
+/** Whatever stands under `key`, anywhere, changed. */
+function replaced(value: unknown, key: string, change: (value: unknown) => unknown): unknown {
+  if (Array.isArray(value)) return value.map((item) => replaced(item, key, change));
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([name, item]) => [name, name === key ? change(item) : replaced(item, key, change)]),
+  );
+}
+
+for (const [title, key, change] of [
+  ['takes every priority for the same', 'priority', () => 1],
+  ['knows one tier', 'tier', () => 'Admin'],
+  ['takes Pass for Accept', 'action', (action: unknown) => (action === 'Pass' ? 'Accept' : action)],
+] as const) {
+  test(`a product that ${title} is found`, () => {
+    const { expected, actual } = firstMismatch(wrong((object) => replaced(object, key, change)));
+    assert.notDeepEqual(expected, actual);
   });
 }
 

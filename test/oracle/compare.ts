@@ -95,6 +95,8 @@ const MAY_GO = new Set([
   'policyTypes',
   'name',
   'nodePort',
+  'protocols',
+  'ingress',
 ]);
 
 /** Every list of objects that is smaller by one object, one element of a list, or one field. */

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Are the committed CRDs what their source says, structural as an API server demands, described in full, and their rules sound?
 import assert from 'node:assert/strict';
+import { hash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { parse } from 'yaml';
 import { type Crd, crds, type Schema } from '../../src/schema/crds.ts';
 import { crdText } from '../../src/schema/generate.ts';
 import { compileRule } from '../../src/validate/cel.ts';
+
+/** SHA-256 of the files as upstream has them. */
+const UPSTREAM_HASHES = {
+  standard: 'dfef267080bbc698a7bda02514939eb462a54763ac220ce0c39972c8da934a63',
+  experimental: '4002f0b1e59f2b0a4f186db194ab0e7bd471bfe5e1e5dc63d6c4c557f160f73d',
+};
 
 /** Every schema below this one, with its path. */
 function* walk(schema: Schema, path = ''): Generator<[string, Schema]> {
@@ -105,4 +112,50 @@ test('the two kinds differ only where they must', () => {
   const paths = (schema: Schema) => new Set([...walk(schema)].map(([path]) => path));
   const different = [...paths(own).symmetricDifference(paths(cluster))].map((path) => path.split(/[.[]/)[2]);
   assert.deepEqual(new Set(different), new Set(['podSelector', 'subject']));
+});
+
+describe("upstream's CRDs", () => {
+  const read = (channel: string) => {
+    const file = `../../daemonset/crds/network-policy-api/clusternetworkpolicies.${channel}.yaml`;
+    return readFileSync(new URL(file, import.meta.url), 'utf8');
+  };
+
+  test('are unchanged below two lines that say where they are from', () => {
+    for (const [channel, expected] of Object.entries(UPSTREAM_HASHES)) {
+      const [license, origin, ...rest] = read(channel).split('\n');
+      assert.equal(license, '# SPDX-License-Identifier: Apache-2.0');
+      assert.match(origin ?? '', /^# From kubernetes-sigs\/network-policy-api, /);
+      assert.equal(hash('sha256', rest.join('\n'), 'hex'), expected, channel);
+    }
+  });
+
+  test('the standard channel is a part of the experimental one, which validation is derived from', () => {
+    const schemas = ['standard', 'experimental'].map((channel) => {
+      const [version] = (parse(read(channel)) as Crd).spec.versions;
+      assert.ok(version);
+      return new Map(walk(version.schema.openAPIV3Schema));
+    });
+    const [standard, experimental] = schemas;
+    assert.ok(standard && experimental);
+    const shape = ({ type, enum: words, minItems, maxItems, minimum, maximum, maxLength, required }: Schema) =>
+      JSON.stringify({ type, words, minItems, maxItems, minimum, maximum, maxLength, required });
+    for (const [path, schema] of standard) {
+      const other = experimental.get(path);
+      assert.ok(other, path);
+      assert.equal(shape(schema), shape(other), path);
+    }
+    const more = [...experimental.keys()].filter((path) => !standard.has(path)).map((path) => path.split('to[]')[1]);
+    assert.ok(
+      more.every((path) => path?.startsWith('.nodes') || path?.startsWith('.domainNames')),
+      more.join(),
+    );
+  });
+
+  test('rules compile', () => {
+    const rules = [
+      ...walk((parse(read('experimental')) as Crd).spec.versions[0]?.schema.openAPIV3Schema ?? {}),
+    ].flatMap(([, schema]) => schema['x-kubernetes-validations'] ?? []);
+    assert.ok(rules.length >= 6, `${rules.length}`);
+    for (const { rule } of rules) compileRule(rule);
+  });
 });
