@@ -28,7 +28,7 @@ export interface Reading {
 }
 
 export const JSON_TYPE = 'application/json';
-const CHUNK = 64 * 1024;
+const CHUNK = 512 * 1024;
 /** Smaller answers are not compressed (filters/compression's defaultGzipThresholdBytes). */
 const GZIP_FROM = 128 * 1024;
 
@@ -129,11 +129,15 @@ function page(reading: Reading, collection: Collection): Page {
 
   const items: Stored[] = [];
   let more = 0;
-  for (const stored of sorted) {
-    if (stored.key <= after || !selects(stored)) continue;
+  for (let i = firstAfter(sorted, after); i < sorted.length; i++) {
+    const stored = sorted[i];
+    if (stored === undefined || !selects(stored)) continue;
     if (pages && items.length >= limit) {
+      if (reading.scope.namespace === null) {
+        more = sorted.length - i;
+        break;
+      }
       more++;
-      if (selective) break;
     } else items.push(stored);
   }
   const last = items.at(-1);
@@ -143,6 +147,17 @@ function page(reading: Reading, collection: Collection): Page {
     next: more > 0 && last !== undefined ? tokenOf(resourceVersion, last.key) : null,
     remaining: more > 0 && !selective ? more : null,
   };
+}
+
+/** Where the keys behind `key` begin. */
+function firstAfter(sorted: readonly Stored[], key: string): number {
+  let [low, high] = [0, sorted.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((sorted[middle]?.key ?? '') <= key) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 const tokenOf = (rv: number, key: string): string =>

@@ -9,7 +9,7 @@ import { alreadyExists, badRequest, conflict, Failure, invalid, notFound, unsupp
 import { at, copy, isObject, type Json, type JsonObject, listAt, objectAt, same, textAt, without } from './json.ts';
 import { jsonPatch, mergePatch, strategicMerge } from './patch.ts';
 import { apiVersionOf, BUILT_IN, fieldsOf, type ResourceType } from './resources.ts';
-import { shaped, violations } from './schema.ts';
+import { shaped, unknownFields, violations } from './schema.ts';
 import { type Collection, keyOf, newMetadata, parse, type Storage, type Stored } from './storage.ts';
 
 export interface Place {
@@ -21,6 +21,9 @@ export interface Writing {
   readonly subresource?: string | null;
   readonly dryRun?: boolean;
   readonly fieldManager?: string;
+  /** What becomes of fields that a custom resource's schema does not know: refused, told, or dropped without a word. */
+  readonly fieldValidation?: 'Strict' | 'Warn' | 'Ignore';
+  readonly onWarning?: (warning: string) => void;
 }
 
 export interface Deleting {
@@ -116,7 +119,7 @@ export class Registry {
         ...(type.generation ? { generation: 1 } : {}),
       },
     };
-    return this.#commit(type, this.#finished(type, fresh, true), how);
+    return this.#commit(type, this.#finished(type, fresh, how), how);
   }
 
   /** Replaces; throws a Failure of 409 where the object's resourceVersion is not the current one. */
@@ -226,7 +229,7 @@ export class Registry {
       ...object,
       metadata: { ...kept, ...without(metadata, 'resourceVersion', 'generation') },
     });
-    const finished = this.#finished(type, identified, false);
+    const finished = this.#finished(type, identified, null);
     const generation = before === null ? 1 : nextGeneration(before, finished);
     return this.#commit(type, withGeneration(type, finished, generation), {}, old);
   }
@@ -305,7 +308,7 @@ export class Registry {
         metadata: nowMetadata,
       };
     }
-    const finished = this.#finished(type, after, true);
+    const finished = this.#finished(type, after, how);
     const written = this.#commit(type, withGeneration(type, finished, nextGeneration(before, finished)), how, old);
     // A finalizer was the last thing that held it.
     if (
@@ -319,13 +322,21 @@ export class Registry {
     return written;
   }
 
-  /** Pruned, defaulted and, where asked, checked. */
-  #finished(type: ResourceType, object: JsonObject, checked: boolean): JsonObject {
+  /** Pruned, defaulted and, where a client wrote it, checked. */
+  #finished(type: ResourceType, object: JsonObject, how: Writing | null): JsonObject {
     if (type.storage === CRDS) return crdStatus(object);
     if (type.schema === null) {
       return withDefaults(type, object, () => this.#addresses++);
     }
-    if (checked) {
+    if (how !== null) {
+      const unknown = unknownFields(type.schema, object);
+      if (how.fieldValidation === 'Strict' && unknown.length > 0) {
+        const told = unknown.map((one) => `unknown field "${one}"`).join(', ');
+        throw badRequest(
+          `${type.kind} in version "${type.version}" cannot be handled as a ${type.kind}: strict decoding error: ${told}`,
+        );
+      }
+      if (how.fieldValidation === 'Warn') for (const one of unknown) how.onWarning?.(`unknown field "${one}"`);
       const causes = violations(type.schema, object);
       if (causes.length > 0) throw invalid(type, textAt(object, 'metadata', 'name'), causes);
     }
@@ -345,7 +356,8 @@ export class Registry {
     }
     if (how.dryRun === true) return object;
     if (type.storage === CRDS) this.#installCrd(object);
-    return this.#shown(type, this.collection(type).write(stored, this.storage.next()));
+    const { resourceVersion } = this.collection(type).write(stored, this.storage.next());
+    return { ...object, metadata: { ...objectAt(object, 'metadata'), resourceVersion: String(resourceVersion) } };
   }
 
   #remove(type: ResourceType, objectKey: string): void {

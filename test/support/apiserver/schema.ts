@@ -37,6 +37,30 @@ function shapedValue(schema: JsonObject, value: Json): Json {
   return result;
 }
 
+/** The paths of what pruning drops. */
+export function unknownFields(schema: JsonObject, object: JsonObject): string[] {
+  const { apiVersion: _, kind: __, metadata: ___, ...rest } = object;
+  const unknown: string[] = [];
+  findUnknown(schema, rest, '', unknown);
+  return unknown;
+}
+
+function findUnknown(schema: JsonObject, value: Json, path: string, unknown: string[]): void {
+  if (Array.isArray(value)) {
+    const { items } = schema;
+    if (isObject(items)) for (const [i, one] of value.entries()) findUnknown(items, one, `${path}[${i}]`, unknown);
+  }
+  if (!isObject(value) || schema['x-kubernetes-int-or-string'] === true) return;
+  const properties = objectAt(schema, 'properties');
+  const others = schema.additionalProperties;
+  for (const [key, one] of Object.entries(value)) {
+    const at = path === '' ? key : `${path}.${key}`;
+    const known = Object.hasOwn(properties, key) ? properties[key] : others;
+    if (isObject(known)) findUnknown(known, one, at, unknown);
+    else if (schema['x-kubernetes-preserve-unknown-fields'] !== true && others !== true) unknown.push(at);
+  }
+}
+
 /** Everything that the schema forbids, each with its path. */
 export function violations(schema: JsonObject, object: JsonObject): Cause[] {
   const causes: Cause[] = [];

@@ -574,6 +574,8 @@ export class ApiServer {
     const writing: Writing = {
       subresource: to.subresource === 'finalize' ? null : to.subresource,
       dryRun: query.get('dryRun') === 'All',
+      fieldValidation: fieldValidation(query),
+      onWarning: (warning) => by.outlet.response.appendHeader('warning', `299 - ${JSON.stringify(warning)}`),
       fieldManager:
         query.get('fieldManager') ?? (by.request.headers['user-agent'] ?? 'unknown').split('/')[0] ?? 'unknown',
     };
@@ -756,6 +758,12 @@ function begun(asked: Asked, request: IncomingMessage, outlet: Outlet): LogEntry
     },
     ended: false,
   };
+}
+
+/** The server's default is to warn. */
+function fieldValidation(query: URLSearchParams): 'Strict' | 'Warn' | 'Ignore' {
+  const given = query.get('fieldValidation');
+  return given === 'Strict' || given === 'Ignore' ? given : 'Warn';
 }
 
 async function readBody(request: IncomingMessage): Promise<Buffer> {
