@@ -313,7 +313,7 @@ export class Reflector {
       }
       case 'FORBIDDEN': {
         const { verb, message } = error as ForbiddenError;
-        this.#problem = `may not ${verb} ${name}: ${message}; grant get, list and watch on it`;
+        this.#problem = `may not ${verb} ${name}: ${message}; grant list and watch on it`;
         this.#isDoubtful = this.#version !== null;
         this.#errors++;
         return jittered(this.#pace.forbiddenMs);

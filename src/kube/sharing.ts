@@ -2,8 +2,11 @@
 // Which objects say the same, and can be one? The pods of a Deployment have the same labels and ports; told apart by nobody, they are
 // held once.
 
-/** Beyond so many, what was shared stays shared, and sharing begins anew: a cluster's labels change for ever. */
-const MOST = 50_000;
+/**
+ * Beyond so many, what was shared stays shared, and sharing begins anew: a cluster's labels change for ever. Lists are in the order of
+ * names, so that what is alike comes together.
+ */
+const MOST = 4_096;
 
 export class Sharing {
   readonly #known = new Map<string, unknown>();

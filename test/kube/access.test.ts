@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Credentials and certificates come and go; whoever asks is known all the same, or told why not.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import net, { type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { createInterface } from 'node:readline';
 import test, { type TestContext } from 'node:test';
 import { loadAccess } from '../../src/kube/access.ts';
 import { askedFor, Connection } from '../../src/kube/connection.ts';
@@ -117,6 +120,39 @@ test("the server's certificate may be rotated", async (t) => {
   await server.refuse();
   await server.listen();
   assert.equal((await connection.request('GET', PODS)).status, 200);
+});
+
+test("in a pod, the pod's account is read where kubelet mounts it, and again when its token was rotated", async (t) => {
+  const server = await secured(t);
+  const { root, rotate } = server.mountServiceAccount('postern-system', 'postern');
+  const account = 'var/run/secrets/kubernetes.io/serviceaccount';
+  // In a mount namespace of its own: /run is this test's there, and nobody else's.
+  const script = `mount -t tmpfs none /run && mkdir -p /${account} && mount --bind "$1" /${account} && exec "$2" "$3"`;
+  const program = path.join(import.meta.dirname, 'in-cluster.ts');
+  const child = spawn(
+    'unshare',
+    ['--mount', 'sh', '-c', script, 'sh', path.join(root, account), process.execPath, program],
+    {
+      env: {
+        PATH: process.env.PATH,
+        KUBERNETES_SERVICE_HOST: '127.0.0.1',
+        KUBERNETES_SERVICE_PORT: new URL(server.url).port,
+      },
+      stdio: ['pipe', 'pipe', 'inherit'],
+    },
+  );
+  t.after(() => child.kill('SIGKILL'));
+  const said = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const expected = 'system:serviceaccount:postern-system:postern in postern-system';
+  child.stdin.write('\n');
+  assert.equal((await said.next()).value, expected);
+  rotate();
+  child.stdin.write('\n');
+  assert.equal((await said.next()).value, expected);
+  assert.ok(server.log.some(({ code }) => code === 401));
+  const ended = once(child, 'exit');
+  child.stdin.end();
+  assert.deepEqual(await ended, [0, null]);
 });
 
 test('an exec plug-in runs once for all who ask at once, and again when its token is refused', async (t) => {

@@ -247,7 +247,7 @@ test('a refusal by RBAC is told with verb and resource, and ends by itself', asy
     (response, request) => (isGranted ? stream(FIRST, 'stay') : denied)(response, request),
   ]);
   await until('the refusal', () => reflector.status().problem !== null);
-  assert.match(reflector.status().problem ?? '', /^may not watch pods: .*grant get, list and watch/);
+  assert.match(reflector.status().problem ?? '', /^may not watch pods: .*grant list and watch/);
   assert.equal(reflector.status().synced, false);
   isGranted = true;
   await until('the list', () => reflector.status().synced);
