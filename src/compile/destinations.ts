@@ -272,6 +272,7 @@ export class DestinationTracker {
     const { byContent } = this.#context as Context;
     const base = this.#plain.get(address);
     const network = this.#networks.lookUp(address);
+    const zone = this.#zones.lookUp(address);
     const fronts = ports.map(
       ({ protocol, port, backends }): FrontPort => ({
         protocol,
@@ -283,7 +284,7 @@ export class DestinationTracker {
       }),
     );
     const content = JSON.stringify([
-      ...['front', base?.id ?? null, network.id],
+      ...['front', base?.id ?? null, network.id, zone.id],
       fronts.map(({ protocol, port, endpoints }) => [
         ...[protocol, port],
         endpoints.map((behind) => [behind.identity?.id ?? null, behind.network.id, behind.zone.id, behind.port]),
@@ -291,7 +292,7 @@ export class DestinationTracker {
     ]);
     let identity = byContent.get(content);
     if (identity === undefined) {
-      identity = { ...(base ?? NOBODY), id: idOf(content), fronts, network };
+      identity = { ...(base ?? NOBODY), id: idOf(content), fronts, network, zone };
       byContent.set(content, identity);
     }
     return identity;

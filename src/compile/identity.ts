@@ -60,15 +60,16 @@ export interface Identity {
   /** Blocks with named ports that cover this pod's address: key of `Demand.namedBlocks`, and the pod's port. */
   readonly namedBlocks: readonly (readonly [string, number])[];
   readonly fronts: readonly FrontPort[];
-  /** Class of the address itself; told only where there are fronts, whose direct rules need it. */
+  /** Classes of the address itself; told only where there are fronts, which rules may cover by address. */
   readonly network: NetworkClass | null;
+  readonly zone: NetworkClass | null;
 }
 
 export const STRANGER: Kind = { code: KIND_STRANGER, cluster: false, hosts: [], apiServer: [], dns: [] };
 
 export const NOBODY: Identity = {
   ...{ id: idOf('nobody'), kind: STRANGER, pod: null, nodes: [], memberships: [] },
-  ...{ namedBlocks: [], fronts: [], network: null },
+  ...{ namedBlocks: [], fronts: [], network: null, zone: null },
 };
 
 function sortedPairs(pairs: ReadonlyMap<string, PortPair>): PortPair[] {
@@ -117,7 +118,17 @@ export function plainIdentity(address: AddressKey, fact: Facts, context: Context
   ]);
   let identity = byContent.get(content);
   if (identity === undefined) {
-    identity = { id: idOf(content), kind, pod: podFacts, nodes, memberships, namedBlocks, fronts: [], network: null };
+    identity = {
+      id: idOf(content),
+      kind,
+      pod: podFacts,
+      nodes,
+      memberships,
+      namedBlocks,
+      fronts: [],
+      network: null,
+      zone: null,
+    };
     byContent.set(content, identity);
   }
   return identity;

@@ -54,14 +54,36 @@ export interface RowSource {
 
 /** null: the ruleset says nothing of it, and no row is kept. `rows` answers for what stands behind a Service. */
 export function identityRow(ruleset: Ruleset, identity: Identity, rows: RowSource): Row | null {
-  const finals = identity.fronts.map(
-    (front): Final => ({
-      protocol: front.protocol,
-      port: front.port,
-      answer: finalAnswer(judgeFront(ruleset, identity, front, rows)),
-    }),
-  );
-  return row(ruleset, identity.id, 0, entries(identityContributions(ruleset, identity), finals));
+  const own = identityContributions(ruleset, identity);
+  const finals = identity.fronts.flatMap((front): Final[] => {
+    const outcome = judgeFront(ruleset, identity, front, rows);
+    // Most rulesets deny most Services as they would an address that nobody has, and then need no row for them.
+    if (isSame(outcome, judgeAddress(ruleset, identity, own, front, rows))) return [];
+    return [{ protocol: front.protocol, port: front.port, answer: finalAnswer(outcome) }];
+  });
+  return row(ruleset, identity.id, 0, entries(own, finals));
+}
+
+/** What comes of a front's address where no final verdict is held for it. */
+function judgeAddress(
+  ruleset: Ruleset,
+  { network, zone, kind }: Identity,
+  own: readonly Contribution[],
+  { protocol, port }: FrontPort,
+  rows: RowSource,
+): Outcome {
+  const ask = (list: Row['entries'] | undefined): Answer => lookUp(list ?? [], protocol, port);
+  const answers = [
+    ask(rows.header(ruleset).entries),
+    own.length === 0 ? SILENT_ANSWER : ask(entries(own)),
+    network === null ? SILENT_ANSWER : ask(rows.network(ruleset, network)?.entries),
+    zone === null ? SILENT_ANSWER : ask(rows.zone(ruleset, zone, kind)?.entries),
+  ];
+  return compose(ruleset, answers.reduce(merge));
+}
+
+function isSame(a: Outcome, b: Outcome): boolean {
+  return a.denied === b.denied && a.reason === b.reason && a.rule === b.rule && a.silent === b.silent;
 }
 
 export function networkRow(ruleset: Ruleset, network: NetworkClass): Row | null {
