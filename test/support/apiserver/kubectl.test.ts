@@ -155,6 +155,19 @@ suite('kubectl', () => {
     assert.match(await ok(['delete', 'pod', 'e']), /pod "e" deleted/);
   });
 
+  test('apply and delete what installs the agent', async () => {
+    const install = path.join(CRDS, '../install.yaml');
+    const made = words(await ok(['apply', '-f', install])).map(([line]) => line);
+    assert.ok(
+      made.every((line) => / (created|unchanged|configured)$/.test(line ?? '')),
+      made.join('\n'),
+    );
+    assert.match(await ok(['get', 'daemonsets', '-A']), /postern/);
+    assert.ok(words(await ok(['apply', '-f', install])).every(([line]) => / unchanged$/.test(line ?? '')));
+    await ok(['delete', '-f', install]);
+    assert.deepEqual(server.list('apps/v1', 'DaemonSet'), []);
+  });
+
   test('discovery: api-resources, api-versions, version', async () => {
     const resources = await ok(['api-resources']);
     assert.match(resources, /networkpolicies +netpol +networking\.k8s\.io\/v1 +true +NetworkPolicy/);

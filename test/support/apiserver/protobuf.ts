@@ -4,7 +4,9 @@
 import { badRequest, unsupportedMediaType } from './failure.ts';
 import type { Json, JsonObject } from './json.ts';
 
-type Shape = { readonly [field: number]: readonly [name: string, type: 'text' | 'texts' | 'map' | Shape] };
+type Shape = {
+  readonly [field: number]: readonly [name: string, type: 'text' | 'texts' | 'number' | 'map' | 'bytesMap' | Shape];
+};
 
 const METADATA: Shape = {
   1: ['name', 'text'],
@@ -28,7 +30,14 @@ const NON_RESOURCE: Shape = { 1: ['path', 'text'], 2: ['verb', 'text'] };
 const SHAPES: Readonly<Record<string, Shape>> = {
   Namespace: { 1: ['metadata', METADATA], 2: ['spec', { 1: ['finalizers', 'texts'] }] },
   ConfigMap: { 1: ['metadata', METADATA], 2: ['data', 'map'] },
+  Secret: { 1: ['metadata', METADATA], 2: ['data', 'bytesMap'], 3: ['type', 'text'], 4: ['stringData', 'map'] },
   ServiceAccount: { 1: ['metadata', METADATA] },
+  DeleteOptions: {
+    1: ['gracePeriodSeconds', 'number'],
+    2: ['preconditions', { 1: ['uid', 'text'], 2: ['resourceVersion', 'text'] }],
+    4: ['propagationPolicy', 'text'],
+    5: ['dryRun', 'texts'],
+  },
   SelfSubjectAccessReview: {
     1: ['metadata', METADATA],
     2: ['spec', { 1: ['resourceAttributes', RESOURCE], 2: ['nonResourceAttributes', NON_RESOURCE] }],
@@ -46,6 +55,7 @@ export function readProtobuf(body: Buffer): JsonObject {
   let raw: Buffer = Buffer.alloc(0);
   let meta: JsonObject = {};
   for (const [field, content] of fields(body.subarray(MAGIC.length))) {
+    if (typeof content === 'number') continue;
     if (field === 1) meta = message(content, { 1: ['apiVersion', 'text'], 2: ['kind', 'text'] });
     if (field === 2) raw = content;
   }
@@ -60,22 +70,39 @@ function message(bytes: Buffer, shape: Shape): JsonObject {
     const known = shape[field];
     if (known === undefined) continue;
     const [name, type] = known;
-    if (type === 'text') {
+    if (typeof content === 'number') {
+      if (type === 'number') result[name] = content;
+    } else if (type === 'number') {
+      throw badRequest(`proto: wrong wireType for field ${name}`);
+    } else if (type === 'text') {
       // Go writes the empty strings of required fields, which JSON leaves out.
       if (content.length > 0) result[name] = content.toString();
     } else if (type === 'texts') {
       const before = result[name];
       result[name] = [...(Array.isArray(before) ? before : []), content.toString()];
-    } else if (type === 'map') {
-      const { key = '', value = '' } = message(content, { 1: ['key', 'text'], 2: ['value', 'text'] });
-      result[name] = { ...(result[name] as { [key: string]: Json } | undefined), [String(key)]: value };
+    } else if (type === 'map' || type === 'bytesMap') {
+      const [key, value] = entry(content);
+      const text = value.toString(type === 'map' ? 'utf8' : 'base64');
+      result[name] = { ...(result[name] as { [key: string]: Json } | undefined), [key]: text };
     } else result[name] = message(content, type);
   }
   return result;
 }
 
-/** The length-delimited fields of a message; numbers are passed over. */
-function* fields(bytes: Buffer): Generator<[field: number, content: Buffer]> {
+/** A map is a list of messages {key = 1, value = 2}. */
+function entry(bytes: Buffer): readonly [key: string, value: Buffer] {
+  let key = '';
+  let value: Buffer = Buffer.alloc(0);
+  for (const [field, content] of fields(bytes)) {
+    if (typeof content === 'number') continue;
+    if (field === 1) key = content.toString();
+    if (field === 2) value = content;
+  }
+  return [key, value];
+}
+
+/** The fields of a message, varints and what has a length; fixed-size numbers are passed over. */
+function* fields(bytes: Buffer): Generator<[field: number, content: Buffer | number]> {
   let at = 0;
   const varint = (): number => {
     let value = 0;
@@ -90,7 +117,7 @@ function* fields(bytes: Buffer): Generator<[field: number, content: Buffer]> {
     const tag = varint();
     switch (tag & 7) {
       case 0:
-        varint();
+        yield [tag >>> 3, varint()];
         break;
       case 1:
         at += 8;

@@ -31,6 +31,8 @@ export interface Deleting {
   readonly resourceVersion?: string;
   readonly dryRun?: boolean;
   readonly graceS?: number;
+  /** A namespace goes with all it holds before this returns, instead of a while later, as its controller does it. */
+  readonly atOnce?: boolean;
 }
 
 export type PatchType = 'json' | 'merge' | 'strategic' | 'apply';
@@ -44,6 +46,9 @@ export class Registry {
   readonly #onTypesGone: (types: readonly ResourceType[]) => void;
   readonly #gracefulPods: boolean;
   #addresses = 10;
+  /** Namespaces that are terminating, with their type. */
+  readonly #ending = new Map<string, ResourceType>();
+  #endTimer: NodeJS.Timeout | undefined;
 
   constructor(
     storage: Storage,
@@ -168,6 +173,7 @@ export class Registry {
     place: Place,
     how: Deleting = {},
   ): { readonly object: JsonObject; readonly gone: boolean } {
+    this.#endNamespaces();
     const old = this.#stored(type, place);
     const object = this.#shown(type, old);
     if (how.uid !== undefined && how.uid !== old.uid) {
@@ -192,7 +198,15 @@ export class Registry {
     if (waitsForKubelet || finalizers.length > 0) {
       return { object: this.#terminating(type, object, waitsForKubelet ? graceS : 0), gone: false };
     }
-    if (type.storage === 'namespaces') this.#emptyNamespace(type, object, place.name);
+    if (type.storage === 'namespaces') {
+      if (how.atOnce !== true) {
+        const terminating = this.#terminating(type, { ...object, status: { phase: 'Terminating' } }, 0);
+        this.#ending.set(place.name, type);
+        this.#endNamespaces();
+        return { object: terminating, gone: false };
+      }
+      this.#emptyNamespace(type, object, place.name);
+    }
     if (type.storage === CRDS) this.#removeCrd(place.name);
     this.#remove(type, old.key);
     return { object, gone: true };
@@ -424,10 +438,27 @@ export class Registry {
     return this.#commit(type, { ...object, metadata }, {});
   }
 
-  /** The namespace controller's work, at once. */
+  /**
+   * Empties what is terminating when nobody has deleted anything for a while: who deletes a namespace and what is in it one after
+   * another finds it all there, as on a real cluster, whose controller takes seconds.
+   */
+  #endNamespaces(): void {
+    clearTimeout(this.#endTimer);
+    if (this.#ending.size === 0) return;
+    this.#endTimer = setTimeout(() => {
+      for (const [name, type] of this.#ending) {
+        const stored = this.collection(type).objects.get(name);
+        if (stored === undefined) continue;
+        this.#emptyNamespace(type, this.#shown(type, stored), name);
+        this.#remove(type, name);
+      }
+      this.#ending.clear();
+    }, NAMESPACE_ENDS_MS).unref();
+  }
+
+  /** The namespace controller's work. */
   #emptyNamespace(type: ResourceType, object: JsonObject, namespace: string): void {
-    const terminating = this.#terminating(type, { ...object, status: { phase: 'Terminating' } }, 0);
-    if (terminating === undefined) return;
+    this.#terminating(type, { ...object, status: { phase: 'Terminating' } }, 0);
     for (const one of this.types()) {
       if (!one.namespaced || one.virtual) continue;
       const collection = this.collection(one);
@@ -460,6 +491,7 @@ export class Registry {
   }
 }
 
+const NAMESPACE_ENDS_MS = 1_000;
 const CRDS = 'customresourcedefinitions.apiextensions.k8s.io';
 
 const key = ({ group, version, resource }: Pick<ResourceType, 'group' | 'version' | 'resource'>): string =>

@@ -223,7 +223,7 @@ export class ApiServer {
   delete(object: object): void {
     const named = JSON.parse(JSON.stringify(object)) as JsonObject;
     const type = this.#registry.typeOf(named);
-    this.#registry.delete(type, this.#place(type, named), { graceS: 0 });
+    this.#registry.delete(type, this.#place(type, named), { graceS: 0, atOnce: true });
   }
 
   /** What is stored under a kind and a name, or null. */

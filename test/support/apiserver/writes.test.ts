@@ -316,9 +316,30 @@ suite('deletion', () => {
       server.put({ ...pod('a'), metadata: { name: 'a', namespace: 'shop' } });
       await using pods = await Lines.open(server, '/api/v1/pods?watch=1');
       assert.equal((await pods.event()).type, 'ADDED');
-      assert.equal((await ask(server, 'DELETE', '/api/v1/namespaces/shop')).code, 200);
+      await using namespaces = await Lines.open(
+        server,
+        '/api/v1/namespaces?watch=1&fieldSelector=metadata.name%3Dshop',
+      );
+      assert.equal((await namespaces.event()).type, 'ADDED');
+      const { json } = await ask(server, 'DELETE', '/api/v1/namespaces/shop');
+      assert.equal(textAt(json, 'status', 'phase'), 'Terminating');
+      const late = await ask(server, 'POST', '/api/v1/namespaces/shop/configmaps', {
+        body: { metadata: { name: 'x' } },
+      });
+      assert.equal(late.code, 403);
+      assert.equal((await namespaces.event()).type, 'MODIFIED');
       assert.equal((await pods.event()).type, 'DELETED');
+      assert.equal((await namespaces.event()).type, 'DELETED');
       assert.equal((await get(server, '/api/v1/namespaces/shop')).code, 404);
+    }));
+
+  test('a namespace that the cluster itself takes away is gone at once', () =>
+    withServer({}, async (server) => {
+      const namespace = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'shop' } };
+      server.put(namespace);
+      server.put({ ...pod('a'), metadata: { name: 'a', namespace: 'shop' } });
+      server.delete(namespace);
+      assert.deepEqual([server.get('v1', 'Namespace', 'shop'), server.list('v1', 'Pod')], [null, []]);
     }));
 
   test('a pod on a node waits for its kubelet, where that is asked for', () =>
