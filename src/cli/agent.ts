@@ -173,6 +173,7 @@ async function openCluster(options: Options, node: string, { log }: AgentLog): P
   });
   const reporter = new Reporter({
     api: source.api,
+    objects: () => source.policies(),
     namespace: source.api.namespace,
     node,
     identity: `${node}_${randomUUID()}`,

@@ -14,13 +14,15 @@ import { Leader } from './leader.ts';
 import { NodeStates } from './node-states.ts';
 import { invalidPolicies, isOfNode, type NodeReport, type PolicySet, policySet, refusalsOf } from './report.ts';
 import { OWN_CONDITIONS, policyStatuses, type WantedStatus } from './status.ts';
-import { type StatusOf, StatusWriter } from './writer.ts';
+import { type LiveObject, type StatusOf, StatusWriter } from './writer.ts';
 
 /** What may be refused: this node's Lease, the one of who writes, reading all nodes', statuses, Events. */
 export type Task = 'lease' | 'leader' | 'leases' | 'status' | 'events';
 
 export interface ReporterOptions {
   readonly api: KubeApi;
+  /** Policies as the API server last told them, by `Kind/namespace/name`. */
+  readonly objects: () => ReadonlyMap<string, LiveObject>;
   /** Of the agents' Leases. */
   readonly namespace: string;
   /** The Node object that is this machine. */
@@ -54,6 +56,7 @@ export class Reporter implements AgentHooks {
   /** What was told of each policy in an Event, so that it is told again only when it changes. */
   readonly #toldOf = new Map<string, string>();
   #standing: Standing | null = null;
+  #objects: ReadonlyMap<string, LiveObject> = new Map();
   #set: { readonly standing: Standing; readonly set: PolicySet } | null = null;
   #leasesReadMs = Number.NEGATIVE_INFINITY;
   #wasLeader = false;
@@ -67,7 +70,7 @@ export class Reporter implements AgentHooks {
     this.#heartbeat = new Heartbeat({ api, clock, namespace, node });
     this.#leader = new Leader({ api, clock, namespace, name: LEADER_LEASE, identity });
     this.#nodes = new NodeStates({ api, clock, namespace });
-    this.#writer = new StatusWriter(api, clock);
+    this.#writer = new StatusWriter(api, clock, (key) => this.#objects.get(key));
     this.#events = new EventRecorder({ api, clock, instance: node });
   }
 
@@ -95,16 +98,16 @@ export class Reporter implements AgentHooks {
     });
   }
 
-  /** What is wrong on this node alone only this node can tell; what is wrong with an object, whoever writes statuses does. */
+  /**
+   * What is wrong with a pod's cgroup only its node can tell. What is wrong with a policy, on one node or on all, whoever writes
+   * statuses tells: thousands of nodes would say the same.
+   */
   onProblem(event: 'problem' | 'mended', problem: Problem): void {
-    if (event === 'mended' || !isOfNode(problem) || problem.object === null) return;
-    const policy = this.#standing?.wanted.policies.find((one) => policyName(one) === problem.object);
-    if (policy === undefined) return;
-    this.#events.record({
-      ...{ regarding: policyReference(policy, policy.version?.uid ?? null), type: 'Warning', action: 'Enforce' },
-      reason: problem.severity === 'error' ? 'RefusedByNode' : 'Waiting',
-      note: `on node ${this.#options.node}: ${problem.message}; ${problem.advice}`,
-    });
+    if (event === 'mended' || !isOfNode(problem) || problem.object?.startsWith('Pod/') !== true) return;
+    const regarding = this.#workload(problem.object.slice('Pod/'.length));
+    if (regarding === null) return;
+    const note = `on node ${this.#options.node}: ${problem.message}; ${problem.advice}`;
+    this.#events.record({ regarding, type: 'Warning', action: 'Enforce', reason: 'NotEnforced', note });
   }
 
   /** Lets go of what others may take over. */
@@ -155,6 +158,7 @@ export class Reporter implements AgentHooks {
     const input = { snapshot: standing.wanted, problems: standing.problems, nodes: this.#nodes.states() };
     const statuses = new Map([...policyStatuses(input), ...clusterNetworkPolicyStatuses(input)]);
     this.#tellPolicies(statuses);
+    this.#objects = this.#options.objects();
     const wanted = new Map([...statuses].map(([name, status]) => [name, statusOf(status)]));
     const waitMs = await this.#writer.write(wanted, () => this.#leader.isLeader);
     this.#tell('status', this.#writer.failure);
@@ -235,8 +239,8 @@ export class Reporter implements AgentHooks {
   }
 }
 
-/** Nothing to look into: it passes, or a node tells it itself. */
-const QUIET: ReadonlySet<string> = new Set(['Pending', 'RefusedByNode']);
+/** Nothing to look into: it passes. */
+const QUIET: ReadonlySet<string> = new Set(['Pending']);
 
 /** What this node enforces. */
 export function nodeReport({ enforced, problems, bindings, refused }: Standing): NodeReport {

@@ -272,6 +272,7 @@ export function nodesOf(
   const refused: string[] = [];
   const silent: string[] = [];
   const pending: string[] = [];
+  const waiting: string[] = [];
   let programmed = 0;
   for (const node of selected) {
     const state = states.get(node);
@@ -281,20 +282,27 @@ export function nodesOf(
     else if (why !== undefined) refused.push(`${node}: ${why.message}`);
     else if (holds) programmed += 1;
     else pending.push(node);
+    const units = state?.report?.units[name];
+    if (units !== undefined && units.held < units.selected) waiting.push(node);
   }
   return {
     selected: selected.length,
     programmed,
-    condition: programmedCondition(selected.length, refused, pending, silent),
+    condition: programmedCondition(selected.length, { refused, pending, silent, waiting }),
   };
 }
 
-function programmedCondition(
-  selected: number,
-  refused: readonly string[],
-  pending: readonly string[],
-  silent: readonly string[],
-): WantedCondition {
+/** Nodes that do not simply enforce it. */
+interface Exceptions {
+  /** With why. */
+  readonly refused: readonly string[];
+  readonly pending: readonly string[];
+  readonly silent: readonly string[];
+  /** They enforce it, and some unit that it names does not run there: it is held when it does. */
+  readonly waiting: readonly string[];
+}
+
+function programmedCondition(selected: number, { refused, pending, silent, waiting }: Exceptions): WantedCondition {
   const type = 'Programmed';
   if (selected === 0) return { type, status: 'True', reason: 'NoWorkloads', message: 'It selects nobody on any node.' };
   if (refused.length > 0) return { type, status: 'False', reason: 'RefusedByNode', message: `${list(refused)}.` };
@@ -302,10 +310,16 @@ function programmedCondition(
     return { type, status: 'False', reason: 'Pending', message: `Not yet enforced on ${list(pending)}.` };
   }
   if (silent.length > 0) {
-    const message = `No word from the agents of ${list(silent)}: what they enforced last stays enforced, as far as is known.`;
+    const message = `No word from the agents of ${list(silent)}: whether they enforce it is not known.`;
     return { type, status: 'Unknown', reason: 'AgentSilent', message };
   }
-  return { type, status: 'True', reason: 'Programmed', message: `Enforced on ${selected} of ${selected} nodes.` };
+  const absent = waiting.length === 0 ? '' : ` Some of its units are not there on ${list(waiting)}.`;
+  return {
+    type,
+    status: 'True',
+    reason: 'Programmed',
+    message: `Enforced on ${selected} of ${selected} nodes.${absent}`,
+  };
 }
 
 function dnsAllowed(policy: Policy, who: Selected, { policies }: Snapshot): WantedCondition {

@@ -23,15 +23,20 @@ export interface StatusOf {
   readonly own: ReadonlySet<string>;
 }
 
+/** The object as the API server last told it. */
+export interface LiveObject {
+  readonly uid: string;
+  readonly generation: number;
+  readonly resourceVersion: string;
+  readonly status: unknown;
+}
+
 /** Of one policy: a change is written at once if it rested for so long before, else when it did. */
 const MIN_INTERVAL_MS = 30_000;
+/** After a conflict. */
+const CONFLICT_MS = 2_000;
 /** Requests at the same time. */
 const AT_ONCE = 4;
-
-/** Of one write that others get in between. */
-const MAX_ATTEMPTS = 3;
-
-type Refused = Extract<Reply, { readonly ok: false }>;
 
 interface Known {
   /** What was last written, or found to be there, as far as it was wanted then. */
@@ -42,13 +47,16 @@ interface Known {
 export class StatusWriter {
   readonly #api: KubeApi;
   readonly #clock: Clock;
+  readonly #find: (key: string) => LiveObject | undefined;
   readonly #known = new Map<string, Known>();
   #failure: string | null = null;
   #written = 0;
 
-  constructor(api: KubeApi, clock: Clock) {
+  /** `find`: an object by its key, as a watch knows it: nothing has to be read to be written. */
+  constructor(api: KubeApi, clock: Clock, find: (key: string) => LiveObject | undefined) {
     this.#api = api;
     this.#clock = clock;
+    this.#find = find;
   }
 
   /** What the API server said to the last write that it refused; null: none was. */
@@ -80,12 +88,20 @@ export class StatusWriter {
       else waitMs = Math.min(waitMs ?? restMs, restMs);
     }
     let isFailing = false;
+    let hasConflict = false;
     const work = async (): Promise<void> => {
       for (;;) {
         const next = due.shift();
         if (next === undefined || !mayWrite()) return;
         const [key, status, content] = next;
-        const failure = await this.#writeInTurn(status);
+        const reply = await this.#writeOne(status, this.#find(key));
+        if (reply !== null && !reply.ok && reply.status === 409) {
+          // Somebody else wrote: what they wrote is on its way here.
+          hasConflict = true;
+          continue;
+        }
+        const failure = reply === null || reply.ok || reply.status === 404 ? null : reply.message;
+        if (reply?.ok === true) this.#written += 1;
         isFailing ||= failure !== null;
         // A refusal is tried again like a change: not before it rested.
         this.#known.set(key, { content: failure === null ? content : '', atMs: this.#clock.now() });
@@ -93,40 +109,30 @@ export class StatusWriter {
       }
     };
     await Promise.all(Array.from({ length: AT_ONCE }, work));
+    if (hasConflict) return CONFLICT_MS;
     if (isFailing) return Math.min(waitMs ?? MIN_INTERVAL_MS, MIN_INTERVAL_MS);
     if (waitMs === null) this.#failure = null;
     return waitMs;
   }
 
-  /** Reads again where somebody else wrote in between. */
-  async #writeInTurn(status: StatusOf): Promise<string | null> {
-    for (let attempt = 1; ; attempt += 1) {
-      const refusal = await this.#writeOne(status);
-      if (refusal === null) return null;
-      if (refusal.status !== 409 || attempt >= MAX_ATTEMPTS) return refusal.message;
-    }
-  }
-
-  /** Gives what the API server said against it, or null: it is there now, or its object is gone. */
-  async #writeOne({ path, version, fields, conditions, own }: StatusOf): Promise<Refused | null> {
-    const found = await ask(this.#api, 'GET', path);
-    if (!found.ok) return found.status === 404 ? null : found;
-    const metadata = isRecord(found.body.metadata) ? found.body.metadata : {};
+  /** null: it is there already, or its object is gone. */
+  async #writeOne(
+    { path, version, fields, conditions, own }: StatusOf,
+    live: LiveObject | undefined,
+  ): Promise<Reply | null> {
     // Deleted and made anew: the source will say so, and then there is another status to write.
-    if (version !== null && metadata.uid !== version.uid) return null;
-    const status = isRecord(found.body.status) ? found.body.status : {};
+    if (live === undefined || (version !== null && live.uid !== version.uid)) return null;
+    const status = isRecord(live.status) ? live.status : {};
     const before = readConditions(status.conditions);
-    const generation = version?.generation ?? (typeof metadata.generation === 'number' ? metadata.generation : 0);
+    const generation = version?.generation ?? live.generation;
     const after = mergeConditions(before, conditions, own, generation, this.#clock.now());
     if (equalConditions(before, after) && covers(status, fields)) return null;
     const body = {
-      // Names the version that was read: a condition that somebody else wrote since is not undone.
-      metadata: { resourceVersion: metadata.resourceVersion },
+      // Names the version that it was made from: a condition that somebody else wrote since is not undone.
+      metadata: { resourceVersion: live.resourceVersion },
       status: { ...fields, conditions: after satisfies readonly Condition[] },
     };
-    const patched = await ask(this.#api, 'PATCH', `${path}/status`, { body });
-    if (patched.ok) this.#written += 1;
-    return patched.ok || patched.status === 404 ? null : patched;
+    return ask(this.#api, 'PATCH', `${path}/status`, { body });
   }
 }
 

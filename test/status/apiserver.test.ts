@@ -52,7 +52,15 @@ class Agent {
   private constructor(source: KubeSource, node: string, clock: FakeClock) {
     this.source = source;
     this.reporter = new Reporter({
-      ...{ api: source.api, namespace: NAMESPACE, node, identity: `${node}-1`, clock, random: () => 0.5 },
+      ...{
+        api: source.api,
+        objects: () => source.policies(),
+        namespace: NAMESPACE,
+        node,
+        identity: `${node}-1`,
+        clock,
+        random: () => 0.5,
+      },
       onFailure: (what, failure) => this.failures.push(`${what}: ${failure}`),
     });
     source.start((contents) => {
@@ -154,6 +162,13 @@ test('two agents, one writer: kubectl sees counts and conditions, and waits for 
   await until(after(30));
   const writes = server.log.filter(({ method, resource }) => method === 'PATCH' && resource === 'egresspolicies');
   assert.deepEqual(writes, []);
+  // No more than the shipped roles grant: policies are known by their watches and never read one by one.
+  const asked = new Set(
+    server.log
+      .filter(({ resource }) => ['leases', 'events', 'egresspolicies'].includes(resource))
+      .map(({ verb, resource, subresource }) => `${verb} ${resource}${subresource && `/${subresource}`}`),
+  );
+  assert.deepEqual([...asked].sort(), ['get leases', 'list leases', 'patch leases', 'update leases']);
   assert.deepEqual(
     agents.flatMap(({ failures }) => failures),
     [],

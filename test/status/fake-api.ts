@@ -2,6 +2,7 @@
 // The few verbs that status, Leases and Events use, in memory and without time: as kube-apiserver answers them, conflicts included.
 import type { Answer, Method, RequestOptions } from '../../src/kube/connection.ts';
 import { type AnswerError, answerError } from '../../src/kube/errors.ts';
+import type { LiveObject } from '../../src/status/writer.ts';
 
 export interface Stored {
   readonly metadata: Record<string, unknown>;
@@ -21,6 +22,17 @@ export class FakeApi {
     const stored = { ...object, metadata };
     this.objects.set(path, stored);
     return stored;
+  }
+
+  /** Policies as a watch without delay would know them: by `Kind/namespace/name`. */
+  policies(): Map<string, LiveObject> {
+    const found = [...this.objects].flatMap(([path, { metadata, status }]): [string, LiveObject][] => {
+      const name = /^\/apis\/postern.dev\/v1alpha1\/namespaces\/(.*)\/egresspolicies\/(.*)$/.exec(path);
+      if (name === null) return [];
+      const { uid, generation, resourceVersion } = metadata as unknown as LiveObject;
+      return [[`EgressPolicy/${name[1]}/${name[2]}`, { uid, generation, resourceVersion, status }]];
+    });
+    return new Map(found);
   }
 
   /** Requests of these methods since the last call of this. */

@@ -54,7 +54,14 @@ class Cluster {
 
   agent(node: string): Reporter {
     return new Reporter({
-      ...{ api: this.api, clock: this.clock, namespace: 'postern-system', node, identity: `${node}-1` },
+      ...{
+        api: this.api,
+        objects: () => this.api.policies(),
+        clock: this.clock,
+        namespace: 'postern-system',
+        node,
+        identity: `${node}-1`,
+      },
       onFailure: (what, why) => this.failures.push(`${node} ${what}: ${why}`),
       random: () => 0.5,
     });
@@ -216,7 +223,7 @@ test('a refused connection is an Event on its pod, one of a unit on the node, ot
   ]);
 });
 
-test('a policy with a problem is one Event, by the one that writes; a node tells its own', async () => {
+test('a policy with a problem is one Event, by the one that writes; a node tells what is wrong with its pods', async () => {
   const cluster = new Cluster();
   const names: Policy = {
     ...policy(1),
@@ -235,19 +242,16 @@ test('a policy with a problem is one Event, by the one that writes; a node tells
     cluster.agents[index]?.onApplied(standing(node, [names], { problems: [wrong] }));
     cluster.agents[index]?.onProblem('problem', wrong);
   }
-  const ofNode: Problem = {
-    ...wrong,
-    severity: 'error',
-    code: 'unit_outside_root',
-    message: 'x.service is outside',
-    advice: 'move it',
+  const clash: Problem = {
+    ...{ ...wrong, severity: 'error', code: 'cgroup_clash', object: 'Pod/shop/p2' },
+    ...{ message: 'its cgroup is that of another', advice: 'move it' },
   };
-  cluster.agents[1]?.onProblem('problem', ofNode);
+  cluster.agents[1]?.onProblem('problem', clash);
   await cluster.run(120);
   assert.deepEqual(cluster.events().sort(), [
     'EgressPolicy/web NoDNSRule: No rule lets shop/p1 and 1 like it ask DNS, so the names open nothing. Add a rule to: [{entities: [DNS]}].',
     'EgressPolicy/web NotYetEnforced: spec.egress[0]: allows nothing. The rest holds.',
-    'EgressPolicy/web RefusedByNode: on node b: x.service is outside; move it',
+    'Pod/p2 NotEnforced: on node b: its cgroup is that of another; move it',
   ]);
 });
 

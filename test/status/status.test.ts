@@ -241,6 +241,7 @@ test('node services: nodes by their labels, units where they are held', () => {
   assert.deepEqual(of(everything, { units }).counts, {
     ...{ workloads: 2, hostNetwork: 0, nodes: { selected: 2, programmed: 2 } },
   });
+  assert.match(of(everything, { units }).conditions[2]?.message ?? '', /Some of its units are not there on a; b\.$/);
   assert.deepEqual(of(label('name', 'b')).counts?.nodes, { selected: 1, programmed: 1 });
   assert.deepEqual(told(of(label('name', 'c'))), [
     ...['Accepted True Accepted', 'ResolvedRefs True Resolved', 'Programmed True NoWorkloads'],
