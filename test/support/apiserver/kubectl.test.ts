@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The real kubectl works against the test API server as against a cluster.
 import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { textAt } from './json.ts';
-import { Following, kubectl, type Ran } from './kubectl.ts';
+import { Following, helm, kubectl, type Ran } from './kubectl.ts';
 import { type ApiServer, serviceAccount, startApiServer } from './server.ts';
 
 const CRDS = path.join(import.meta.dirname, '../../../daemonset/crds');
@@ -178,7 +179,7 @@ suite('kubectl', () => {
   test('auth: can-i, whoami, what another user may not', async () => {
     assert.equal(await ok(['auth', 'can-i', 'list', 'pods']), 'yes\n');
     assert.match(await ok(['auth', 'whoami']), /Username +kubernetes-admin/);
-    for (const auth of ['token', 'tokenFile', 'certificate'] as const) {
+    for (const auth of ['token', 'tokenFile', 'certificate', 'exec'] as const) {
       const kubeconfig = server.writeKubeconfig({ user: serviceAccount('postern', 'agent'), auth });
       const asked = await kubectl(server, ['auth', 'can-i', 'list', 'pods'], { kubeconfig });
       assert.deepEqual([asked.status, asked.stdout], [1, 'no\n'], auth);
@@ -188,5 +189,27 @@ suite('kubectl', () => {
         /^Error from server \(Forbidden\): pods is forbidden: User "system:serviceaccount:postern:agent"/,
       );
     }
+  });
+
+  test('helm: install, upgrade, rollback, uninstall', async () => {
+    const chart = path.join(server.folder, 'chart');
+    mkdirSync(path.join(chart, 'templates'), { recursive: true });
+    writeFileSync(path.join(chart, 'Chart.yaml'), 'apiVersion: v2\nname: tried\nversion: 1.0.0\n');
+    writeFileSync(path.join(chart, 'values.yaml'), 'said: one\n');
+    const template = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: tried}\ndata: {said: {{ .Values.said }}}\n';
+    writeFileSync(path.join(chart, 'templates/configmap.yaml'), template);
+    const said = (): string => textAt(server.get('v1', 'ConfigMap', 'tried', 'charts') ?? {}, 'data', 'said');
+    const steps: readonly [args: string[], expected: string][] = [
+      [['install', 'tried', chart, '-n', 'charts', '--create-namespace'], 'one'],
+      [['upgrade', 'tried', chart, '-n', 'charts', '--set', 'said=two'], 'two'],
+      [['rollback', 'tried', '1', '-n', 'charts'], 'one'],
+      [['uninstall', 'tried', '-n', 'charts'], ''],
+    ];
+    for (const [args, expected] of steps) {
+      const { status, stderr } = await helm(server, args);
+      assert.equal(status, 0, `helm ${args.join(' ')}: ${stderr}`);
+      assert.equal(said(), expected, args[0]);
+    }
+    assert.deepEqual(server.list('v1', 'Secret'), []);
   });
 });

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The real kubectl against a test API server, its caches in the server's own folder.
+// The real kubectl and helm against a test API server, their caches in the server's own folder.
 import { type ChildProcess, spawn } from 'node:child_process';
 import path from 'node:path';
 import type { ApiServer } from './server.ts';
 
-const KUBECTL = path.join(import.meta.dirname, '../../../build/tools/kubectl');
+const TOOLS = path.join(import.meta.dirname, '../../../build/tools');
 
 export interface Ran {
   readonly status: number | null;
@@ -12,19 +12,27 @@ export interface Ran {
   readonly stderr: string;
 }
 
-function start(server: ApiServer, args: readonly string[], kubeconfig: string): ChildProcess {
+function start(server: ApiServer, tool: 'kubectl' | 'helm', args: readonly string[], kubeconfig: string): ChildProcess {
+  // Both keep their caches below HOME.
   const environment = { PATH: process.env.PATH, HOME: server.folder, KUBECONFIG: kubeconfig };
-  const cache = `--cache-dir=${path.join(server.folder, 'cache')}`;
-  return spawn(KUBECTL, [cache, ...args], { env: environment, stdio: 'pipe' });
+  return spawn(path.join(TOOLS, tool), args, { env: environment, stdio: 'pipe' });
 }
 
 /** Runs kubectl as the administrator, or as another kubeconfig says, to its end. */
-export async function kubectl(
+export function kubectl(
   server: ApiServer,
   args: readonly string[],
   given: { readonly input?: string; readonly kubeconfig?: string } = {},
 ): Promise<Ran> {
-  const child = start(server, args, given.kubeconfig ?? server.kubeconfig);
+  return ended(start(server, 'kubectl', args, given.kubeconfig ?? server.kubeconfig), given.input ?? '');
+}
+
+/** Runs helm as the administrator to its end. */
+export function helm(server: ApiServer, args: readonly string[]): Promise<Ran> {
+  return ended(start(server, 'helm', args, server.kubeconfig), '');
+}
+
+async function ended(child: ChildProcess, input: string): Promise<Ran> {
   let [stdout, stderr] = ['', ''];
   child.stdout?.setEncoding('utf8').on('data', (text: string) => {
     stdout += text;
@@ -32,7 +40,7 @@ export async function kubectl(
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     stderr += text;
   });
-  child.stdin?.end(given.input ?? '');
+  child.stdin?.end(input);
   const status = await new Promise<number | null>((resolve, reject) => {
     child.on('error', reject);
     child.on('close', resolve);
@@ -48,7 +56,7 @@ export class Following implements AsyncDisposable {
   readonly #waiting = new Set<() => void>();
 
   constructor(server: ApiServer, args: readonly string[]) {
-    this.#child = start(server, args, server.kubeconfig);
+    this.#child = start(server, 'kubectl', args, server.kubeconfig);
     this.#child.stdin?.end();
     this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.stdout += text;

@@ -112,7 +112,8 @@ export interface OpenWatch {
   bookmark(): void;
 }
 
-type Auth = 'token' | 'tokenFile' | 'certificate' | 'none';
+/** How a kubeconfig's user proves who it is; `exec` is a command that prints an ExecCredential with a token. */
+type Auth = 'token' | 'tokenFile' | 'certificate' | 'exec' | 'none';
 
 export class ApiServer {
   /** Requests, oldest first. Empty it by `log.length = 0`. */
@@ -134,6 +135,8 @@ export class ApiServer {
   readonly #sockets = new Set<Socket>();
   readonly #watches = new Map<Watch, { readonly asked: Asked; readonly type: ResourceType; synced: boolean }>();
   readonly #waiting = new Set<() => void>();
+  /** By kubeconfig. */
+  readonly #rotations = new Map<string, () => void>();
   #port = 0;
   #files = 0;
 
@@ -297,7 +300,7 @@ export class ApiServer {
         apiVersion: 'v1',
         kind: 'Config',
         clusters: [{ name: 'test', cluster: { server: this.url, ...ca } }],
-        users: [{ name: user.name, user: this.#credentials(user, given.auth ?? 'token', name) }],
+        users: [{ name: user.name, user: this.#credentials(user, given.auth ?? 'token', name, file) }],
         contexts: [{ name: 'test', context: { cluster: 'test', user: user.name } }],
         'current-context': 'test',
       }),
@@ -305,21 +308,49 @@ export class ApiServer {
     return file;
   }
 
-  #credentials(user: User, auth: Auth, name: string): JsonObject {
+  /**
+   * Gives the user of a kubeconfig new credentials in the files that it names, and revokes the old token (a certificate holds on).
+   * Not for `token` and `none`, whose kubeconfig would have to change itself.
+   */
+  rotate(kubeconfig: string): void {
+    const rotate = this.#rotations.get(kubeconfig);
+    if (rotate === undefined) throw new Error(`no credentials in files of their own: ${kubeconfig}`);
+    rotate();
+  }
+
+  #credentials(user: User, auth: Auth, name: string, kubeconfig: string): JsonObject {
+    const file = (extension: string): string => path.join(this.folder, `${name}.${extension}`);
+    /** Now, and at each rotation. */
+    const issue = (write: () => void): void => {
+      write();
+      this.#rotations.set(kubeconfig, write);
+    };
+    let token = '';
+    const another = (): string => {
+      this.revokeToken(token);
+      token = this.issueToken(user);
+      return token;
+    };
     switch (auth) {
       case 'token':
         return { token: this.issueToken(user) };
-      case 'tokenFile': {
-        const tokenFile = path.join(this.folder, `${name}.token`);
-        writeSecret(tokenFile, this.issueToken(user));
-        return { tokenFile };
-      }
-      case 'certificate': {
-        const { certificate, key } = this.issueCertificate(user);
-        const [crt, keyFile] = [path.join(this.folder, `${name}.crt`), path.join(this.folder, `${name}.key`)];
-        writeSecret(crt, certificate);
-        writeSecret(keyFile, key);
-        return { 'client-certificate': crt, 'client-key': keyFile };
+      case 'tokenFile':
+        issue(() => writeSecret(file('token'), another()));
+        return { tokenFile: file('token') };
+      case 'certificate':
+        issue(() => {
+          const { certificate, key } = this.issueCertificate(user);
+          writeSecret(file('crt'), certificate);
+          writeSecret(file('key'), key);
+        });
+        return { 'client-certificate': file('crt'), 'client-key': file('key') };
+      case 'exec': {
+        const apiVersion = 'client.authentication.k8s.io/v1';
+        issue(() => {
+          const credential = { apiVersion, kind: 'ExecCredential', status: { token: another() } };
+          writeSecret(file('credential'), JSON.stringify(credential));
+        });
+        return { exec: { apiVersion, command: 'cat', args: [file('credential')], interactiveMode: 'Never' } };
       }
       case 'none':
         return {};
