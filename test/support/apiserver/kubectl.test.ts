@@ -208,7 +208,7 @@ suite('kubectl', () => {
     for (const [args, expected] of steps) {
       const { status, stderr } = await helm(server, args);
       assert.equal(status, 0, `helm ${args.join(' ')}: ${stderr}`);
-      assert.equal(said(), expected, args[0]);
+      assert.equal(said(), expected, args.join(' '));
     }
     assert.deepEqual(server.list('v1', 'Secret'), []);
   });
