@@ -437,12 +437,23 @@ export class ApiServer {
 
   // ---- what happened ------------------------------------------------------------------------------------------------------
 
-  /** Resolves when `holds`, asked again whenever a request begins or ends or a watch is synced. */
+  /**
+   * Resolves when `holds`, asked again whenever a request begins or ends or a watch is synced. Rejects, with the last requests,
+   * when a minute passes: what has not come by then never will.
+   */
   async until(holds: (server: this) => boolean): Promise<void> {
+    const deadline = Date.now() + PATIENCE_MS;
     while (!holds(this)) {
-      await new Promise<void>((resolve) => {
-        this.#waiting.add(resolve);
-      });
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#waiting.add(resolve);
+      const timer = setTimeout(resolve, Math.max(0, deadline - Date.now()));
+      await promise;
+      clearTimeout(timer);
+      if (Date.now() < deadline || holds(this)) continue;
+      const last = this.log
+        .slice(-10)
+        .map((one) => `${one.method} ${one.path}?${one.query} ${one.code}${one.ended ? '' : ' …'}`);
+      throw new Error(`not within a minute; the last requests:\n${last.join('\n')}`);
     }
   }
 
@@ -763,6 +774,9 @@ export class ApiServer {
 export function startApiServer(options: Options = {}): Promise<ApiServer> {
   return ApiServer.start(options);
 }
+
+/** Far longer than anything takes. */
+const PATIENCE_MS = 60_000;
 
 type LogEntry = { -readonly [Key in keyof Logged]: Logged[Key] };
 
