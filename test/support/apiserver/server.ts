@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // An API server for tests: speaks HTTP(S) as kube-apiserver 1.35 does, to the real kubectl too, and breaks where a test says so.
-// Everything in memory; admission, controllers, protobuf and HTTP/2 are not there.
+// Everything in memory. Not there: admission, CEL, quotas; controllers but the namespaces'; answers in protobuf, HTTP/2; owners of
+// fields that are written without server-side apply.
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer as createHttp, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
