@@ -13,7 +13,7 @@ import { Heartbeat, renewMs } from './heartbeat.ts';
 import { Leader } from './leader.ts';
 import { NodeStates } from './node-states.ts';
 import { invalidPolicies, isOfNode, type NodeReport, type PolicySet, policySet, refusalsOf } from './report.ts';
-import { OWN_CONDITIONS, policyStatuses, type WantedStatus } from './status.ts';
+import { type NodeState, OWN_CONDITIONS, policyStatuses, type WantedStatus } from './status.ts';
 import { type LiveObject, type StatusOf, StatusWriter } from './writer.ts';
 
 /** What may be refused: this node's Lease, the one of who writes, reading all nodes', statuses, Events. */
@@ -38,6 +38,9 @@ export interface ReporterOptions {
 
 export const LEADER_LEASE = 'postern-status';
 
+/** A node without a Lease counts as silent once this agent has written for so long: longer than any Lease's rate. */
+const GRACE_MS = 60_000;
+const ON_ITS_WAY: NodeState = { report: { hash: '', refused: [], units: {} }, isSilent: false, versions: new Set() };
 const EVENTS_MS = 1_000;
 /** Whom policies select in a cluster of 50,000 pods takes some 50 ms to work out, on the thread that enforces. */
 const STATUS_MS = 10_000;
@@ -61,6 +64,7 @@ export class Reporter implements AgentHooks {
   #set: { readonly standing: Standing; readonly set: PolicySet } | null = null;
   #leasesReadMs = Number.NEGATIVE_INFINITY;
   #wasLeader = false;
+  #leadsSinceMs = 0;
   #isStopped = false;
 
   constructor(options: ReporterOptions) {
@@ -147,6 +151,7 @@ export class Reporter implements AgentHooks {
       this.#writer.forget();
       this.#leasesReadMs = Number.NEGATIVE_INFINITY;
     }
+    if (isLeader && !this.#wasLeader) this.#leadsSinceMs = this.#clock.now();
     this.#wasLeader = isLeader;
     if (!isLeader || standing === null) return IDLE_MS;
     const nodes = new Set(standing.wanted.nodes.map(({ name }) => name));
@@ -156,7 +161,7 @@ export class Reporter implements AgentHooks {
       this.#tell('leases', this.#nodes.failure);
     }
     if (!this.#nodes.isKnown) return STATUS_MS;
-    const input = { snapshot: standing.wanted, problems: standing.problems, nodes: this.#nodes.states() };
+    const input = { snapshot: standing.wanted, problems: standing.problems, nodes: this.#states(standing) };
     const statuses = new Map([...policyStatuses(input), ...clusterNetworkPolicyStatuses(input)]);
     this.#tellPolicies(statuses);
     this.#objects = this.#options.objects();
@@ -170,6 +175,19 @@ export class Reporter implements AgentHooks {
     await this.#events.flush();
     this.#tell('events', this.#events.failure);
     return EVENTS_MS;
+  }
+
+  /** What is known of nodes: of this one at first hand. */
+  #states(standing: Standing): ReadonlyMap<string, NodeState> {
+    const states = new Map(this.#nodes.states());
+    if (this.#clock.now() - this.#leadsSinceMs < GRACE_MS) {
+      // Where agents have only just begun, one that was not heard of yet is on its way.
+      for (const { name } of standing.wanted.nodes) if (!states.has(name)) states.set(name, ON_ITS_WAY);
+    }
+    const { enforced, problems } = standing;
+    const { versions } = policySet(enforced.policies, invalidPolicies(problems));
+    states.set(this.#options.node, { report: nodeReport(standing), isSilent: false, versions });
+    return states;
   }
 
   #wantedSet(standing: Standing): PolicySet {

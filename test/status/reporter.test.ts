@@ -159,6 +159,18 @@ test('the one that writes dies: the other takes over, and says that it is silent
   assert.equal(cluster.programmed, 'True Programmed 1');
 });
 
+test('a node that was not heard of yet is waited for, before it is called silent', async () => {
+  const cluster = new Cluster();
+  const [a] = cluster.agents;
+  assert.ok(a !== undefined);
+  a.onApplied(standing('a', [policy(1)]));
+  await cluster.run(40, [a]);
+  assert.equal(cluster.programmed, 'False Pending 1');
+  assert.deepEqual(cluster.status.nodes, { selected: 2, programmed: 1 });
+  await cluster.run(60, [a]);
+  assert.equal(cluster.programmed, 'Unknown AgentSilent 1');
+});
+
 test('the one that stops lets go: the other writes within one look', async () => {
   const cluster = new Cluster();
   applied(cluster, [policy(1)]);
