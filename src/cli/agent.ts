@@ -45,7 +45,10 @@ export function command(): Command {
       ).conflicts(['kube', 'kubeconfig', 'context']),
     )
     .option('--kube', 'the same objects from the Kubernetes API; needs --node-name')
-    .option('--kubeconfig <file>', "how to reach the API server (default: the pod's service account, else $KUBECONFIG)")
+    .option(
+      '--kubeconfig <file>',
+      "how to reach the API server (default: $KUBECONFIG, else the pod's service account, else ~/.kube/config)",
+    )
     .option('--context <name>', 'which context of the kubeconfig')
     .option(
       '--cgroup-root <path>',

@@ -172,7 +172,10 @@ export class Reflector {
         if (version === null) throw unexpected(line);
         const metadata = bookmark?.metadata as { annotations?: Readonly<Record<string, unknown>> | null } | undefined;
         if (replacement !== null) {
-          if (metadata?.annotations?.[INITIAL_EVENTS_END] !== 'true') return false;
+          if (metadata?.annotations?.[INITIAL_EVENTS_END] !== 'true') {
+            // It began a plain watch: on a busy resource, that is never silent.
+            throw new KubeError('REFUSED', 'the server does not know streaming lists');
+          }
           this.#commit(replacement, version);
           return true;
         }
@@ -303,7 +306,7 @@ export class Reflector {
         const isListing = this.#version === null;
         this.#version = null;
         if (isListing && this.#canStream) {
-          // Before 1.32 a server may not know streaming lists, and says so by 400 or 422.
+          // Before 1.32 a server may not know streaming lists; it says so by 400 or 422, or by what it does.
           this.#canStream = false;
           return 0;
         }

@@ -121,6 +121,16 @@ test('a server that ignores what a streaming list is, is asked for pages', async
   assert.deepEqual(held(), { a: 'red' });
 });
 
+test('a server that begins a plain watch instead of a streaming list is asked for pages, however busy it is', async (t) => {
+  const { server, held } = await run(t, [
+    stream([...FIRST.slice(0, 2), event('MODIFIED', 'a', 6, 'blue'), bookmark(7)], 'stay'),
+    json(list(8, ['a'])),
+    stream([], 'stay'),
+  ]);
+  await until('the watch', () => server.asked.length >= 3);
+  assert.deepEqual(held(), { a: 'red' });
+});
+
 test('pages that expire while they are read are read as one', async (t) => {
   const { server, held } = await run(t, [
     status(400, 'BadRequest', 'unknown parameter'),
