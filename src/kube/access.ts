@@ -109,6 +109,7 @@ class ConfigAccess implements Access {
       const hint = known.length === 0 ? 'it has none' : `it has ${known.join(', ')}`;
       throw new KubeError('CONFIG', `the kubeconfig has no context ${JSON.stringify(name)}; ${hint}`);
     }
+    tellPlugin(config);
     const server = config.getCurrentCluster()?.server ?? '';
     if (!URL.canParse(server) || !/^https?:$/.test(new URL(server).protocol)) {
       throw new KubeError('CONFIG', `the kubeconfig's context ${name} has no server that is an https URL`);
@@ -147,6 +148,32 @@ class ConfigAccess implements Access {
       generation,
     };
   }
+}
+
+/**
+ * What a plug-in is told of its task (client.authentication.k8s.io/v1 ExecCredential), which KubeConfig leaves out and some plug-ins
+ * refuse to do without.
+ */
+function tellPlugin(config: KubeConfig): void {
+  const exec = config.getCurrentUser()?.exec as
+    | { apiVersion?: string; provideClusterInfo?: boolean; env?: { name: string; value: string }[] | null }
+    | null
+    | undefined;
+  if (exec === null || exec === undefined) return;
+  const { server, caData, skipTLSVerify, tlsServerName } = config.getCurrentCluster() ?? { server: '' };
+  const cluster = {
+    server,
+    'certificate-authority-data': caData,
+    'insecure-skip-tls-verify': skipTLSVerify,
+    'tls-server-name': tlsServerName,
+  };
+  const told = {
+    kind: 'ExecCredential',
+    apiVersion: exec.apiVersion ?? 'client.authentication.k8s.io/v1',
+    // Nobody is there to be asked.
+    spec: { interactive: false, ...(exec.provideClusterInfo === true ? { cluster } : {}) },
+  };
+  exec.env = [...(exec.env ?? []), { name: 'KUBERNETES_EXEC_INFO', value: JSON.stringify(told) }];
 }
 
 /** The files that a kubeconfig comes from, those of $KUBECONFIG included; empty in a pod. */

@@ -165,16 +165,22 @@ test('an exec plug-in runs once for all who ask at once, and again when its toke
   writeFileSync(token, server.issueToken(NODE));
   writeFileSync(
     plugin,
-    `#!/bin/sh\necho run >>${runs}\nprintf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"%s"}}' "$(cat ${token})"\n`,
+    `#!/bin/sh\nprintf '%s\\n' "$KUBERNETES_EXEC_INFO" >>${runs}\nprintf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"%s"}}' "$(cat ${token})"\n`,
   );
   chmodSync(plugin, 0o755);
   const kubeconfig = changed(t, server.kubeconfig, ({ users }) => {
-    for (const one of users) one.user = { exec: { apiVersion: 'client.authentication.k8s.io/v1', command: plugin } };
+    for (const one of users)
+      one.user = { exec: { apiVersion: 'client.authentication.k8s.io/v1', command: plugin, provideClusterInfo: true } };
   });
   const connection = await connect(t, kubeconfig);
   const count = () => readFileSync(runs, 'utf8').split('\n').length - 1;
   await Promise.all(Array.from({ length: 8 }, () => connection.request('GET', PODS)));
   assert.equal(count(), 1);
+  const { kind, spec } = JSON.parse(readFileSync(runs, 'utf8')) as {
+    kind: string;
+    spec: { interactive: boolean; cluster: { server: string } };
+  };
+  assert.deepEqual([kind, spec.interactive, spec.cluster.server], ['ExecCredential', false, server.url]);
   server.revokeToken(readFileSync(token, 'utf8'));
   writeFileSync(token, server.issueToken(NODE));
   await Promise.all(Array.from({ length: 8 }, () => connection.request('GET', PODS)));
@@ -213,7 +219,7 @@ test('a server that is not whom the kubeconfig means is not spoken to', async (t
   assert.equal((await (await connect(t, right)).request('GET', PODS)).status, 200);
 });
 
-test('a proxy of the kubeconfig is asked to connect', async (t) => {
+test('a proxy of the kubeconfig, or of the environment, is asked to connect', async (t) => {
   const server = await secured(t);
   const tunnels: string[] = [];
   const proxy = http.createServer().on('connect', (request, socket: net.Socket) => {
@@ -232,13 +238,18 @@ test('a proxy of the kubeconfig is asked to connect', async (t) => {
     proxy.closeAllConnections();
     proxy.close();
   });
+  const address = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
   const kubeconfig = changed(t, server.kubeconfig, ({ clusters }) => {
-    for (const { cluster } of clusters)
-      cluster['proxy-url'] = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+    for (const { cluster } of clusters) cluster['proxy-url'] = address;
   });
-  const connection = await connect(t, kubeconfig);
-  assert.equal((await connection.request('GET', PODS)).status, 200);
-  assert.deepEqual(tunnels, [new URL(server.url).host]);
+  assert.equal((await (await connect(t, kubeconfig)).request('GET', PODS)).status, 200);
+  const { host } = new URL(server.url);
+  assert.deepEqual(tunnels, [host]);
+  const { HTTPS_PROXY, NO_PROXY } = process.env;
+  t.after(() => Object.assign(process.env, { HTTPS_PROXY: HTTPS_PROXY ?? '', NO_PROXY: NO_PROXY ?? '' }));
+  Object.assign(process.env, { HTTPS_PROXY: address, NO_PROXY: '' });
+  assert.equal((await (await connect(t, server.kubeconfig)).request('GET', PODS)).status, 200);
+  assert.deepEqual(tunnels, [host, host]);
 });
 
 for (const [what, break_, expected] of [
