@@ -55,6 +55,8 @@ for (const key of [
   'conditions',
   'phase',
   'targetRef',
+  'nodeServices',
+  'nodeSelector',
   'protocol',
   'icmpType',
   'via',
@@ -88,6 +90,7 @@ function replaced(value: unknown, key: string, change: (value: unknown) => unkno
 for (const [title, key, change] of [
   ['takes every priority for the same', 'priority', () => 1],
   ['knows one tier', 'tier', () => 'Admin'],
+  ['takes every unit for another', 'units', () => ['other.service']],
   ['takes Pass for Accept', 'action', (action: unknown) => (action === 'Pass' ? 'Accept' : action)],
 ] as const) {
   test(`a product that ${title} is found`, () => {

@@ -21,7 +21,7 @@ import type { Host, Pod, Policy, Protocol } from './kubernetes.ts';
 import { affectsEgress, networkPolicyRuleMatches, networkPolicySelects } from './networkpolicy.ts';
 
 export interface Query {
-  /** `namespace/pod`. */
+  /** `namespace/pod`, or `node/NAME.service`. */
   readonly from: string;
   /** `namespace/pod`, an IP address, or `service:namespace/name`. */
   readonly to: string;
@@ -45,7 +45,7 @@ export interface Decision {
 /** The verdict on one flow. Throws where `from` names no pod, or `to` is neither of its three forms: a bug of the caller. */
 export function decide(objects: readonly unknown[], host: Host, query: Query): Decision {
   const cluster = clusterOf(objects, host);
-  const from = findPod(cluster, query.from);
+  const from = findPod(cluster, query.from) ?? unitOf(cluster, query.from);
   if (from === null) throw new TypeError(`no such pod: ${query.from}`);
   const address = addressOf(cluster, query.to);
   if (address === null) return told('deny', 'no_address');
@@ -75,6 +75,14 @@ function audit(enforced: Decision, shadow: Decision): Decision {
 
 function findPod(cluster: Cluster, text: string): Pod | null {
   return cluster.pods.find((pod) => `${namespaceOf(pod)}/${pod.metadata.name}` === text) ?? null;
+}
+
+/** A service of this node: sends from its network, as a hostNetwork pod of it does. */
+export function unitOf({ host }: Cluster, text: string): Pod | null {
+  const unit = /^node\/(.*\.service)$/.exec(text)?.[1];
+  if (unit === undefined) return null;
+  const spec = { hostNetwork: true, nodeName: host.node };
+  return { kind: 'Pod', metadata: { name: unit, namespace: '' }, unit, spec };
 }
 
 /** A pod's first address (an ended one has none any more), a Service's first clusterIP, or the address itself. */
@@ -110,6 +118,8 @@ export function policiesOn(cluster: Cluster, from: Pod): Policy[] {
 }
 
 function holds(cluster: Cluster, policy: Policy, from: Pod): boolean {
+  // No upstream kind knows services of a node.
+  if (from.unit !== undefined && isUpstream(policy)) return false;
   switch (policy.kind) {
     case 'NetworkPolicy':
       return networkPolicySelects(policy, from) && affectsEgress(policy);
@@ -122,6 +132,10 @@ function holds(cluster: Cluster, policy: Policy, from: Pod): boolean {
 
 function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
+}
+
+function isUpstream({ kind }: Policy): boolean {
+  return kind === 'NetworkPolicy' || kind === 'ClusterNetworkPolicy';
 }
 
 function isClusterScoped(policy: Policy): boolean {

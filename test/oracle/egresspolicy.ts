@@ -23,6 +23,7 @@ import { portMatches, servicePortMatches } from './port.ts';
 import { selects } from './selector.ts';
 
 export function egressPolicySelects(cluster: Cluster, policy: EgressPolicy, pod: Pod): boolean {
+  if (pod.unit !== undefined) return nodeServicesSelect(cluster, policy, pod.unit);
   if (isEnded(pod) || (isHostNetwork(pod) && !includesHostNetwork(policy, pod))) return false;
   return policy.kind === 'EgressPolicy' ? podSelectorSelects(policy, pod) : subjectSelects(cluster, policy, pod);
 }
@@ -30,6 +31,16 @@ export function egressPolicySelects(cluster: Cluster, policy: EgressPolicy, pod:
 /** "hostNetwork: Exclude (default) | Include: hostNetwork pods that the selector matches are held too. Static pods are never selected." */
 function includesHostNetwork(policy: EgressPolicy, pod: Pod): boolean {
   return policy.spec.hostNetwork === 'Include' && !isStatic(pod);
+}
+
+/** "nodeServices: systemd services by exact unit name. nodeSelector: default {}", of this node. What is not known of a node has no labels. */
+function nodeServicesSelect(cluster: Cluster, policy: EgressPolicy, unit: string): boolean {
+  const services = policy.kind === 'ClusterEgressPolicy' ? policy.spec.subject?.nodeServices : null;
+  if (!services?.units.includes(unit)) return false;
+  const selector = services.nodeSelector ?? {};
+  const node = cluster.nodes.find((one) => one.metadata.name === cluster.host.node);
+  if (node !== undefined) return selects(selector, node.metadata.labels ?? {});
+  return Object.keys(selector.matchLabels ?? {}).length + (selector.matchExpressions ?? []).length === 0;
 }
 
 /** "podSelector: default {}: every pod of the namespace, as NetworkPolicy has it." */

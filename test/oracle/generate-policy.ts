@@ -96,6 +96,8 @@ const LIMIT_PORTS: readonly Port[][] = [
 ];
 const NAMES = ['api.example.com', '*.example.org'];
 
+export const UNITS = ['kubelet.service', 'containerd.service', 'sshd.service'];
+
 export function generatePolicies(random: Random, cluster: GeneratedCluster): Policy[] {
   const write = policyWriter(random, cluster);
   const names = (most: readonly number[]) => random.sample(POLICY_NAMES, random.pick(most));
@@ -356,9 +358,14 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
     random.chance(0.5) ? { namespaces: namespaceSelector() } : { pods: podsPeer(false) };
 
   function clusterEgressPolicy(name: string): EgressPolicy {
-    const isNodeServices = random.chance(0.08);
+    const isNodeServices = random.chance(0.15);
     const subject = isNodeServices
-      ? { nodeServices: { nodeSelector: {}, units: ['kubelet.service'] } }
+      ? {
+          nodeServices: {
+            ...(random.chance(0.6) ? {} : { nodeSelector: selector() }),
+            units: random.sample(UNITS, random.between(1, 2)),
+          },
+        }
       : { ...subjectItem(), ...(random.chance(0.3) ? { except: some(subjectItem, 2) } : {}) };
     const hostNetwork =
       isNodeServices || random.chance(0.5) ? {} : { hostNetwork: random.pick(['Include', 'Include', 'Exclude']) };

@@ -2,9 +2,9 @@
 // Which flows are worth asking about? Destinations and ports at every edge that the objects name, from every pod.
 import { type Address, coversText, format, last, move, parseCidr } from './address.ts';
 import { clusterOf } from './cluster.ts';
-import { policiesOn, type Query } from './decide.ts';
+import { policiesOn, type Query, unitOf } from './decide.ts';
 import { type GeneratedCluster, TRANSPORTS } from './generate-cluster.ts';
-import { addressesOf } from './generate-policy.ts';
+import { addressesOf, UNITS } from './generate-policy.ts';
 import type { Pod, Policy, Port, Protocol, UpstreamRule } from './kubernetes.ts';
 import type { Random } from './random.ts';
 
@@ -92,7 +92,11 @@ export function generateQueries(
   // Most from pods that a policy holds: of the others there is little to tell.
   const whole = clusterOf(policies, cluster.host);
   const held = cluster.pods.filter((pod) => policiesOn({ ...whole, namespaces: cluster.namespaces }, pod).length > 0);
-  const senders = [...pods, ...held.flatMap((pod) => Array<string>(5).fill(nameOf(pod)))];
+  const units = UNITS.map((unit) => `node/${unit}`).filter((name) => {
+    const unit = unitOf(whole, name);
+    return unit !== null && policiesOn({ ...whole, nodes: cluster.nodes }, unit).length > 0;
+  });
+  const senders = [...pods, ...held.flatMap((pod) => Array<string>(5).fill(nameOf(pod))), ...units, ...units, ...units];
 
   function one(): Query {
     const from = random.pick(senders);

@@ -35,6 +35,8 @@ export interface Node {
 export interface Pod {
   kind: 'Pod';
   metadata: Metadata;
+  /** Of no API: this sender is no pod but the systemd service of this name, on the host's network. */
+  unit?: string;
   spec?: Maybe<{
     nodeName?: Maybe<string>;
     hostNetwork?: Maybe<boolean>;
@@ -110,12 +112,16 @@ export interface SubjectItem {
   namespaces?: Maybe<LabelSelector>;
   pods?: Maybe<PodsPeer>;
 }
+export interface NodeServices {
+  nodeSelector?: Maybe<LabelSelector>;
+  units: string[];
+}
 export interface EgressPolicy {
   kind: 'EgressPolicy' | 'ClusterEgressPolicy';
   metadata: Metadata;
   spec: {
     podSelector?: Maybe<LabelSelector>;
-    subject?: Maybe<SubjectItem & { nodeServices?: unknown; except?: Maybe<SubjectItem[]> }>;
+    subject?: Maybe<SubjectItem & { nodeServices?: Maybe<NodeServices>; except?: Maybe<SubjectItem[]> }>;
     hostNetwork?: Maybe<string>;
     effect?: Maybe<string>;
     mode?: Maybe<string>;
