@@ -61,7 +61,7 @@ export class Reporter implements AgentHooks {
   readonly #toldOf = new Map<string, string>();
   #standing: Standing | null = null;
   #objects: ReadonlyMap<string, LiveObject> = new Map();
-  #set: { readonly standing: Standing; readonly set: PolicySet } | null = null;
+  #set: { readonly policies: readonly Policy[]; readonly without: string; readonly set: PolicySet } | null = null;
   #leasesReadMs = Number.NEGATIVE_INFINITY;
   #wasLeader = false;
   #leadsSinceMs = 0;
@@ -190,14 +190,13 @@ export class Reporter implements AgentHooks {
     return states;
   }
 
-  #wantedSet(standing: Standing): PolicySet {
-    const { wanted, problems } = standing;
-    const known = this.#set;
-    if (known !== null && known.standing.wanted.policies === wanted.policies && known.standing.problems === problems) {
-      return known.set;
-    }
-    const set = policySet(wanted.policies, invalidPolicies(problems));
-    this.#set = { standing, set };
+  /** Pods come and go a hundred times a second, policies do not. */
+  #wantedSet({ wanted: { policies }, problems }: Standing): PolicySet {
+    const invalid = invalidPolicies(problems);
+    const without = [...invalid].sort().join();
+    if (this.#set?.policies === policies && this.#set.without === without) return this.#set.set;
+    const set = policySet(policies, invalid);
+    this.#set = { policies, without, set };
     return set;
   }
 
