@@ -301,5 +301,7 @@ function eventPath(regarding: ObjectReference, name?: string): string {
 /** As client-go names them: the object, and what makes it unique. */
 function nameOf({ occurrence, firstMs }: Series, now: number): string {
   const unique = hash('sha256', `${keyOf(occurrence)} ${firstMs} ${now}`, 'hex').slice(0, 16);
-  return `${occurrence.regarding.name.slice(0, 230)}.${unique}`;
+  // A name is labels between dots (RFC 1123): none of them may end in what a cut leaves there.
+  const name = occurrence.regarding.name.slice(0, 230).replace(/[-.]+$/, '');
+  return `${name}.${unique}`;
 }

@@ -102,7 +102,8 @@ export class Leader {
     if (!wasLeader || lease === null) return;
     const now = microTime(clock.now());
     const spec = {
-      ...{ holderIdentity: '', leaseDurationSeconds: 1, renewTime: now, acquireTime: now },
+      // Without a holder: an empty one is none that newer API servers take.
+      ...{ leaseDurationSeconds: 1, renewTime: now, acquireTime: now },
       leaseTransitions: lease.transitions,
     };
     await putLease(api, namespace, name, spec, lease);

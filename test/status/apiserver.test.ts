@@ -257,3 +257,31 @@ test('the API server is away: nothing crashes, and afterwards one of them writes
   await until(() => says(server, 'Programmed') === 'True Programmed 2');
   assert.ok(clock.now() > 0);
 });
+
+test("a ClusterNetworkPolicy's conditions: ours beside those of others", async (t) => {
+  const { server, until } = await world(t);
+  for (const one of crd('network-policy-api/clusternetworkpolicies.standard.yaml')) server.put(one);
+  const foreign = {
+    ...{ type: 'example.com/Accepted', status: 'True', reason: 'Fine', message: 'by another' },
+    lastTransitionTime: '2020-01-01T00:00:00Z',
+  };
+  server.put({
+    ...{ apiVersion: 'policy.networking.k8s.io/v1alpha2', kind: 'ClusterNetworkPolicy', metadata: { name: 'guard' } },
+    spec: {
+      ...{ tier: 'Admin', priority: 10, subject: { namespaces: {} } },
+      egress: [{ action: 'Deny', to: [{ networks: ['198.18.0.0/16'] }] }],
+    },
+    status: { conditions: [foreign] },
+  });
+  const conditions = () => {
+    const found = server.get('policy.networking.k8s.io/v1alpha2', 'ClusterNetworkPolicy', 'guard', '');
+    const { conditions: all } = (found?.status ?? {}) as { conditions?: Condition[] };
+    return (all ?? []).map(({ type, status, reason }) => `${type} ${status} ${reason}`);
+  };
+  await until(() => conditions().includes('postern.dev/Programmed True Programmed'));
+  assert.deepEqual(conditions().sort(), [
+    'example.com/Accepted True Fine',
+    'postern.dev/Accepted True Accepted',
+    'postern.dev/Programmed True Programmed',
+  ]);
+});

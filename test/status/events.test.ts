@@ -147,6 +147,11 @@ test('an API server that is busy is left alone for as long as it asks; one that 
 
 test('Events of cluster-scoped objects are in default, and notes are no longer than they may be', async () => {
   const { api, recorder } = world();
+  const long = { ...pod(`${'a'.repeat(229)}-b`), namespace: 'default' };
+  recorder.record({ ...refused('x', 'note'), regarding: long });
+  await recorder.flush();
+  assert.match([...api.objects.keys()][0] ?? '', /\/a{229}\.[0-9a-f]{16}$/);
+  api.objects.clear();
   const regarding = { apiVersion: 'v1', kind: 'Node', namespace: null, name: 'a', uid: null };
   recorder.record({ ...refused('x', 'é'.repeat(2000)), regarding });
   await recorder.flush();

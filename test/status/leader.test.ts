@@ -54,6 +54,9 @@ test('a released Lease is taken at once', async () => {
   await a.step();
   await a.release();
   assert.equal(a.isLeader, false);
+  assert.deepEqual(Object.keys(spec(api)).sort(), [
+    ...['acquireTime', 'leaseDurationSeconds', 'leaseTransitions', 'renewTime'],
+  ]);
   await b.step();
   assert.equal(b.isLeader, true);
   await a.release();
