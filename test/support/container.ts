@@ -57,15 +57,13 @@ export class RunningContainer {
     return resultOf(spawn('runc', ['--root', this.#state, 'exec', this.#id, ...command]), 30_000);
   }
 
-  /** Ends it, and removes all that was made for it. */
+  /** Kills what is left of it, and removes all that was made for it. */
   async close(): Promise<void> {
     process.off('exit', this.#atExit);
-    const gone = new Promise((resolve) => this.child.once('exit', resolve));
-    if (this.child.exitCode === null && this.child.signalCode === null) {
-      this.child.kill('SIGTERM');
-      await gone;
-    }
+    const hasEnded = this.child.exitCode !== null || this.child.signalCode !== null;
+    const gone = hasEnded ? null : new Promise((resolve) => this.child.once('exit', resolve));
     this.#remove();
+    await gone;
   }
 
   #remove(): void {

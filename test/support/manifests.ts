@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // The manifests that are shipped, read: as helm renders the chart, and as daemonset/install.yaml has them.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseAllDocuments } from 'yaml';
+import { type Result, resultOf } from './lab.ts';
 
 const ROOT = path.join(import.meta.dirname, '../..');
 export const CHART = path.join(ROOT, 'daemonset/chart');
 export const INSTALL = path.join(ROOT, 'daemonset/install.yaml');
-export const HELM = path.join(ROOT, 'build/tools/helm');
-export const KUBECTL = path.join(ROOT, 'build/tools/kubectl');
+const HELM = path.join(ROOT, 'build/tools/helm');
+const KUBECTL = path.join(ROOT, 'build/tools/kubectl');
 
 export interface Manifest {
   readonly apiVersion: string;
@@ -87,4 +88,14 @@ export function containerOf({ containers }: PodSpec): Container {
   const [container, ...others] = containers;
   if (container === undefined || others.length > 0) throw new Error('one container is expected');
   return container;
+}
+
+/** helm's own words, whatever becomes of it. */
+export function helm(...args: readonly string[]): Promise<Result> {
+  return resultOf(spawn(HELM, args), 60_000);
+}
+
+/** As the user of this kubeconfig. */
+export function kubectl(kubeconfig: string, args: readonly string[], input = ''): Promise<Result> {
+  return resultOf(spawn(KUBECTL, ['--kubeconfig', kubeconfig, ...args]), 60_000, input);
 }

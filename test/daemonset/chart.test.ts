@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+// Does the chart say what it should, by the real helm and kubectl, and is install.yaml what it renders as?
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import test from 'node:test';
+import { parse } from 'yaml';
+import { examine } from '../../src/cli/examine.ts';
+import { loadNative } from '../../src/kernel/native.ts';
+import { resources } from '../../src/kube/resources.ts';
+import { ApiServer } from '../support/apiserver/server.ts';
+import {
+  CHART,
+  containerOf,
+  helm,
+  helmTemplate,
+  INSTALL,
+  installed,
+  kubectl,
+  type Manifest,
+  manifestsIn,
+  only,
+  podSpecIn,
+} from '../support/manifests.ts';
+
+const CRDS = path.join(CHART, '../crds');
+
+function crd(name: string): Manifest {
+  return parse(readFileSync(path.join(CRDS, name), 'utf8')) as Manifest;
+}
+
+function crdsOf(manifests: readonly Manifest[]): Manifest[] {
+  return manifests.filter((one) => one.kind === 'CustomResourceDefinition');
+}
+
+/** What helm says where it refuses. */
+function refusal(...values: readonly string[]): string {
+  try {
+    helmTemplate(...values);
+  } catch (error) {
+    return String(error);
+  }
+  return '';
+}
+
+test('helm lint finds nothing', async () => {
+  const result = await helm('lint', '--strict', CHART);
+  assert.equal(result.status, 0, result.stdout);
+  assert.doesNotMatch(result.stdout, /\[(WARNING|ERROR)\]/);
+});
+
+test('install.yaml is what the chart renders as: else, make daemonset/install.yaml', () => {
+  const text = readFileSync(INSTALL, 'utf8');
+  assert.equal(text.slice(text.indexOf('\n---') + 1), helmTemplate('namespace.create=true'));
+});
+
+test('the CRDs are those of daemonset/crds, and stay when the chart goes', () => {
+  const found = crdsOf(installed());
+  assert.deepEqual(
+    found.map((one) => [one.metadata.name, one.metadata.annotations]),
+    ['egresspolicies.postern.dev', 'clusteregresspolicies.postern.dev'].map((name) => [
+      name,
+      { 'helm.sh/resource-policy': 'keep' },
+    ]),
+  );
+  assert.deepEqual(
+    found.map((one) => one.spec),
+    ['egresspolicies.yaml', 'clusteregresspolicies.yaml'].map((name) => crd(name).spec),
+  );
+  assert.deepEqual(crdsOf(manifestsIn(helmTemplate('crds.postern=false'))), []);
+});
+
+test("upstream's CRD is left alone unless it is asked for, and then of the channel that is", () => {
+  for (const channel of ['standard', 'experimental']) {
+    const rendered = crdsOf(manifestsIn(helmTemplate(`crds.clusterNetworkPolicy=${channel}`, 'crds.postern=false')));
+    const theirs = crd(`network-policy-api/clusternetworkpolicies.${channel}.yaml`);
+    assert.deepEqual(
+      rendered.map((one) => one.spec),
+      [theirs.spec],
+    );
+    assert.deepEqual(rendered[0]?.metadata.annotations, {
+      ...theirs.metadata.annotations,
+      'helm.sh/resource-policy': 'keep',
+    });
+  }
+});
+
+test('the version is that of the program', () => {
+  const { version } = JSON.parse(readFileSync(path.join(CHART, '../../package.json'), 'utf8')) as { version: string };
+  const chart = parse(readFileSync(path.join(CHART, 'Chart.yaml'), 'utf8')) as { version: string; appVersion: string };
+  assert.deepEqual([chart.version, chart.appVersion], [version, version]);
+});
+
+test('capabilities are those that doctor asks for, and no container of it is privileged', () => {
+  const { securityContext } = containerOf(podSpecIn(installed()));
+  const asked = examine(loadNative).flatMap(({ name }) => /^capability\/CAP_(.+)/.exec(name)?.[1] ?? []);
+  assert.deepEqual(securityContext.capabilities, { drop: ['ALL'], add: asked });
+  assert.deepEqual(
+    [securityContext.privileged, securityContext.allowPrivilegeEscalation, securityContext.readOnlyRootFilesystem],
+    [false, false, true],
+  );
+});
+
+test('what the agent may list and watch is what it does list and watch', () => {
+  const rules = installed().find((one) => one.kind === 'ClusterRole' && one.metadata.name === 'postern-agent')?.rules;
+  const read = (rules as { apiGroups: string[]; resources: string[]; verbs: string[] }[])
+    .filter(({ verbs }) => verbs.includes('list'))
+    .map((rule) => {
+      assert.deepEqual(rule.verbs, ['list', 'watch']);
+      return rule.resources.flatMap((resource) =>
+        rule.apiGroups.map((group) => (group === '' ? resource : `${resource}.${group}`)),
+      );
+    });
+  assert.deepEqual(read.flat().sort(), resources.map(({ name }) => name).sort());
+});
+
+test('whoever may view may view our policies, and nobody is given the right to write them', () => {
+  const roles = installed().filter((one) => one.kind === 'ClusterRole' || one.kind === 'Role');
+  const view = roles.find((one) => one.metadata.labels?.['rbac.authorization.k8s.io/aggregate-to-view'] === 'true');
+  assert.deepEqual(view?.rules, [
+    {
+      apiGroups: ['postern.dev'],
+      resources: ['clusteregresspolicies', 'egresspolicies'],
+      verbs: ['get', 'list', 'watch'],
+    },
+  ]);
+  for (const { metadata, rules } of roles) {
+    assert.equal(metadata.labels?.['rbac.authorization.k8s.io/aggregate-to-edit'], undefined);
+    for (const { resources: names, verbs } of rules as { resources: string[]; verbs: string[] }[]) {
+      assert.ok(!names.includes('*') && !verbs.includes('*'), metadata.name);
+      if (names.some((name) => name.endsWith('policies')))
+        assert.ok(
+          verbs.every((verb) => ['get', 'list', 'watch'].includes(verb)),
+          metadata.name,
+        );
+    }
+  }
+});
+
+test('metrics that are not exposed are on loopback, where kubelet asks too, and have no Service', () => {
+  const manifests = manifestsIn(helmTemplate('metrics.expose=false', 'metrics.port=9999'));
+  const container = containerOf(podSpecIn(manifests));
+  assert.ok(container.args.includes('--metrics-address=127.0.0.1:9999'));
+  assert.equal(container.livenessProbe.httpGet.host, '127.0.0.1');
+  assert.equal(manifests.filter((one) => one.kind === 'Service').length, 0);
+});
+
+test('a ServiceMonitor is there when it is asked for, and chooses the Service', () => {
+  assert.equal(installed().filter((one) => one.kind === 'ServiceMonitor').length, 0);
+  const manifests = manifestsIn(
+    helmTemplate('metrics.serviceMonitor.enabled=true', 'metrics.serviceMonitor.labels.release=monitoring'),
+  );
+  const monitor = only(manifests, 'ServiceMonitor');
+  const { selector, endpoints } = monitor.spec as { selector: { matchLabels: object }; endpoints: { port: string }[] };
+  assert.equal(monitor.metadata.labels?.release, 'monitoring');
+  const service = only(manifests, 'Service');
+  const labels = service.metadata.labels ?? {};
+  for (const [name, value] of Object.entries(selector.matchLabels)) assert.equal(labels[name], value);
+  const { ports, clusterIP } = service.spec as { ports: { name: string }[]; clusterIP: string };
+  assert.deepEqual([endpoints.map(({ port }) => port), clusterIP], [ports.map(({ name }) => name), 'None']);
+});
+
+test('every value that is there can be set, and one that is not there is refused', () => {
+  assert.match(refusal('agent.unkown=allow'), /unkown/);
+  assert.match(refusal('agent.unknown=perhaps'), /unknown/);
+  assert.match(refusal('metrics.serviceMonitor.enabled=true', 'metrics.expose=false'), /needs metrics\.expose/);
+  const digest = `sha256:${'0'.repeat(64)}`;
+  const image = (...values: readonly string[]) =>
+    only(manifestsIn(helmTemplate(...values)), 'DaemonSet').spec as {
+      template: { spec: { containers: { image: string }[] } };
+    };
+  const imageOf = (...values: readonly string[]) => image(...values).template.spec.containers[0]?.image;
+  assert.equal(imageOf('image.repository=registry.example/postern', 'image.tag=x'), 'registry.example/postern:x');
+  assert.equal(imageOf('image.tag=x', `image.digest=${digest}`), `postern@${digest}`);
+});
+
+test('every template and value says what it is for', () => {
+  for (const name of readdirSync(path.join(CHART, 'templates')))
+    assert.match(readFileSync(path.join(CHART, 'templates', name), 'utf8'), /SPDX-License-Identifier: Apache-2\.0/);
+});
+
+test('kubectl apply makes all of it, and a second time changes nothing', async (t) => {
+  const api = await ApiServer.start();
+  t.after(() => api.stop());
+  const first = await kubectl(api.kubeconfig, ['apply', '-f', INSTALL]);
+  assert.deepEqual([first.status, first.stderr], [0, '']);
+  assert.equal(first.stdout.trim().split('\n').length, installed().length);
+  assert.doesNotMatch(first.stdout, /unchanged|configured/);
+  const second = await kubectl(api.kubeconfig, ['apply', '-f', INSTALL]);
+  assert.deepEqual([second.status, second.stderr], [0, '']);
+  assert.doesNotMatch(second.stdout, /created|configured/);
+  const gone = await kubectl(api.kubeconfig, ['delete', '-f', INSTALL, '--wait=false']);
+  assert.deepEqual([gone.status, gone.stderr.replace(/^Warning:.*\n/gm, '')], [0, '']);
+});
