@@ -154,7 +154,12 @@ export class Connection implements KubeApi {
       let timer = setTimeout(() => request.destroy(silent(timeoutMs)), timeoutMs);
       const onAbort = () => request.destroy(options.signal?.reason);
       options.signal?.addEventListener('abort', onAbort, { once: true });
-      const settle = () => clearTimeout(timer);
+      // A connection that breaks tells its request so twice, or when it is answered already: that must not ask again.
+      let isSettled = false;
+      const settle = () => {
+        clearTimeout(timer);
+        isSettled = true;
+      };
       request.on('socket', (socket) => {
         if (!socket.connecting) return;
         clearTimeout(timer);
@@ -170,6 +175,7 @@ export class Connection implements KubeApi {
         resolve(message);
       });
       request.on('error', (error) => {
+        if (isSettled) return;
         settle();
         options.signal?.removeEventListener('abort', onAbort);
         // Reading can be asked again; the server had closed this connection as we took it up.

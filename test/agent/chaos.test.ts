@@ -76,7 +76,12 @@ async function start(api: ApiServer, lab: Lab): Promise<Running> {
     watched,
     { log: pino({ level: 'silent' }), lost: () => 0, flush: () => Promise.resolve() },
   );
-  await agent.start();
+  try {
+    await agent.start();
+  } catch (error) {
+    await agent.stop();
+    throw error;
+  }
   return { agent, source, object: object ?? assert.fail('the programs are loaded'), standing: () => standing };
 }
 
