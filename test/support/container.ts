@@ -2,7 +2,7 @@
 // A real container by runc, from a pod's spec: what kubelet and a container runtime would ask of the kernel for it.
 // It knows nothing of what runs inside. Host paths may be replaced, so that it writes to folders of its own.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type Result, resultOf } from './lab.ts';
@@ -127,6 +127,9 @@ function ociConfig(
         ...(spec.hostNetwork ? [] : ['network']),
       ].map((type) => ({ type })),
       maskedPaths: ['/proc/acpi', '/proc/kcore', '/proc/keys', '/proc/timer_list', '/sys/firmware'],
+      ...(spec.securityContext.seccompProfile.type === 'RuntimeDefault'
+        ? { seccomp: runtimeDefault(capabilities) }
+        : {}),
       readonlyPaths: ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'],
     },
   };
@@ -142,4 +145,51 @@ function bindOf(
   const propagation = mountPropagation === 'HostToContainer' ? 'rslave' : 'rprivate';
   const options = ['rbind', propagation, readOnly === true ? 'ro' : 'rw'];
   return { destination: mountPath, type: 'bind', source: fresh.get(source) ?? source, options };
+}
+
+/** The profile that podman and CRI-O give by default, in their own format (containers-common, seccomp.json(5)). */
+const DEFAULT_PROFILE = path.join(import.meta.dirname, '../../build/tools/seccomp.json');
+
+interface Condition {
+  readonly caps?: readonly string[];
+  readonly arches?: readonly string[];
+}
+
+interface Profile {
+  readonly defaultAction: string;
+  readonly defaultErrnoRet?: number;
+  readonly archMap: readonly { readonly architecture: string; readonly subArchitectures: readonly string[] | null }[];
+  readonly syscalls: readonly {
+    readonly names: readonly string[];
+    readonly action: string;
+    readonly args: readonly unknown[] | null;
+    readonly errnoRet?: number;
+    readonly includes: Condition;
+    readonly excludes: Condition;
+  }[];
+}
+
+/** As the runtime spec has it (linux.seccomp), for a container with these capabilities. */
+function runtimeDefault(capabilities: readonly string[]): unknown {
+  const profile = JSON.parse(readFileSync(DEFAULT_PROFILE, 'utf8')) as Profile;
+  const arch = process.arch === 'x64' ? 'amd64' : process.arch;
+  const here = profile.archMap.find(
+    ({ architecture }) => architecture === (arch === 'amd64' ? 'SCMP_ARCH_X86_64' : 'SCMP_ARCH_AARCH64'),
+  );
+  const holds = profile.syscalls.filter(
+    ({ includes, excludes }) =>
+      (includes.caps ?? []).every((name) => capabilities.includes(name)) &&
+      (includes.arches === undefined || includes.arches.includes(arch)) &&
+      !(excludes.caps ?? []).some((name) => capabilities.includes(name)) &&
+      !(excludes.arches ?? []).includes(arch),
+  );
+  return {
+    defaultAction: profile.defaultAction,
+    defaultErrnoRet: profile.defaultErrnoRet ?? 1,
+    architectures: here === undefined ? [] : [here.architecture, ...(here.subArchitectures ?? [])],
+    syscalls: holds.map(({ names, action, args, errnoRet }) => ({
+      ...{ names, action, args: args ?? [] },
+      ...(errnoRet === undefined ? {} : { errnoRet }),
+    })),
+  };
 }

@@ -28,6 +28,7 @@ export interface Manifest {
 export interface PodSpec {
   readonly hostNetwork: boolean;
   readonly hostPID: boolean;
+  readonly securityContext: { readonly seccompProfile: { readonly type: string } };
   readonly containers: readonly Container[];
   readonly volumes: readonly { readonly name: string; readonly hostPath: { readonly path: string } }[];
 }
