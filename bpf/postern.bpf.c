@@ -514,6 +514,15 @@ static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *s
 	return true;
 }
 
+/*
+ * TCP may send from a softirq on top of anybody, so its sender is known only where who runs is who connected: the SYN's always is,
+ * and may be gone before the agent could ask for its name. Of all others the sender is the one that runs.
+ */
+static __always_inline bool is_sender_running(const struct packet *packet, const struct moment *moment)
+{
+	return packet->protocol != IPPROTO_TCP || (moment->pid && moment->pid == bpf_get_current_pid_tgid() >> 32);
+}
+
 /* A workload that nobody named. Its decision is under slot 0, ruleset 0. */
 static __always_inline void decide_unknown(const struct packet *packet, __u64 netns, struct decision *decision)
 {
@@ -577,8 +586,7 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 	if (!moment.muted) {
 		moment.socket_cookie = bpf_get_socket_cookie(skb);
 		moment.netns_cookie = netns_of(skb);
-		/* TCP may send from a softirq on top of anybody; of all others the sender is the one that runs. */
-		if (has_current_process && packet->protocol != IPPROTO_TCP) {
+		if (has_current_process && is_sender_running(packet, &moment)) {
 			moment.pid = bpf_get_current_pid_tgid() >> 32;
 			moment.flags |= EVENT_PROCESS;
 			tell(packet, &subject, &decision, &moment, true);

@@ -15,6 +15,7 @@ import {
   ROW_ISOLATED,
   ROW_SILENT,
   SLOT_UNKNOWN,
+  VERDICT_AUDIT,
 } from '#build/generated/abi.ts';
 import { loadNative } from '#src/kernel/native.ts';
 import { type Actor, Lab, type Place } from '../support/lab.ts';
@@ -132,6 +133,17 @@ for (const { name, own, server } of FAMILIES) {
         [HOOK_CONNECT, inside.child.pid, EVENT_PROCESS, REFUSED, addressKey(server), 6, 0],
       );
       assert.equal(event?.cgroup, maps.cgroup);
+      assert.notEqual(event?.command, '');
+    });
+
+    test('an audited connection is told with who made it, who may be gone by then', async () => {
+      maps.bind(id(0), RULESET);
+      assert.equal(await inside.tryTcp(server, REFUSED), 'ok');
+      const [event] = maps.events();
+      assert.deepEqual(
+        [event?.verdict, event?.hook, event?.pid, event?.flags, event?.remotePort],
+        [VERDICT_AUDIT, HOOK_EGRESS, inside.child.pid, EVENT_PROCESS, REFUSED],
+      );
       assert.notEqual(event?.command, '');
     });
 
