@@ -12,6 +12,7 @@ import { type ListenAddress, type MetricsServer, serveMetrics } from '../metrics
 import { addressKey } from '../model/address.ts';
 import type { Host, Pod, Problem, Snapshot } from '../model/objects.ts';
 import type { AddressKey } from '../model/tables.ts';
+import { policyName } from '../resolve/order.ts';
 import { Folder, FolderWatch, type Scan } from '../source/folder.ts';
 import { readHost } from '../source/host.ts';
 import { StateDir } from '../source/state.ts';
@@ -123,7 +124,8 @@ export class Agent {
 
   /**
    * Enforces what the folder holds, in an order that leaves no gap: everything is in the kernel before a program is attached.
-   * Resolves once it is so. Rejects with KernelError, ListenError, or StartError where the first snapshot is refused.
+   * Resolves once it is so. Rejects with KernelError, ListenError, or StartError where nothing of the first snapshot can be
+   * enforced.
    */
   async start(): Promise<void> {
     this.#server = await serveMetrics(this.#options.metrics, this.#metrics.registry, () => this.#isReady);
@@ -132,7 +134,7 @@ export class Agent {
     this.#cgroups.start(() => this.#onCgroups());
     this.#enforcement.onHappening((happening) => this.#onHappening(happening));
     const refusal = this.#enforce(heardMs);
-    if (refusal !== null) throw new StartError(refusal);
+    if (refusal !== null && this.#enforced === null) throw new StartError(refusal);
     this.#enforcement.attach(path.join(this.#options.mount, this.#options.root));
     this.#isReady = true;
     this.#log.info({
@@ -215,7 +217,12 @@ export class Agent {
     const wanted = this.#attempt(snapshot);
     const refused = wanted.outcome.status === 'refused' ? wanted.outcome.problems : null;
     // What was enforced stays, and its pods' folders come and go all the same.
-    const stays = refused !== null && this.#enforced !== null ? this.#attempt(this.#enforced) : wanted;
+    const stays =
+      refused === null
+        ? wanted
+        : this.#enforced === null
+          ? (this.#attemptRest(snapshot, refused) ?? wanted)
+          : this.#attempt(this.#enforced);
     this.#clashes = JSON.stringify(stays.bound.problems);
     const clashes = stays.bound.problems.map((one) => ({ ...one, ...this.#cgroupPlaces.get(one.object ?? '') }));
     this.#problems.update([...this.#contentProblems, ...clashes, ...(refused ?? [])]);
@@ -227,6 +234,27 @@ export class Agent {
     const bound = this.#bind(snapshot);
     const outcome = this.#enforcement.enforce(snapshot, bound.bindings, this.#own(bound.bindings));
     return { snapshot, bound, outcome };
+  }
+
+  /**
+   * At the start there is nothing that could stay, and a node must not be open because one policy goes over a limit: all but
+   * that. null: no policy is to blame, or none alone.
+   */
+  #attemptRest(snapshot: Snapshot, refused: readonly Problem[]): Attempt | null {
+    let rest = withoutRulesOf(snapshot, refused);
+    while (rest !== null) {
+      const attempt = this.#attempt(rest);
+      if (attempt.outcome.status !== 'refused') {
+        const left = snapshot.policies.filter((policy) => !rest?.policies.includes(policy)).map(policyName);
+        this.#log.error(
+          { event: 'left_out', policies: names(left) },
+          'over a limit, and nothing was enforced that could stay: these allow nothing, the rest is enforced',
+        );
+        return attempt;
+      }
+      rest = withoutRulesOf(rest, attempt.outcome.problems);
+    }
+    return null;
   }
 
   #settle({ snapshot, bound, outcome }: Attempt, heardMs: number): void {
@@ -333,7 +361,7 @@ export class Agent {
   }
 }
 
-/** The first snapshot goes over a limit: there is nothing enforced that could stay. */
+/** The first snapshot goes over a limit, by no policy that could be left out, and there is nothing enforced that could stay. */
 export class StartError extends Error {
   override readonly name = 'StartError';
   readonly code = 'REFUSED';
@@ -344,6 +372,18 @@ export class StartError extends Error {
     );
     this.problems = problems;
   }
+}
+
+/** Less the policies that the problems name: a Limit is gone, any other isolates as before and allows nothing. null: none is left to lessen. */
+function withoutRulesOf(snapshot: Snapshot, problems: readonly Problem[]): Snapshot | null {
+  const named = new Set(problems.map(({ object }) => object));
+  const policies = snapshot.policies.flatMap((policy) => {
+    if (!named.has(policyName(policy))) return [policy];
+    return policy.effect === 'Limit' ? [] : [policy.rules.length === 0 ? policy : { ...policy, rules: [] }];
+  });
+  const isSame =
+    policies.length === snapshot.policies.length && policies.every((one) => snapshot.policies.includes(one));
+  return isSame ? null : { ...snapshot, policies };
 }
 
 /** Pods of other nodes are peers; a pod without a node, or an agent without a name, may be here. */

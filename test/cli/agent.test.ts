@@ -332,6 +332,23 @@ test('a change over a limit is refused whole: a problem names the limit, what wa
   assert.equal(await again.tryTcp(SERVER, 80), 'ok');
 });
 
+test('an agent that starts on a folder over a limit enforces all but what goes over it', async (t) => {
+  const { lab, folder, web } = await world(t);
+  folder.write('pods.yaml', pod(web));
+  folder.write('policy.yaml', egress('web', PORT_80));
+  const limit = (index: number) => egress(`limit${index}`, PORT_80_81, '  effect: Limit\n');
+  folder.write('limits.yaml', Array.from({ length: 10 }, (_, index) => limit(index)).join('---\n'));
+  const agent = await startAgent(lab, folder);
+  const left = await agent.line((line) => line.event === 'left_out');
+  assert.deepEqual(left.policies, ['EgressPolicy/shop/limit8', 'EgressPolicy/shop/limit9']);
+  assert.equal((await agent.line((line) => line.event === 'problem')).code, 'limit_exceeded');
+  assert.equal(await web.actor.tryTcp(SERVER, 80), 'ok');
+  assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
+  const mended = await agent.applied(() => folder.write('limits.yaml', limit(0)));
+  assert.equal(mended.policies, 2);
+  assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
+});
+
 test('a Service is allowed where its endpoints are, and a drop names what is at the address', async (t) => {
   const { lab, folder, web } = await world(t);
   const db = await lab.workload('db', { addresses: ['198.18.2.2'] });
