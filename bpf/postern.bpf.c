@@ -856,8 +856,11 @@ static __always_inline int judge_call(struct bpf_sock_addr *call, struct packet 
 		decide(&subject, packet, &decision);
 	else
 		decide_unknown(packet, bpf_get_netns_cookie(call), &decision);
-	if (!kept)
+	if (!kept) {
 		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
+		/* Nothing stands behind this call that could refuse in silence. */
+		decision.silent = 0;
+	}
 	/* What passes is counted when its packets do; a silent refusal is one that the caller must not notice. */
 	if (decision.verdict != VERDICT_DENY || decision.silent)
 		return 1;

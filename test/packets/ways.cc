@@ -188,6 +188,31 @@ void disconnect(int fd)
 	check(!connect(fd, &none, sizeof(none)), "connect to AF_UNSPEC");
 }
 
+void bind_at(int fd, const Address &at)
+{
+	check(!bind(fd, at.get(), at.length()), "bind");
+}
+
+/* The next port. */
+Address beside(const Address &at)
+{
+	return at.with_port(htons(ntohs(peer.port()) + 1));
+}
+
+void add_to_loopback(const Address &at)
+{
+	char text[INET6_ADDRSTRLEN];
+	inet_ntop(at.family(), at.bytes(), text, sizeof(text));
+	std::string command = std::string("ip link set lo up && ip addr add ") + text + " dev lo" + (at.ipv6() ? " nodad" : "");
+	check(!system(command.c_str()), command.c_str());
+}
+
+void move_to(const char *cgroup)
+{
+	FILE *procs = fopen((std::string(cgroup) + "/cgroup.procs").c_str(), "w");
+	check(procs && fputs("0", procs) >= 0 && !fclose(procs), "move to a cgroup");
+}
+
 int stream()
 {
 	return open_socket(own.family(), SOCK_STREAM);
@@ -711,7 +736,159 @@ const std::map<std::string, std::function<void()>> ways = {
 		 set(fd, IPPROTO_IP, IP_OPTIONS, route, "IP_OPTIONS");
 		 await_echo_if(send_to(fd, good), fd);
 	 }},
+	// ---- what a workload might forge, or bring with it ----
+	/* A question from a stranger to oneself, whose answer would pass. */
+	{"forged-question",
+	 [] {
+		 int fd = datagram(), stranger = datagram();
+		 bind_at(fd, beside(own));
+		 set(stranger, IPPROTO_IPV6, IPV6_FREEBIND, 1, "IPV6_FREEBIND");
+		 bind_at(stranger, peer);
+		 if (!send_to(stranger, beside(own)))
+			 return fail();
+		 await_echo_if(send_to(fd, peer), fd);
+	 }},
+	{"forged-question-to-loopback",
+	 [] {
+		 int fd = datagram(), stranger = datagram();
+		 Address loopback = beside(Address("::1", 0));
+		 bind_at(fd, loopback);
+		 set(stranger, IPPROTO_IPV6, IPV6_FREEBIND, 1, "IPV6_FREEBIND");
+		 bind_at(stranger, peer);
+		 if (!send_to(stranger, loopback))
+			 return fail();
+		 await_echo_if(send_to(fd, peer), fd);
+	 }},
+	/* A connection from a stranger to oneself: the listener's SYN-ACK would leave. */
+	{"forged-connection",
+	 [] {
+		 int listener = stream(), stranger = stream();
+		 bind_at(listener, beside(own));
+		 check(!listen(listener, 1), "listen");
+		 set(stranger, IPPROTO_IPV6, IPV6_FREEBIND, 1, "IPV6_FREEBIND");
+		 bind_at(stranger, peer);
+		 await_echo_if(connect_to(stranger, beside(own)), stranger);
+	 }},
+	/* In a namespace of one's own anybody is a neighbour; what was noted there must open nothing here. */
+	{"forged-in-a-namespace",
+	 [] {
+		 pid_t child = fork();
+		 if (!child) {
+			 check(!unshare(CLONE_NEWNET), "unshare");
+			 add_to_loopback(own);
+			 add_to_loopback(peer);
+			 int fd = datagram(), stranger = datagram();
+			 bind_at(fd, beside(own));
+			 bind_at(stranger, peer);
+			 _exit(send_to(stranger, beside(own)) ? 0 : 1);
+		 }
+		 waitpid(child, nullptr, 0);
+		 int fd = datagram();
+		 bind_at(fd, beside(own));
+		 await_echo_if(send_to(fd, peer), fd);
+	 }},
+	/* Where the socket's option memory is used up, nothing can be recorded of it. */
+	{"full-option-memory",
+	 [] {
+		 int fd = stream();
+		 tcp_md5sig key = {};
+		 key.tcpm_keylen = 1;
+		 int keys = 0;
+		 for (;; keys++) {
+			 Address stranger = own.ipv6() ? Address("fd00:77::", 0) : Address("198.19.0.0", 0);
+			 auto *last = static_cast<unsigned char *>(const_cast<void *>(stranger.bytes())) + stranger.size() - 2;
+			 last[0] = keys >> 8;
+			 last[1] = keys;
+			 memcpy(&key.tcpm_addr, &stranger.storage, sizeof(key.tcpm_addr));
+			 if (setsockopt(fd, IPPROTO_TCP, TCP_MD5SIG, &key, sizeof(key)))
+				 break;
+		 }
+		 check(errno == ENOMEM && keys > 10, "TCP_MD5SIG");
+		 converse(fd, peer);
+	 }},
+	/* Both ends connect at once, from and to the port beside. */
+	{"simultaneous-open",
+	 [] {
+		 int fd = open_socket(own.family(), SOCK_STREAM | SOCK_NONBLOCK);
+		 set(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR");
+		 bind_at(fd, beside(own));
+		 if (!connect_to(fd, beside(peer)) && errno != EINPROGRESS)
+			 return fail();
+		 puts("ready");
+		 fflush(stdout);
+		 pollfd waiting = {fd, POLLOUT, 0};
+		 if (poll(&waiting, 1, patience_ms) != 1)
+			 return say("silence");
+		 await_echo_if(send_on(fd), fd);
+	 }},
+	/* From the port, still in TIME_WAIT, of a connection to the allowed one. */
+	{"connect-in-time-wait",
+	 [] {
+		 for (const Address &to : {good, peer}) {
+			 int fd = stream();
+			 set(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR");
+			 bind_at(fd, beside(own));
+			 if (!connect_to(fd, to))
+				 return fail();
+			 shutdown(fd, SHUT_WR);
+			 char end;
+			 while (recv(fd, &end, 1, 0) > 0)
+				 ;
+			 close(fd);
+		 }
+		 say("echo");
+	 }},
+	/* Goes on until the peer's other addresses were heard of, and tried or not. */
+	{"mptcp-for-long",
+	 [] {
+		 int fd = open_socket(own.family(), SOCK_STREAM, IPPROTO_MPTCP);
+		 if (!connect_to(fd, peer))
+			 return fail();
+		 char echo[64];
+		 for (int round = 0; round < 10; round++) {
+			 if (!send_on(fd) || recv(fd, echo, sizeof(echo), 0) <= 0)
+				 return fail();
+			 usleep(20000);
+		 }
+		 say("echo");
+	 }},
+	{"stream-brought-along",
+	 [] {
+		 int fd = stream();
+		 move_to(getenv("TO"));
+		 converse(fd, peer);
+	 }},
+	{"datagram-brought-along",
+	 [] {
+		 int fd = datagram();
+		 move_to(getenv("TO"));
+		 await_echo_if(send_to(fd, peer), fd);
+	 }},
+	{"socket-made-after-a-move",
+	 [] {
+		 move_to(getenv("TO"));
+		 converse(stream(), peer);
+	 }},
 };
+
+/* Answers Multipath TCP on `own`, until it is killed. */
+void serve_mptcp()
+{
+	int listener = open_socket(own.family(), SOCK_STREAM, IPPROTO_MPTCP);
+	set(listener, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR");
+	bind_at(listener, peer);
+	check(!listen(listener, 8), "listen");
+	puts("ready");
+	fflush(stdout);
+	for (;;) {
+		int fd = accept(listener, nullptr, nullptr);
+		char data[64];
+		ssize_t size;
+		while ((size = recv(fd, data, sizeof(data), 0)) > 0)
+			send(fd, data, size, MSG_NOSIGNAL);
+		close(fd);
+	}
+}
 
 /* What arrives at this namespace's devices, for others than `welcome`, as "PROTOCOL>ADDRESS"; a line for each line of stdin. */
 int watch(const std::set<std::string> &welcome)
@@ -768,13 +945,16 @@ int main(int argc, char **argv)
 			puts(name.c_str());
 		return 0;
 	}
-	if (argc != 7 || !ways.count(argv[1]))
+	if (argc != 7 || (!ways.count(argv[1]) && strcmp(argv[1], "serve-mptcp")))
 		return 2;
 	int port = atoi(argv[5]);
 	own = Address(argv[2], 0);
 	peer = Address(argv[3], port);
 	good = Address(argv[4], port);
 	patience_ms = atoi(argv[6]);
-	ways.at(argv[1])();
+	if (!strcmp(argv[1], "serve-mptcp"))
+		serve_mptcp();
+	else
+		ways.at(argv[1])();
 	return 0;
 }
