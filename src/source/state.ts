@@ -4,6 +4,7 @@
 import { hash } from 'node:crypto';
 import {
   closeSync,
+  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -11,6 +12,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeSync,
 } from 'node:fs';
 import path from 'node:path';
@@ -45,7 +47,7 @@ export class StateDir {
   constructor(dir: string) {
     this.#folder = path.join(dir, 'objects');
     try {
-      mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+      makeFolder(this.#folder);
     } catch (error) {
       throw stateError(this.#folder, error);
     }
@@ -105,6 +107,20 @@ export class StateDir {
     } catch (error) {
       throw stateError(file, error);
     }
+  }
+}
+
+/** Not mkdir's own `recursive`: Node then goes round for ever where the file system has no such folder and takes none (/proc). */
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { mode: 0o700 });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && statSync(folder).isDirectory()) return;
+    const parent = path.dirname(folder);
+    if (code !== 'ENOENT' || parent === folder || existsSync(parent)) throw error;
+    makeFolder(parent);
+    mkdirSync(folder, { mode: 0o700 });
   }
 }
 
