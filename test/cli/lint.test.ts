@@ -90,8 +90,12 @@ test('what cannot be read stands in its place among the others', () => {
   symlinkSync('nowhere', path.join(root, 'b.yaml'));
   const { status, stdout } = postern('lint', root);
   assert.equal(status, 1);
-  const files = stdout.split('\n').map((line) => path.basename(line.split(':')[0] ?? ''));
-  assert.deepEqual(files, ['a.yaml', 'b.yaml', 'c.yaml', '']);
+  const files = stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => path.basename(line.split(':')[0] ?? ''));
+  assert.deepEqual([...new Set(files)], ['a.yaml', 'b.yaml', 'c.yaml']);
+  assert.deepEqual(files, files.toSorted());
 });
 
 test('one file; and what cannot be read', () => {
