@@ -58,4 +58,5 @@ test('a wrong flag is told with what there is', async () => {
 
 test('columns are two apart, and control characters visible', () => {
   assert.equal(table(['A', 'B'], [['long', 'x\x07']]), 'A     B\nlong  x\\x07\n');
+  assert.equal(table(['A'], [['\u202eb\u200b']]), 'A\n\\u{202e}b\\u{200b}\n');
 });
