@@ -71,7 +71,7 @@ export class Agent {
   /** What the kernel is held to: an older one where the newest was refused. */
   #enforced: Snapshot | null = null;
   #contentProblems: readonly Problem[] = [];
-  #cgroupPlaces: ReadonlyMap<string, Place> = new Map();
+  #places: ReadonlyMap<string, Place> = new Map();
   #bindings: Bindings = new Map();
   #names: ReadonlyMap<AddressKey, string> = new Map();
   /** Problems of the last binding, to know when they change. */
@@ -201,8 +201,8 @@ export class Agent {
     if (isSame) return false;
     this.#scan = scan;
     this.#host = host;
-    const { snapshot, problems, cgroupPlaces } = this.#store.update(scan, host);
-    this.#cgroupPlaces = cgroupPlaces;
+    const { snapshot, problems, places } = this.#store.update(scan, host);
+    this.#places = places;
     this.#snapshot = snapshot;
     this.#contentProblems = problems;
     return true;
@@ -224,8 +224,9 @@ export class Agent {
           ? (this.#attemptRest(snapshot, refused) ?? wanted)
           : this.#attempt(this.#enforced);
     this.#clashes = JSON.stringify(stays.bound.problems);
-    const clashes = stays.bound.problems.map((one) => ({ ...one, ...this.#cgroupPlaces.get(one.object ?? '') }));
-    this.#problems.update([...this.#contentProblems, ...clashes, ...(refused ?? [])]);
+    const beyond = [...stays.bound.problems, ...(refused ?? [])];
+    const placed = beyond.map((one) => ({ ...one, ...this.#places.get(one.object ?? '') }));
+    this.#problems.update([...this.#contentProblems, ...placed]);
     this.#settle(stays, heardMs);
     return refused;
   }

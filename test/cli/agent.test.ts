@@ -316,6 +316,7 @@ test('a change over a limit is refused whole: a problem names the limit, what wa
   folder.write('limits.yaml', limits.join('---\n'));
   const problem = await agent.line((line) => line.event === 'problem');
   assert.equal(problem.code, 'limit_exceeded');
+  assert.match(String(problem.where), /\/limits\.yaml:\d+:\d+$/);
   assert.match(String(problem.msg), /8/);
   assert.equal(await web.actor.tryTcp(SERVER, 80), 'ok');
   assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
