@@ -87,7 +87,10 @@ export class StateDir {
     return { kept, failures };
   }
 
-  /** Replaces what is kept of a source file, whole or not at all; an empty list removes it. Throws StateError. */
+  /**
+   * Replaces what is kept of a source file; an empty list removes it. Throws StateError; then nothing is kept of it, since what was
+   * there is out of date and might allow what has been forbidden since.
+   */
   write(source: string, objects: readonly KeptObject[]): void {
     const file = path.join(this.#folder, `${hash('sha256', source, 'hex').slice(0, 32)}.json`);
     try {
@@ -105,6 +108,13 @@ export class StateDir {
       }
       renameSync(next, file);
     } catch (error) {
+      for (const stale of [`${file}.next`, file]) {
+        try {
+          rmSync(stale, { force: true });
+        } catch {
+          // What can't even be removed is told below.
+        }
+      }
       throw stateError(file, error);
     }
   }

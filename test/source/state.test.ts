@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is the folder for the last valid versions made, or is it said why not? What is kept in it is in store.test.ts.
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -24,4 +33,20 @@ test('where none can be made it says so', (t) => {
   for (const dir of ['/proc/nope', path.join(base, 'file'), path.join(base, 'file/below')]) {
     assert.throws(() => new StateDir(dir), StateError, dir);
   }
+});
+
+test('what could not be written is not remembered as it was before', (t) => {
+  const folder = mkdtempSync(path.join(tmpdir(), `postern-${process.pid}-`));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const state = new StateDir(folder);
+  const object = (value: string) => ({ key: 'EgressPolicy/x/p', kind: 'EgressPolicy', value });
+  state.write('a.yaml', [object('wide')]);
+  state.write('b.yaml', [object('other')]);
+  // In the way of the next version, as a full disk would be.
+  for (const name of readdirSync(path.join(folder, 'objects'))) {
+    const file = path.join(folder, 'objects', name);
+    if (readFileSync(file, 'utf8').includes('a.yaml')) mkdirSync(`${file}.next`);
+  }
+  assert.throws(() => state.write('a.yaml', [object('narrow')]), StateError);
+  assert.deepEqual([...state.read().kept.keys()], ['b.yaml']);
 });
