@@ -293,6 +293,8 @@ describe('what is forged', () => {
         '4',
       ]);
       execFileSync('ip', ['-n', out, 'mptcp', 'limits', 'set', 'add_addr_accepted', '4', 'subflows', '4']);
+      // Else it offers the other family's, too.
+      execFileSync('ip', ['-n', out, 'mptcp', 'endpoint', 'flush']);
       execFileSync('ip', ['-n', out, 'mptcp', 'endpoint', 'add', family.evil, 'dev', 'lo', 'signal']);
       const server = start(
         lab.outside,
