@@ -99,3 +99,45 @@ test('an agent under a flood, edits and odd files enforces on and holds no more 
   assert.equal(await agent.stop(), 0);
   assert.equal(agent.errors, '');
 });
+
+test('an address that another pod takes over is that pod, also for connections that are there', async (t) => {
+  const lab = await Lab.create();
+  const folder = new PolicyFolder();
+  t.after(async () => {
+    await lab.close();
+    folder.close();
+  });
+  await lab.addOutside(SERVER);
+  await lab.outside.actor.listen('TCP', SERVER, 80);
+  await lab.outside.actor.listen('UDP', SERVER, 53);
+  const web = await lab.workload('web', { addresses: ['198.18.2.1'] });
+  const elsewhere = (name: string, app: string, ip: string) => `apiVersion: v1
+kind: Pod
+metadata: {name: ${name}, namespace: shop, labels: {app: ${app}}}
+spec: {nodeName: other, containers: [{name: c, image: i}]}
+status: {podIPs: [{ip: ${ip}}]}
+`;
+  folder.write('web.yaml', pod('web', web.cgroupPath));
+  folder.write('peers.yaml', elsewhere('db-0', 'db', SERVER));
+  folder.write(
+    'policy.yaml',
+    `apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: to-db, namespace: shop}
+spec: {podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: db}}}]}]}
+`,
+  );
+  const agent = await startAgent(lab, folder);
+  const { outcome, socket = 0 } = await web.actor.connect(SERVER, 80);
+  assert.equal(outcome, 'ok');
+  assert.equal(await web.actor.exchange(socket), 'ok');
+  assert.equal(await web.actor.tryUdp(SERVER, 53), 'ok');
+  await agent.applied(() =>
+    folder.write('peers.yaml', `${elsewhere('db-1', 'db', '198.18.1.2')}---\n${elsewhere('mail', 'mail', SERVER)}`),
+  );
+  assert.notEqual(await web.actor.exchange(socket, 'late', 10_000), 'ok');
+  assert.equal(await web.actor.tryTcp(SERVER, 80), 'EPERM');
+  assert.equal(await web.actor.tryUdp(SERVER, 53), 'EPERM');
+  await agent.applied(() => folder.write('peers.yaml', elsewhere('db-0', 'db', SERVER)));
+  assert.equal(await web.actor.tryTcp(SERVER, 80), 'ok');
+});
