@@ -226,7 +226,8 @@ export class Agent {
     this.#clashes = JSON.stringify(stays.bound.problems);
     const beyond = [...stays.bound.problems, ...(refused ?? [])];
     const placed = beyond.map((one) => ({ ...one, ...this.#places.get(one.object ?? '') }));
-    this.#problems.update([...this.#contentProblems, ...placed]);
+    const own = checkNodeName(snapshot, this.#options.nodeName);
+    this.#problems.update([...this.#contentProblems, ...own, ...placed]);
     this.#settle(stays, heardMs);
     return refused;
   }
@@ -373,6 +374,19 @@ export class StartError extends Error {
     );
     this.problems = problems;
   }
+}
+
+/** A mistyped node name makes every pod another node's, and nothing is held. Without any Node in the folder there is nothing to compare. */
+function checkNodeName({ nodes }: Snapshot, nodeName: string | null): Problem[] {
+  if (nodeName === null || nodes.length === 0 || nodes.some(({ name }) => name === nodeName)) return [];
+  const known = names(nodes.map(({ name }) => name)).join(', ');
+  return [
+    {
+      ...{ severity: 'warning', code: 'node_unknown', file: null, line: 0, column: 0, path: '', object: null },
+      message: `there is no Node ${nodeName} in the folder: pods of its Nodes are peers, and not held here`,
+      advice: `start the agent with --node-name ${nodes.length === 1 ? known : `and one of ${known}`}, or add the Node`,
+    },
+  ];
 }
 
 /** Less the policies that the problems name: a Limit is gone, any other isolates as before and allows nothing. null: none is left to lessen. */

@@ -333,6 +333,21 @@ test('a change over a limit is refused whole: a problem names the limit, what wa
   assert.equal(await again.tryTcp(SERVER, 80), 'ok');
 });
 
+test('a node name that no Node of the folder has is a problem until there is one', async (t) => {
+  const { lab, folder, web } = await world(t);
+  const node = (name: string) => `apiVersion: v1\nkind: Node\nmetadata: {name: ${name}}\n`;
+  folder.write('pods.yaml', pod(web, '{app: web}', ', nodeName: node-a'));
+  folder.write('policy.yaml', egress('web', PORT_80));
+  folder.write('node.yaml', node('node-a'));
+  const agent = await startAgent(lab, folder, '--node-name', 'node-b');
+  const problem = await agent.line((line) => line.event === 'problem');
+  assert.equal(problem.code, 'node_unknown');
+  assert.match(String(problem.msg), /no Node node-b .* not held here/);
+  folder.write('node.yaml', `${node('node-a')}---\n${node('node-b')}`);
+  const mended = await agent.line((line) => line.event === 'mended');
+  assert.equal(mended.code, 'node_unknown');
+});
+
 test('an agent that starts on a folder over a limit enforces all but what goes over it', async (t) => {
   const { lab, folder, web } = await world(t);
   folder.write('pods.yaml', pod(web));
