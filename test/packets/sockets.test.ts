@@ -138,7 +138,8 @@ for (const { name, own, server } of FAMILIES) {
 
     test('an audited connection is told with who made it, who may be gone by then', async () => {
       maps.bind(id(0), RULESET);
-      assert.equal(await inside.tryTcp(server, REFUSED), 'ok');
+      // Left open: what it says at its end would be counted in the next test, under another ruleset.
+      assert.equal((await inside.connect(server, REFUSED)).outcome, 'ok');
       const [event] = maps.events();
       assert.deepEqual(
         [event?.verdict, event?.hook, event?.pid, event?.flags, event?.remotePort],
@@ -152,7 +153,7 @@ for (const { name, own, server } of FAMILIES) {
       assert.equal(await inside.exchange(socket), 'ok');
       await inside.close(socket);
       assert(maps.packets('rule') >= 4);
-      assert.equal(maps.counted().length, 1);
+      assert.deepEqual(maps.counted().map(({ reason }) => reason), ['rule']);
       assert.deepEqual(maps.events(), []);
     });
 
