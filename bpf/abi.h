@@ -206,6 +206,7 @@ enum reason {
 	REASON_FRAGMENT_UNTRACKED = 55, /* no first fragment was allowed */
 	REASON_FRAGMENT_TINY = 56, /* first fragment without the whole transport header, or a later one that overlaps it */
 	REASON_NO_MEMORY = 57, /* a record that opens something could not be kept */
+	REASON_SPOOFED_SOURCE = 58, /* to oneself, from an IPv6 address that is not one's own */
 };
 
 enum direction {

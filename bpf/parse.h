@@ -68,6 +68,7 @@ struct packet {
 	__u8 icmp_code;
 	__u8 hop_limit;
 	__u8 ipv6;
+	__u8 leaves; /* by another device than loopback, whatever its destination says */
 } __attribute__((aligned(8)));
 
 static __always_inline bool same_address(const struct address *a, const struct address *b)

@@ -22,6 +22,9 @@
 #define SOCKET_STREAM 1
 #define SOCKET_DATAGRAM 2
 
+/* include/net/net_namespace.h: the loopback device of every namespace. */
+#define LOOPBACK_IFINDEX 1
+
 /* What cgroup_skb/egress returns: bit 0 passes, bit 1 reports congestion, which the sender does not see as an error. */
 #define PASS 1
 #define REFUSE 0
@@ -115,11 +118,22 @@ static __always_inline __u64 netns_of(struct __sk_buff *skb)
 	return has_netns_cookie ? bpf_get_netns_cookie(skb) : 0;
 }
 
+/* What no rule can allow: silent where a default denial is, so that a Drop doesn't tell by this either. */
+static __noinline __u32 refuse_by(__u64 ruleset, __u32 reason)
+{
+	const struct row *header;
+
+	if (!ruleset)
+		return VERDICT_OF(REASON_NOT_ISOLATED, 0, RULE_NONE);
+	header = row_of(ruleset, 0, 0);
+	return VERDICT_OF(reason, header && header->flags & ROW_SILENT ? 1 : 0, RULE_NONE);
+}
+
 /* The same refusal from every ruleset; a workload without one has no policy that could refuse. */
 static __always_inline void refuse_unread(const struct subject *subject, struct decision *decision, __u8 reason)
 {
-	__u32 no = VERDICT_OF(reason, 0, RULE_NONE), yes = VERDICT_OF(REASON_NOT_ISOLATED, 0, RULE_NONE);
-	combine(decision, subject->enforced, subject->enforced ? no : yes, subject->shadow, subject->shadow ? no : yes);
+	combine(decision, subject->enforced, refuse_by(subject->enforced, reason), subject->shadow,
+		refuse_by(subject->shadow, reason));
 }
 
 /* Apart from its caller, whose stack is what is left below judge. */
@@ -130,13 +144,28 @@ static __noinline int is_self(__u32 slot, const struct address *address)
 	return !!bpf_map_lookup_elem(&selves, &key);
 }
 
+/*
+ * Anybody may bind an IPv6 socket to a stranger's address (IPV6_FREEBIND). Sent to oneself, such a packet would arrive as the
+ * stranger's question, whose answer passes. (IPv4 asks for CAP_NET_RAW or CAP_NET_ADMIN.) Calls know no source yet.
+ */
+static __noinline int is_spoofed(__u32 slot, const struct packet *packet)
+{
+	if (!packet->ipv6 || is_zero(&packet->local) || is_loopback(&packet->local) || is_self(slot, &packet->local))
+		return false;
+	return is_loopback(&packet->remote) || is_self(slot, &packet->remote);
+}
+
 /* What policy says, and the two destinations that no policy can take away. */
 static __noinline int decide(const struct subject *subject, const struct packet *packet, struct decision *decision)
 {
 	struct question question = {.port = port_of(packet), .protocol = packet->protocol};
 	__u32 answer, shadow_answer;
 
-	if (is_loopback(&packet->remote)) {
+	if (is_spoofed(subject->slot, packet)) {
+		refuse_unread(subject, decision, REASON_SPOOFED_SOURCE);
+		return 0;
+	}
+	if (is_loopback(&packet->remote) && !packet->leaves) {
 		allow(decision, subject->enforced, REASON_LOOPBACK);
 		return 0;
 	}
@@ -145,7 +174,7 @@ static __noinline int decide(const struct subject *subject, const struct packet 
 	if (subject->shadow != subject->enforced)
 		shadow_answer = judge(subject->shadow, &question);
 	combine(decision, subject->enforced, answer, subject->shadow, shadow_answer);
-	if (decision->verdict != VERDICT_ALLOW && is_self(subject->slot, &packet->remote)) {
+	if (decision->verdict != VERDICT_ALLOW && !packet->leaves && is_self(subject->slot, &packet->remote)) {
 		allow(decision, subject->enforced, IS_DENIED(answer) ? REASON_SELF : REASON_OF(answer));
 		decision->rule = IS_DENIED(answer) ? RULE_NONE : RULE_OF(answer);
 	}
@@ -287,7 +316,7 @@ static __noinline int decide_fragment(struct __sk_buff *skb, const struct subjec
 	struct flow_key key;
 	const struct flow *flow;
 
-	if (is_loopback(&packet->remote)) {
+	if (is_loopback(&packet->remote) && !packet->leaves) {
 		allow(decision, subject->enforced, REASON_LOOPBACK);
 		return false;
 	}
@@ -354,16 +383,20 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 	struct record *record;
 	__u32 epoch = subject->epoch;
 
-	/* The listener's, not the connection's: nothing about this peer may be written to it. */
+	record = sk ? record_of(sk) : NULL;
+	/*
+	 * The listener's, not the connection's: nothing about this peer may be written to it. Or that of a child which Fast Open
+	 * made early; one that was connected itself, and met its peer's SYN half-way, is no reply.
+	 */
 	if (syn && ack) {
-		if (stream && (sk->state == BPF_TCP_LISTEN || sk->state == BPF_TCP_SYN_RECV))
+		if (stream && (sk->state == BPF_TCP_LISTEN ||
+			       (sk->state == BPF_TCP_SYN_RECV && (!record || is_inbound_tcp(record, packet)))))
 			allow(decision, subject->enforced, REASON_REPLY);
 		else
 			decide(subject, packet, decision);
 		return;
 	}
 
-	record = sk ? record_of(sk) : NULL;
 	if (!syn && record && is_inbound_tcp(record, packet)) {
 		allow(decision, subject->enforced, REASON_REPLY);
 		direction = DIRECTION_INGRESS;
@@ -389,9 +422,12 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 		__u32 now = bpf_ktime_get_ns() >> 27;
 		bool told = record->verdict == VERDICT_DENY && record->protocol == IPPROTO_TCP && record->epoch == now;
 		epoch = now;
-		if (stream && !syn && !decision->silent)
+		/* One that is still connecting was let by the call: its SYN met another policy, or another cgroup's. */
+		if (stream && !decision->silent)
 			moment->flags |= told ? 0 : EVENT_CUT;
-		if (stream && !syn && told)
+		if (stream && !syn)
+			moment->urgent = 1;
+		if (stream && told)
 			moment->muted = 1;
 	} else if (!subject->lasting) {
 		return;
@@ -514,6 +550,15 @@ static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *s
 	return true;
 }
 
+/*
+ * TCP may send from a softirq on top of anybody, so its sender is known only where who runs is who connected: the SYN's always is,
+ * and may be gone before the agent could ask for its name. Of all others the sender is the one that runs.
+ */
+static __always_inline bool is_sender_running(const struct packet *packet, const struct moment *moment)
+{
+	return packet->protocol != IPPROTO_TCP || (moment->pid && moment->pid == bpf_get_current_pid_tgid() >> 32);
+}
+
 /* A workload that nobody named. Its decision is under slot 0, ruleset 0. */
 static __always_inline void decide_unknown(const struct packet *packet, __u64 netns, struct decision *decision)
 {
@@ -525,12 +570,30 @@ static __always_inline void decide_unknown(const struct packet *packet, __u64 ne
 		allow(decision, 0, REASON_UNKNOWN_HOST);
 	else if (packet->reason)
 		deny(decision, 0, packet->reason);
-	else if (is_loopback(&packet->remote))
+	else if (is_loopback(&packet->remote) && !packet->leaves)
 		allow(decision, 0, REASON_LOOPBACK);
 	else if (is_neighbour_discovery(packet))
 		allow(decision, 0, REASON_NEIGHBOUR_DISCOVERY);
 	else
 		deny(decision, 0, REASON_UNKNOWN_WORKLOAD);
+}
+
+/*
+ * A connection that options make unreadable never gets further: its socket is what must be found. What the socket is connected to need
+ * not be where the packet goes first.
+ */
+static __always_inline void name_by_socket(struct packet *packet, const struct bpf_sock *sk)
+{
+	packet->local_port = bpf_htons(sk->src_port);
+	packet->remote_port = sk->dst_port;
+	if (packet->ipv6) {
+		((half_word *)&packet->remote)[0] = sk->dst_ip6[0];
+		((half_word *)&packet->remote)[1] = sk->dst_ip6[1];
+		((half_word *)&packet->remote)[2] = sk->dst_ip6[2];
+		((half_word *)&packet->remote)[3] = sk->dst_ip6[3];
+	} else {
+		map_ipv4(&packet->remote, sk->dst_ip4);
+	}
 }
 
 /*
@@ -547,6 +610,7 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 
 	if (!packet)
 		return REFUSE;
+	packet->leaves = skb->ifindex != LOOPBACK_IFINDEX;
 	/* A hostNetwork server behind a node port: it was asked on its own port, and its answer leaves from the node's. */
 	if (sk && sk->type == SOCKET_DATAGRAM && sk->protocol == IPPROTO_UDP && packet->protocol == IPPROTO_UDP)
 		packet->socket_port = bpf_htons(sk->src_port);
@@ -554,6 +618,10 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 		decide_unknown(packet, netns_of(skb), &decision);
 	} else if (packet->reason) {
 		refuse_unread(&subject, &decision, packet->reason);
+		if (sk && sk->type == SOCKET_STREAM && decision.verdict == VERDICT_DENY && !decision.silent) {
+			name_by_socket(packet, sk);
+			moment.flags |= EVENT_CUT;
+		}
 	} else if (packet->fragment == FRAGMENT_LATER) {
 		anew = decide_fragment(skb, &subject, packet, &decision);
 	} else if (packet->protocol == IPPROTO_ICMP) {
@@ -577,8 +645,7 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 	if (!moment.muted) {
 		moment.socket_cookie = bpf_get_socket_cookie(skb);
 		moment.netns_cookie = netns_of(skb);
-		/* TCP may send from a softirq on top of anybody; of all others the sender is the one that runs. */
-		if (has_current_process && packet->protocol != IPPROTO_TCP) {
+		if (has_current_process && is_sender_running(packet, &moment)) {
 			moment.pid = bpf_get_current_pid_tgid() >> 32;
 			moment.flags |= EVENT_PROCESS;
 			tell(packet, &subject, &decision, &moment, true);
@@ -709,18 +776,21 @@ int ingress(struct __sk_buff *skb)
 	return watch_ingress(skb);
 }
 
-/* The caller may not be whom the socket belongs to, so no verdict is recorded; but what the socket was before is over. */
-static __always_inline void forget(struct bpf_sock_addr *call, bool held)
+/*
+ * The caller may not be whom the socket belongs to, so no verdict is recorded; but what the socket was before is over. False: there is
+ * no room for a record, and what TCP does later could not be told from what it did before anybody looked.
+ */
+static __always_inline bool forget(struct bpf_sock_addr *call, bool held)
 {
 	struct bpf_sock *sk = call->sk;
 	struct record *record;
 	bool tcp = call->type == SOCKET_STREAM;
 
 	if (!sk)
-		return;
+		return true;
 	record = bpf_sk_storage_get(&sockets, sk, 0, held ? BPF_SK_STORAGE_GET_F_CREATE : 0);
 	if (!record)
-		return;
+		return !held || !tcp;
 	record->pid = bpf_get_current_pid_tgid() >> 32;
 	if (tcp && begin_write(record)) {
 		record->version = RECORD_VERSION;
@@ -729,6 +799,7 @@ static __always_inline void forget(struct bpf_sock_addr *call, bool held)
 		record->epoch = 0;
 		end_write(record, DIRECTION_EGRESS);
 	}
+	return true;
 }
 
 /* May an answer be going out that only egress can tell from a question, because it alone knows the local address? */
@@ -766,12 +837,12 @@ static __always_inline int judge_call(struct bpf_sock_addr *call, struct packet 
 	struct subject subject = {};
 	struct decision decision = {};
 	struct moment moment = {.hook = hook, .flags = EVENT_PROCESS};
-	bool held = find_by_caller(&subject);
+	bool held = find_by_caller(&subject), kept = true;
 
 	packet->protocol = call->type == SOCKET_STREAM ? IPPROTO_TCP : IPPROTO_UDP;
 	packet->remote_port = call->user_port;
 	if (hook == HOOK_CONNECT)
-		forget(call, held && has_ruleset(&subject));
+		kept = forget(call, held && has_ruleset(&subject));
 	/* Ping sockets and SCTP have no place here; a UDP connect to port 0 is getaddrinfo asking for a route: nothing can follow. */
 	if (call->type != SOCKET_STREAM && (call->protocol != IPPROTO_UDP || !packet->remote_port))
 		return 1;
@@ -785,6 +856,11 @@ static __always_inline int judge_call(struct bpf_sock_addr *call, struct packet 
 		decide(&subject, packet, &decision);
 	else
 		decide_unknown(packet, bpf_get_netns_cookie(call), &decision);
+	if (!kept) {
+		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
+		/* Nothing stands behind this call that could refuse in silence. */
+		decision.silent = 0;
+	}
 	/* What passes is counted when its packets do; a silent refusal is one that the caller must not notice. */
 	if (decision.verdict != VERDICT_DENY || decision.silent)
 		return 1;

@@ -33,7 +33,7 @@ struct moment {
 	__u8 hook;
 	__u8 flags; /* event_flags */
 	__u8 muted; /* was told a moment ago */
-	__u8 reserved;
+	__u8 urgent; /* whatever the budget: how often it is told is bounded where it is decided */
 };
 
 static __always_inline void lose(enum loss loss)
@@ -113,8 +113,7 @@ static __noinline int tell(const struct packet *packet, const struct subject *su
 	__u64 now_ns = bpf_ktime_get_ns();
 	struct event *event;
 
-	/* A cut must reach the agent, which ends the socket; how often it is told is bounded where it is decided. */
-	if (!(moment->flags & EVENT_CUT) && !may_tell(subject->slot, now_ns)) {
+	if (!moment->urgent && !may_tell(subject->slot, now_ns)) {
 		lose(LOSS_EVENTS_RATE);
 		return 0;
 	}

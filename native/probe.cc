@@ -8,6 +8,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
+#include <bpf/libbpf.h>
 #include <linux/bpf.h>
 
 namespace postern
@@ -88,10 +89,12 @@ std::map<std::string, std::string> probe()
 	// r1 holds the context, which is the helper's argument.
 	const std::vector<bpf_insn> cookie = {call_helper(BPF_FUNC_get_netns_cookie), move_immediate(BPF_REG_0, 1),
 					      exit_program()};
+	// What fails is in the answer; libbpf would print it besides.
+	const libbpf_print_fn_t print = libbpf_set_print(nullptr);
 	bpf_map_create_opts no_prealloc{};
 	no_prealloc.map_flags = BPF_F_NO_PREALLOC;
 
-	return {
+	std::map<std::string, std::string> results = {
 		{"program/cgroup_skb_egress", try_program(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS, allow)},
 		{"program/cgroup_skb_ingress", try_program(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_INGRESS, allow)},
 		{"program/connect4", try_program(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT, allow)},
@@ -108,6 +111,8 @@ std::map<std::string, std::string> probe()
 		{"map/array_of_maps", try_array_of_maps()},
 		{"helper/cgroup_skb/bpf_get_netns_cookie", try_program(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS, cookie)},
 	};
+	libbpf_set_print(print);
+	return results;
 }
 
 } // namespace postern

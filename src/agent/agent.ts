@@ -102,7 +102,7 @@ export class Agent {
   #enforced: Snapshot | null = null;
   #refused: readonly Problem[] = [];
   #contentProblems: readonly Problem[] = [];
-  #cgroupPlaces: ReadonlyMap<string, Place> = new Map();
+  #places: ReadonlyMap<string, Place> = new Map();
   #bindings: Bindings = new Map();
   /** Of what is enforced; made when first asked for. */
   #names: ReadonlyMap<AddressKey, string> | null = null;
@@ -284,8 +284,8 @@ export class Agent {
     return this.#ground;
   }
 
-  #onContents({ snapshot, problems, cgroupPlaces }: Contents, heardMs: number): void {
-    this.#cgroupPlaces = cgroupPlaces;
+  #onContents({ snapshot, problems, places }: Contents, heardMs: number): void {
+    this.#places = places;
     this.#snapshot = snapshot;
     this.#contentProblems = problems;
     this.#enforce(heardMs);
@@ -368,11 +368,18 @@ export class Agent {
     const wanted = this.#attempt(snapshot);
     const refused = wanted.outcome.status === 'refused' ? wanted.outcome.problems : [];
     // What was enforced stays, and its pods' folders come and go all the same.
-    const stays = refused.length > 0 && this.#enforced !== null ? this.#attempt(this.#enforced) : wanted;
+    const stays =
+      refused.length === 0
+        ? wanted
+        : this.#enforced === null
+          ? (this.#attemptRest(snapshot, refused) ?? wanted)
+          : this.#attempt(this.#enforced);
     this.#clashes = JSON.stringify(stays.bound.problems);
-    const clashes = stays.bound.problems.map((one) => ({ ...one, ...this.#cgroupPlaces.get(one.object ?? '') }));
+    const beyond = [...stays.bound.problems, ...refused];
+    const placed = beyond.map((one) => ({ ...one, ...this.#places.get(one.object ?? '') }));
+    const own = checkNodeName(snapshot, this.#options.nodeName);
     this.#refused = refused;
-    this.#problems.update([...this.#contentProblems, ...clashes, ...refused]);
+    this.#problems.update([...this.#contentProblems, ...own, ...placed]);
     this.#settle(stays, heardMs);
     this.#tellStanding();
   }
@@ -381,6 +388,27 @@ export class Agent {
     const bound = this.#bind(snapshot);
     const outcome = this.#enforcement.enforce(snapshot, bound.bindings, this.#own(bound.bindings));
     return { snapshot, bound, outcome };
+  }
+
+  /**
+   * At the start there is nothing that could stay, and a node must not be open because one policy goes over a limit: all but
+   * that. null: no policy is to blame, or none alone.
+   */
+  #attemptRest(snapshot: Snapshot, refused: readonly Problem[]): Attempt | null {
+    let rest = withoutRulesOf(snapshot, refused);
+    while (rest !== null) {
+      const attempt = this.#attempt(rest);
+      if (attempt.outcome.status !== 'refused') {
+        const left = snapshot.policies.filter((policy) => !rest?.policies.includes(policy)).map(policyName);
+        this.#log.error(
+          { event: 'left_out', policies: names(left) },
+          'over a limit, and nothing was enforced that could stay: these allow nothing, the rest is enforced',
+        );
+        return attempt;
+      }
+      rest = withoutRulesOf(rest, attempt.outcome.problems);
+    }
+    return null;
   }
 
   #settle({ snapshot, bound, outcome }: Attempt, heardMs: number): void {
@@ -534,7 +562,7 @@ export class Agent {
   }
 }
 
-/** The first snapshot goes over a limit: there is nothing enforced that could stay. */
+/** The first snapshot goes over a limit, by no policy that could be left out, and there is nothing enforced that could stay. */
 export class StartError extends Error {
   override readonly name = 'StartError';
   readonly code = 'REFUSED';
@@ -562,6 +590,31 @@ function idOf(native: Native, folder: string): bigint | null {
   } catch {
     return null;
   }
+}
+
+/** A mistyped node name makes every pod another node's, and nothing is held. Without any Node in the folder there is nothing to compare. */
+function checkNodeName({ nodes }: Snapshot, nodeName: string | null): Problem[] {
+  if (nodeName === null || nodes.length === 0 || nodes.some(({ name }) => name === nodeName)) return [];
+  const known = names(nodes.map(({ name }) => name)).join(', ');
+  return [
+    {
+      ...{ severity: 'warning', code: 'node_unknown', file: null, line: 0, column: 0, path: '', object: null },
+      message: `there is no Node ${nodeName} in the folder: pods of its Nodes are peers, and not held here`,
+      advice: `start the agent with --node-name ${nodes.length === 1 ? known : `and one of ${known}`}, or add the Node`,
+    },
+  ];
+}
+
+/** Less the policies that the problems name: a Limit is gone, any other isolates as before and allows nothing. null: none is left to lessen. */
+function withoutRulesOf(snapshot: Snapshot, problems: readonly Problem[]): Snapshot | null {
+  const named = new Set(problems.map(({ object }) => object));
+  const policies = snapshot.policies.flatMap((policy) => {
+    if (!named.has(policyName(policy))) return [policy];
+    return policy.effect === 'Limit' ? [] : [policy.rules.length === 0 ? policy : { ...policy, rules: [] }];
+  });
+  const isSame =
+    policies.length === snapshot.policies.length && policies.every((one) => snapshot.policies.includes(one));
+  return isSame ? null : { ...snapshot, policies };
 }
 
 function equalBindings(a: Bindings, b: Bindings): boolean {

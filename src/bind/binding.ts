@@ -67,7 +67,8 @@ export function bind(
     const name = `${pod.namespace}/${pod.name}`;
     if (pod.cgroup === null) {
       const folder = pod.uid === null ? null : folders.byUid(pod.uid);
-      if (folder !== null) wanted.set(name, folder);
+      if (folder !== null && levelOf(folder.path) > MAX_LEVEL) problems.push(tooDeep(pod, folder.path));
+      else if (folder !== null) wanted.set(name, folder);
       continue;
     }
     const path = pathBelow(pod.cgroup);
@@ -223,6 +224,15 @@ function refused(pod: Pod, root: string): Problem {
     'cgroup_refused',
     `the cgroup "${pod.cgroup}" is not a path below the enforced root${root === '' ? '' : ` "${root}"`}`,
     `write a path below the cgroup2 mount, such as "${root === '' ? 'workloads/web' : `${root}/web`}", without "..", at most ${MAX_LEVEL} folders deep`,
+  );
+}
+
+function tooDeep(pod: Pod, path: string): Problem {
+  return problem(
+    pod,
+    'cgroup_refused',
+    `its cgroup "${path}" is more than ${MAX_LEVEL} folders deep, where the kernel's programs do not look: it is not held`,
+    'run kubelet, and whatever it runs in, in cgroups nearer to the root',
   );
 }
 

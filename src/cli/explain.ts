@@ -81,6 +81,9 @@ async function run(options: Options, self: Command): Promise<void> {
   if (port === undefined && protocol !== 'ICMP') {
     return self.error(`error: --port is needed for ${protocol}; write --port N`, { exitCode: 1 });
   }
+  if (icmpType !== undefined && protocol !== 'ICMP') {
+    return self.error(`error: --icmp-type is of ICMP, not of ${protocol}; write --protocol ICMP`, { exitCode: 1 });
+  }
   try {
     const explanation = explain({ from, to, port: port ?? null, protocol, ...(icmpType && { icmpType }) });
     process.stdout.write(options.output === 'json' ? `${JSON.stringify(explanation, null, 2)}\n` : text(explanation));
@@ -94,11 +97,19 @@ async function answerAll(file: string, answer: (query: Query) => object): Promis
   const input = file === '-' ? process.stdin : createReadStream(file);
   const failed = new Promise<never>((_, reject) => input.once('error', reject));
   let batch: string[] = [];
+  // Whoever read the answers may have gone: nothing drains any more then.
+  let isGone = false;
+  const gone = new Promise<void>((resolve) => {
+    process.stdout.once('error', () => {
+      isGone = true;
+      resolve();
+    });
+  });
   const flush = async (): Promise<void> => {
     if (batch.length === 0) return;
     const more = process.stdout.write(`${batch.join('\n')}\n`);
     batch = [];
-    if (!more) await new Promise((resolve) => process.stdout.once('drain', resolve));
+    if (!more) await Promise.race([gone, new Promise((resolve) => process.stdout.once('drain', resolve))]);
   };
   const all = async (): Promise<void> => {
     for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
@@ -111,6 +122,7 @@ async function answerAll(file: string, answer: (query: Query) => object): Promis
         process.exitCode = 1;
       }
       if (batch.length >= 1000) await flush();
+      if (isGone) return;
     }
     await flush();
   };
@@ -141,6 +153,7 @@ function parseQuery(line: string): Query {
   if (icmpType !== undefined && (typeof icmpType !== 'string' || !Object.hasOwn(IcmpKind, icmpType))) {
     throw new QueryError(`"icmpType" is one of ${Object.keys(IcmpKind).join(', ')}`);
   }
+  if (icmpType !== undefined && !isIcmp) throw new QueryError(`"icmpType" is of ICMP, not of ${protocol}`);
   return {
     ...{ from, to, port: isIcmp ? null : (port as number), protocol: protocol as Query['protocol'] },
     ...(icmpType === undefined ? {} : { icmpType: icmpType as IcmpType }),

@@ -27,7 +27,7 @@ Reads *.yaml, *.yml and *.json, in folders below too. A line for each problem, s
 After the path of a warning stands "warning: ". An error makes an object invalid: an agent keeps its last valid version, and where
 there is none isolates what an invalid policy selects. A warning is something that holds, but hardly means what it says: host bits
 in a CIDR, a selector that selects nobody in this folder, a Service that is not there, a feature that is not enforced yet.
-Objects of kinds that Postern has no part in (Deployment, ConfigMap, ...) are passed over.
+Objects of kinds that Postern has no part in (Deployment, ConfigMap, ...) are passed over, others' network policies with a warning.
 
 With -o json: an array of {severity, code, file, line, column, path, object, message, advice}.
 Exit status: 0 no problem, 1 any problem (with --warnings-ok: any error).
@@ -51,7 +51,12 @@ export function lint(path: string): LintResult {
       ...{ message: `cannot be read: ${message}`, advice: 'make it readable, or remove it' },
     }),
   );
-  return { ...result, problems: [...unreadable, ...result.problems] };
+  const problems = [...unreadable, ...result.problems].sort((a, b) => compare(a.file ?? '', b.file ?? ''));
+  return { ...result, problems };
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
 }
 
 function scanFile(path: string): Scan {

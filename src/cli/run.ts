@@ -3,6 +3,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
+import { FlowCutter } from '../agent/cut.ts';
 import { Enforcement } from '../agent/enforcement.ts';
 import { levelOf } from '../bind/binding.ts';
 import { cgroupMount } from '../bind/mount.ts';
@@ -113,8 +114,17 @@ async function run(argv: readonly string[], options: Options): Promise<number> {
     cgroup = makeRunCgroup(mount);
     // Nothing in this cgroup is unknown; should the programs ever think so, they refuse.
     enforcement = new Enforcement(native, { unknown: 'deny' });
-    enforcement.onHappening(({ refusal }) => {
+    const { folder } = cgroup;
+    const cutter = new FlowCutter(native);
+    enforcement.onHappening(({ refusal, cut }) => {
       if (refusal !== null) report.add(refusal);
+      if (cut === null) return;
+      try {
+        cutter.cut(cut.flow, folder);
+      } catch (error) {
+        // It ends by its timeout, then.
+        say(`a refused connection could not be ended: ${error instanceof Error ? error.message : String(error)}`);
+      }
     });
     const name = path.basename(argv[0] ?? 'command');
     const binding = { path: cgroup.path, cgroup: native.cgroupId(cgroup.folder), level: levelOf(cgroup.path) };

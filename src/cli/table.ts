@@ -16,7 +16,10 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
     .join('');
 }
 
-/** What others chose (a process's name) must not steer the terminal. */
+/** What others chose (a process's name) must not steer the terminal, nor show in another order than it has (U+202E and the like). */
 export function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, (character) => `\\x${(character.codePointAt(0) ?? 0).toString(16).padStart(2, '0')}`);
+  return text.replace(/[\p{Cc}\p{Cf}]/gu, (character) => {
+    const code = (character.codePointAt(0) ?? 0).toString(16);
+    return code.length > 2 ? `\\u{${code}}` : `\\x${code.padStart(2, '0')}`;
+  });
 }

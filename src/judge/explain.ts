@@ -58,6 +58,8 @@ export class QueryError extends Error {
 
 interface Destination {
   readonly address: string | null;
+  /** Its further addresses: whoever has both families is reached by either. */
+  readonly others: readonly string[];
   readonly known: boolean;
   readonly notes: readonly string[];
 }
@@ -72,30 +74,27 @@ export function explainer(snapshot: Snapshot, compiled: Compiled) {
       const service = services.get(to.slice('service:'.length));
       if (service === undefined)
         throw new QueryError(`there is no Service ${to.slice(8)}; write service:NAMESPACE/NAME`);
-      const [ip] = service.clusterIPs;
-      return {
-        address: ip ?? null,
-        known: ip !== undefined,
-        notes: ip === undefined ? ['the Service has no address'] : [],
-      };
+      return having(service.clusterIPs, 'the Service has no address');
     }
-    if (addressKey(to) !== null) return { address: to, known: true, notes: [] };
+    const key = addressKey(to);
+    if (key !== null) {
+      // To connect to 0.0.0.0 or :: is to connect to oneself: ip_route_output_key_hash_rcu, tcp_v6_connect.
+      const loopback = UNSPECIFIED.get(key);
+      if (loopback !== undefined)
+        return { ...having([loopback], ''), notes: [`the kernel takes ${to} for ${loopback}`] };
+      return having([to], '');
+    }
     if (to.includes('/')) {
       const pod = pods.get(to);
       if (pod === undefined) throw new QueryError(`there is no Pod ${to}; write NAMESPACE/NAME of a Pod in the folder`);
-      const [address] = pod.ended ? [] : pod.addresses;
-      return {
-        address: address ?? null,
-        known: address !== undefined,
-        notes: address === undefined ? ['the Pod has no address'] : [],
-      };
+      return having(pod.ended ? [] : pod.addresses, 'the Pod has no address');
     }
-    if (!DOMAIN.test(to)) {
+    if (!DOMAIN.test(to) || ENDS_IN_NUMBER.test(to)) {
       throw new QueryError(
         `"${to}" is no destination; write NAMESPACE/POD, an address, service:NAMESPACE/NAME, or a domain name`,
       );
     }
-    return { address: null, known: true, notes: [] };
+    return { address: null, others: [], known: true, notes: [] };
   };
 
   const workload = (from: string): WorkloadEntry => {
@@ -114,16 +113,27 @@ export function explainer(snapshot: Snapshot, compiled: Compiled) {
     return { ...{ namespace, name, uid, cgroup, hostNetwork }, enforced: NO_ID, shadow: NO_ID, selves: [] };
   };
 
-  const ask = (query: Query): { readonly at: Destination; readonly decision: Decision | null } => {
-    const from = workload(query.from);
-    const at = destination(query.to);
-    if (!at.known) return { at, decision: null };
+  const decideAt = (query: Query, address: string | null): Decision => {
     const protocol = Protocol[query.protocol];
     const port =
       query.protocol === 'ICMP' ? (query.icmpType === undefined ? 0 : IcmpKind[query.icmpType]) : (query.port ?? 0);
-    const address = at.address === null ? null : addressKey(at.address);
-    return { at, decision: decide(compiled, from, { address, protocol, port }) };
+    const key = address === null ? null : addressKey(address);
+    return decide(compiled, workload(query.from), { address: key, protocol, port });
   };
+
+  const ask = (query: Query): { readonly at: Destination; readonly decision: Decision | null } => {
+    workload(query.from);
+    const at = destination(query.to);
+    return { at, decision: at.known ? decideAt(query, at.address) : null };
+  };
+
+  /** Where the answer of the first address is not that of another. */
+  const otherNotes = (query: Query, at: Destination, decision: Decision | null): string[] =>
+    at.others.flatMap((address) => {
+      const { verdict, outcome } = decideAt(query, address);
+      const isSame = verdict === decision?.verdict && outcome.reason === decision.outcome.reason;
+      return isSame ? [] : [`at its other address ${address}: ${verdict} (${REASON_NAMES.get(outcome.reason)})`];
+    });
 
   const answer = (query: Query): Answer => {
     const { decision } = ask(query);
@@ -156,7 +166,12 @@ export function explainer(snapshot: Snapshot, compiled: Compiled) {
       isolatedBy: (told?.isolatedBy ?? []).map(policyName),
       heldBy: held.map((policy) => ({ policy: policyName(policy), mode: policy.mode, effect: policy.effect })),
       wouldAllow: shadow?.policy == null ? null : policyName(shadow.policy),
-      notes: [...at.notes, ...(isName ? nameNotes(query.to, held) : []), ...serviceNotes(query, decision)],
+      notes: [
+        ...at.notes,
+        ...(isName ? nameNotes(query.to, held) : []),
+        ...serviceNotes(query, decision),
+        ...otherNotes(query, at, decision),
+      ],
     };
   };
 
@@ -168,9 +183,24 @@ const UNHELD: WorkloadEntry = {
   ...{ namespace: '', name: '', uid: null, cgroup: null, hostNetwork: true },
   ...{ enforced: NO_ID, shadow: NO_ID, selves: [] },
 };
+
+/** @param without said where there is none. */
+function having(addresses: readonly string[], without: string): Destination {
+  const [address, ...others] = addresses;
+  if (address === undefined) return { address: null, others, known: false, notes: [without] };
+  return { address, others, known: true, notes: [] };
+}
+
+const UNSPECIFIED = new Map([
+  [addressKey('0.0.0.0'), '127.0.0.1'],
+  [addressKey('::'), '::1'],
+]);
 const NO_ADDRESS: Answer = { verdict: 'deny', policy: null, rule: null, reason: 'no_address' };
 const DOMAIN =
   /^(?=.{1,253}\.?$)([\p{L}\p{N}_]([\p{L}\p{N}_-]{0,61}[\p{L}\p{N}_])?\.)*[\p{L}\p{N}_]([\p{L}\p{N}_-]{0,61}[\p{L}\p{N}_])?\.?$/u;
+
+/** An address with a mistake in it: no top-level domain is a number (RFC 3696, section 2). */
+const ENDS_IN_NUMBER = /(^|\.)\d+\.?$/;
 
 function nameNotes(
   name: string,

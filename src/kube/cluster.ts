@@ -38,7 +38,7 @@ interface Metadata {
   readonly namespace?: string | null;
 }
 
-const NO_PLACES: Contents['cgroupPlaces'] = new Map();
+const NO_PLACES: Contents['places'] = new Map();
 /** In the order of their keys, which begin with the kind. */
 const POLICY_KINDS: readonly PolicyKind[] = [
   'ClusterEgressPolicy',
@@ -126,7 +126,7 @@ export class Cluster {
     this.#contents = {
       snapshot: isSameSnapshot ? before.snapshot : Object.freeze(snapshot),
       problems: Object.freeze(problems),
-      cgroupPlaces: NO_PLACES,
+      places: NO_PLACES,
     };
     return this.#contents;
   }

@@ -9,7 +9,7 @@ import { doubtful, type Finding, quote } from '../validate/finding.ts';
 import { checkTier } from './tiers.ts';
 
 export interface Between {
-  /** Of the policy: `Kind/namespace/name`. */
+  /** Of the object: `Kind/namespace/name`. */
   readonly key: string;
   readonly finding: Finding;
 }
@@ -20,7 +20,7 @@ export function checkBetween(snapshot: Snapshot): Between[] {
   for (const pod of snapshot.pods) {
     for (const policy of selectionOf(pod).shadow) held.set(policy, [...(held.get(policy) ?? []), pod]);
   }
-  return snapshot.policies.flatMap((policy) => {
+  const policies = snapshot.policies.flatMap((policy) => {
     const pods = held.get(policy) ?? [];
     const beside =
       policy.subject.type === 'nodeServices'
@@ -35,6 +35,35 @@ export function checkBetween(snapshot: Snapshot): Between[] {
     ];
     const key = [policy.kind, ...(policy.namespace === null ? [] : [policy.namespace]), policy.name].join('/');
     return findings.map((finding) => ({ key, finding }));
+  });
+  return [...policies, ...checkAddressesOnce(snapshot)];
+}
+
+/** An address that two pods have is neither's, and a Service's is no pod's (compile): no rule for the pods holds for it. */
+function checkAddressesOnce({ pods, services }: Snapshot): Between[] {
+  const owners = new Map<string, string>();
+  const claims = [
+    ...services.map((service) => ({ kind: 'Service', of: service, addresses: service.clusterIPs, path: ['spec'] })),
+    ...pods
+      .filter((pod) => !pod.hostNetwork && !pod.ended)
+      .map((pod) => ({ kind: 'Pod', of: pod, addresses: pod.addresses, path: ['status'] })),
+  ];
+  return claims.flatMap(({ kind, of, addresses, path }) => {
+    const key = `${kind}/${of.namespace}/${of.name}`;
+    return addresses.flatMap((address) => {
+      const owner = owners.get(address);
+      if (owner === undefined) {
+        owners.set(address, key);
+        return [];
+      }
+      const finding = doubtful(
+        'address_twice',
+        path,
+        `${owner} has the address ${address}, too: no rule for pods holds for it`,
+        'give each its own',
+      );
+      return [{ key, finding: { ...finding, at: 'key' as const } }];
+    });
   });
 }
 

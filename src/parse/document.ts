@@ -142,8 +142,10 @@ function readItem(place: Place, value: unknown, listed: Kind | null): Based[] {
   const object = listed && isObject(value) ? { kind: listed, apiVersion: kinds[listed].apiVersion, ...value } : value;
   const classified = classify(object);
   switch (classified.type) {
-    case 'other':
-      return [{ parsed: { ...unknown(place, object, null, []), valid: true }, base }];
+    case 'other': {
+      const told = classified.finding === null ? [] : [classified.finding];
+      return [{ parsed: { ...unknown(place, object, null, told), valid: true }, base }];
+    }
     case 'list':
       return classified.items.flatMap((item, i) =>
         readItem({ ...place, base: [...base, 'items', i] }, item, classified.kind),

@@ -60,7 +60,10 @@ export function coreTypes(roots: readonly string[]): Record<string, Record<strin
     const attributes = models[name]?.getAttributeTypeMap?.();
     if (types[name] || !attributes) continue;
     types[name] = Object.fromEntries(
-      attributes.map(({ baseName, type, format }) => [baseName, INTEGERS.has(format) ? 'integer' : type]),
+      attributes.map(({ baseName, type, format }) => [
+        baseName,
+        INTEGERS.has(format) ? type.replace('number', 'integer') : type,
+      ]),
     );
     for (const { type } of attributes) pending.push(...(type.match(/\w+/g) ?? []));
   }

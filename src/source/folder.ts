@@ -2,7 +2,19 @@
 // Which files of a folder hold objects, and when did they change? Knows nothing of what is in them.
 // A file half-written at the moment of reading is read again when its writer goes on: nothing here has to be atomic.
 import { hash } from 'node:crypto';
-import { type FSWatcher, readdirSync, readFileSync, realpathSync, statSync, watch } from 'node:fs';
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  type FSWatcher,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+  watch,
+} from 'node:fs';
 import path from 'node:path';
 
 export interface SourceFile {
@@ -82,7 +94,14 @@ export class Folder {
       for (const name of names) {
         if (name.startsWith('.')) continue;
         const full = path.join(folder, name);
-        const stat = statSync(full, { bigint: true, throwIfNoEntry: false });
+        let stat: BigIntStats | undefined;
+        try {
+          stat = statSync(full, { bigint: true, throwIfNoEntry: false });
+        } catch (error) {
+          // Links in a circle, or a file system that fails: of what is no object's file nobody needs to know.
+          if (EXTENSIONS.includes(path.extname(name))) unreadable.push({ path: full, message: messageOf(error) });
+          continue;
+        }
         if (stat === undefined) {
           // Between listing and looking it went away, or it is a link that leads nowhere (yet).
           if (EXTENSIONS.includes(path.extname(name)) && isDangling(full)) {
@@ -106,6 +125,8 @@ export class Folder {
           } catch (error) {
             unreadable.push({ path: full, message: messageOf(error) });
           }
+        } else if (EXTENSIONS.includes(path.extname(name))) {
+          unreadable.push({ path: full, message: 'is neither a file nor a folder' });
         }
       }
     };
@@ -125,12 +146,23 @@ export class Folder {
     // Times of files tick coarsely: a file that changed just before it was read may have changed since without a new stamp.
     if (before !== undefined && before.stamp === stamp && before.readAtMs - before.changedMs > 100) return before;
     const readAtMs = Date.now();
-    const text = readFileSync(full, 'utf8');
+    const text = readNow(full);
     const file =
       before !== undefined && before.file.text === text
         ? before.file
         : Object.freeze({ path: full, text, hash: hash('sha256', text, 'hex') });
     return { stamp, readAtMs, changedMs: Number(stat.ctimeMs), file };
+  }
+}
+
+/** Never waits: what was a file may be a pipe by now, and some files of /proc are read like one. Throws as readFileSync does. */
+function readNow(full: string): string {
+  const descriptor = openSync(full, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
+  try {
+    if (!fstatSync(descriptor).isFile()) throw new Error('is neither a file nor a folder');
+    return readFileSync(descriptor, 'utf8');
+  } finally {
+    closeSync(descriptor);
   }
 }
 
@@ -147,6 +179,7 @@ function messageOf(error: unknown): string {
   if (code === 'ENOENT') return 'is not there';
   if (code === 'EACCES' || code === 'EPERM') return 'may not be read';
   if (code === 'ENOTDIR') return 'is not a folder';
+  if (code === 'ELOOP') return 'is a symbolic link that leads back to itself';
   return error instanceof Error ? error.message : String(error);
 }
 

@@ -4,6 +4,7 @@
 import { hash } from 'node:crypto';
 import {
   closeSync,
+  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -11,6 +12,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeSync,
 } from 'node:fs';
 import path from 'node:path';
@@ -45,7 +47,7 @@ export class StateDir {
   constructor(dir: string) {
     this.#folder = path.join(dir, 'objects');
     try {
-      mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+      makeFolder(this.#folder);
     } catch (error) {
       throw stateError(this.#folder, error);
     }
@@ -85,7 +87,10 @@ export class StateDir {
     return { kept, failures };
   }
 
-  /** Replaces what is kept of a source file, whole or not at all; an empty list removes it. Throws StateError. */
+  /**
+   * Replaces what is kept of a source file; an empty list removes it. Throws StateError; then nothing is kept of it, since what was
+   * there is out of date and might allow what has been forbidden since.
+   */
   write(source: string, objects: readonly KeptObject[]): void {
     const file = path.join(this.#folder, `${hash('sha256', source, 'hex').slice(0, 32)}.json`);
     try {
@@ -103,8 +108,29 @@ export class StateDir {
       }
       renameSync(next, file);
     } catch (error) {
+      for (const stale of [`${file}.next`, file]) {
+        try {
+          rmSync(stale, { force: true });
+        } catch {
+          // What can't even be removed is told below.
+        }
+      }
       throw stateError(file, error);
     }
+  }
+}
+
+/** Not mkdir's own `recursive`: Node then goes round for ever where the file system has no such folder and takes none (/proc). */
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { mode: 0o700 });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && statSync(folder).isDirectory()) return;
+    const parent = path.dirname(folder);
+    if (code !== 'ENOENT' || parent === folder || existsSync(parent)) throw error;
+    makeFolder(parent);
+    mkdirSync(folder, { mode: 0o700 });
   }
 }
 

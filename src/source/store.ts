@@ -32,8 +32,8 @@ interface Held {
 export interface Contents {
   readonly snapshot: Snapshot;
   readonly problems: readonly Problem[];
-  /** Where each object says its cgroup (else where it begins), by key: problems of binding are told there. */
-  readonly cgroupPlaces: ReadonlyMap<string, Place>;
+  /** By key, where problems of an object are told that show only beyond it: a Pod's cgroup (else its beginning), any other's name. */
+  readonly places: ReadonlyMap<string, Place>;
 }
 
 export interface Place {
@@ -77,7 +77,7 @@ export class ObjectStore {
     const documents = this.#parse(scan);
     const owners = this.#owners(documents);
 
-    const cgroupPlaces = new Map<string, Place>();
+    const places = new Map<string, Place>();
     const held = new Map<string, Held>();
     const valid = new Map<string, Held>();
     /** Files that hold something which could not be told apart: any object they held may be it. */
@@ -97,8 +97,8 @@ export class ObjectStore {
           continue;
         }
         told.set(key, document);
-        if (kind === 'Pod' || kind === 'ClusterEgressPolicy')
-          cgroupPlaces.set(key, { file: source, ...document.places.cgroup });
+        const at = kind === 'Pod' || kind === 'ClusterEgressPolicy' ? 'cgroup' : 'name';
+        places.set(key, { file: source, ...document.places[at] });
         const before = this.#valid.get(key);
         if (document.valid) {
           const now =
@@ -129,7 +129,7 @@ export class ObjectStore {
     }
 
     this.#remember(valid);
-    return { snapshot: snapshotOf(held, host), problems, cgroupPlaces };
+    return { snapshot: snapshotOf(held, host), problems, places };
   }
 
   /**

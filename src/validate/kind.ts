@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is this document an object that Postern reads, one that it has no part in, or a misspelling of one? Looks at apiVersion and kind alone.
-import { type Finding, quote, wrong, wrongKey } from './finding.ts';
+import { doubtful, type Finding, quote, wrong, wrongKey } from './finding.ts';
 import { distance, nearest } from './spelling.ts';
 
 export type CoreKind = 'Namespace' | 'Node' | 'Pod' | 'Service' | 'EndpointSlice' | 'NetworkPolicy';
@@ -37,7 +37,8 @@ export type Classified =
   | { readonly type: 'list'; readonly items: readonly unknown[]; readonly kind: Kind | null }
   /** `kind` is what was meant, where that is plain. */
   | { readonly type: 'wrong'; readonly kind: Kind | null; readonly finding: Finding }
-  | { readonly type: 'other' };
+  /** `finding`: a policy that someone may take for enforced here. */
+  | { readonly type: 'other'; readonly finding: Finding | null };
 
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -45,7 +46,8 @@ export function isObject(value: unknown): value is Record<string, unknown> {
 
 /**
  * Kinds of other groups are passed over, whatever their name: Calico has a NetworkPolicy and Knative a Service of its own. Told is
- * only what no one else can mean: Kubernetes' own groups, ours, and near misses of them.
+ * only what no one else can mean: Kubernetes' own groups, ours, and near misses of them; and, as a warning, that others' network
+ * policies are others' to enforce.
  */
 export function classify(value: unknown): Classified {
   if (!isObject(value)) {
@@ -68,7 +70,7 @@ export function classify(value: unknown): Classified {
   if (isKind(kind)) {
     const right = kinds[kind].apiVersion;
     if (apiVersion === right) return { type: 'known', kind };
-    if (!isOurs(apiVersion) && distance(apiVersion, right, 3) > 3) return { type: 'other' };
+    if (!isOurs(apiVersion) && distance(apiVersion, right, 3) > 3) return other(kind, apiVersion);
     const message = `${kind} has no apiVersion ${quote(apiVersion)} here`;
     return mistaken(kind, wrong('api_version', ['apiVersion'], message, `write apiVersion: ${right}`));
   }
@@ -89,7 +91,14 @@ export function classify(value: unknown): Classified {
     const message = `there is no kind ${quote(kind)} in ${apiVersion}`;
     return mistaken(null, wrong('kind', ['kind'], message, 'write kind: EgressPolicy or kind: ClusterEgressPolicy'));
   }
-  return { type: 'other' };
+  return other(kind, apiVersion);
+}
+
+function other(kind: string, apiVersion: string): Classified {
+  if (!kind.endsWith('NetworkPolicy')) return { type: 'other', finding: null };
+  const message = `${kind} of ${apiVersion} is not Postern's: it has no effect here`;
+  const advice = 'write a NetworkPolicy, EgressPolicy or ClusterEgressPolicy, or keep it elsewhere';
+  return { type: 'other', finding: doubtful('other_policy', ['kind'], message, advice) };
 }
 
 function mistaken(kind: Kind | null, finding: Finding): Classified {

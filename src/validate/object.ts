@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything that is wrong with one object of a kind that Postern knows, all at once. Knows neither files nor other objects.
+import { checkAddresses } from './addresses.ts';
 import { checkClusterNetworkPolicy } from './cluster-network-policy.ts';
 import { checkTypes } from './core-types.ts';
 import { checkEgressPolicy } from './egress-policy.ts';
@@ -33,9 +34,10 @@ export function checkObject(kind: Kind, object: Record<string, unknown>): Checke
     }
     default: {
       const types = checkTypes(kind, object).map((finding) => (decides(kind, finding) ? finding : lessened(finding)));
-      if (kind !== 'Pod') return { findings: [...metadata, ...types], object, cgroup: null };
+      const common = [...metadata, ...types, ...checkAddresses(kind, object)];
+      if (kind !== 'Pod') return { findings: common, object, cgroup: null };
       const { cgroup, findings } = checkCgroup(object.metadata);
-      return { findings: [...metadata, ...types, ...findings], object, cgroup };
+      return { findings: [...common, ...findings], object, cgroup };
     }
   }
 }

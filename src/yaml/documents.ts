@@ -48,6 +48,9 @@ const MAX_REPEATED_NODES = 10_000;
 /** Levels of nesting; the deepest Kubernetes object has some 30. */
 const MAX_DEPTH = 100;
 
+/** Told of one document; whoever wrote so many has not meant YAML. */
+const MAX_PROBLEMS = 100;
+
 const UNWANTED = new Set(['binary', 'omap', 'pairs', 'set', 'timestamp'].map((tag) => `tag:yaml.org,2002:${tag}`));
 
 /** goyaml.v2's yamlStyleFloat; the library's own takes `e0` and `.` for numbers that are none. */
@@ -79,6 +82,8 @@ export function readYaml(text: string): YamlDocument[] {
         version: '1.1',
         lineCounter: lines,
         prettyErrors: false,
+        // Told below: the library compares each key with every other.
+        uniqueKeys: false,
         customTags: kubectlTags,
       }),
     ];
@@ -121,7 +126,13 @@ class ReadDocument implements YamlDocument {
     const problems: SyntaxProblem[] = [];
     const unclosed = document.errors.find(isUnclosedQuote);
     // What a quote that is not closed swallows makes errors that are none.
-    for (const { code, message, pos } of unclosed ? [unclosed] : [...document.errors, ...document.warnings]) {
+    const errors: readonly Fault[] = unclosed
+      ? [unclosed]
+      : [...document.errors, ...document.warnings, ...duplicates(document.contents)].sort(
+          (a, b) => a.pos[0] - b.pos[0],
+        );
+    for (const { code, message, pos } of errors) {
+      if (problems.length >= MAX_PROBLEMS) break;
       // An unclosed bracket or quote makes a second error of the same place.
       if (problems.some(({ position }) => position.line === this.#at(pos[0]).line)) continue;
       problems.push(this.#told(code, message, pos[0]));
@@ -220,6 +231,32 @@ class ReadDocument implements YamlDocument {
     }
     return path;
   }
+}
+
+interface Fault {
+  readonly code: string;
+  readonly message: string;
+  readonly pos: readonly [number, number];
+}
+
+/** Keys that a map holds already, wherever it is. */
+function duplicates(root: Node | null): Fault[] {
+  const found: Fault[] = [];
+  const open: unknown[] = [root];
+  for (let node = open.pop(); node !== undefined; node = open.pop()) {
+    if (isSeq(node)) for (const item of node.items) open.push(item ?? null);
+    if (!isMap(node)) continue;
+    const keys = new Set<string>();
+    for (const { key, value } of node.items as Pair<Node, Node | null>[]) {
+      open.push(value ?? null);
+      if (isMerge(key)) continue;
+      const text = keyText(key);
+      const [from = 0, to = 0] = key.range ?? [];
+      if (keys.has(text)) found.push({ code: 'DUPLICATE_KEY', message: 'Map keys must be unique', pos: [from, to] });
+      keys.add(text);
+    }
+  }
+  return found;
 }
 
 function isUnclosedQuote({ code, message }: { code: string; message: string }): boolean {

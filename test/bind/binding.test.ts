@@ -212,3 +212,20 @@ test('no policy holds what the agent runs in', () => {
     );
   }
 });
+
+test('a folder deeper than the kernel looks is told, by uid as by annotation: it would be taken for held', () => {
+  const deep = (levels: number, last: string) => [...Array(levels - 1).fill('d'), last].join('/');
+  for (const [levels, names] of [
+    [15, ['shop/x', 'shop/y']],
+    [16, []],
+  ] as const) {
+    const paths = { [deep(levels, 'podu')]: 1n, [deep(levels, 'y')]: 2n };
+    const pods = [pod('x', { uid: 'u' }), pod('y', { cgroup: deep(levels, 'y') })];
+    const { bindings, problems } = bind(pods, folders(paths), '', none);
+    assert.deepEqual([...bindings.keys()], names);
+    assert.deepEqual(
+      problems.map(({ code, object }) => [code, object]),
+      levels > 15 ? ['x', 'y'].map((name) => ['cgroup_refused', `Pod/shop/${name}`]) : [],
+    );
+  }
+});

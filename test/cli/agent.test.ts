@@ -316,6 +316,7 @@ test('a change over a limit is refused whole: a problem names the limit, what wa
   folder.write('limits.yaml', limits.join('---\n'));
   const problem = await agent.line((line) => line.event === 'problem');
   assert.equal(problem.code, 'limit_exceeded');
+  assert.match(String(problem.where), /\/limits\.yaml:\d+:\d+$/);
   assert.match(String(problem.msg), /8/);
   assert.equal(await web.actor.tryTcp(SERVER, 80), 'ok');
   assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
@@ -330,6 +331,38 @@ test('a change over a limit is refused whole: a problem names the limit, what wa
   folder.remove('limits.yaml');
   await agent.line((line) => line.event === 'mended');
   assert.equal(await again.tryTcp(SERVER, 80), 'ok');
+});
+
+test('a node name that no Node of the folder has is a problem until there is one', async (t) => {
+  const { lab, folder, web } = await world(t);
+  const node = (name: string) => `apiVersion: v1\nkind: Node\nmetadata: {name: ${name}}\n`;
+  folder.write('pods.yaml', pod(web, '{app: web}', ', nodeName: node-a'));
+  folder.write('policy.yaml', egress('web', PORT_80));
+  folder.write('node.yaml', node('node-a'));
+  const agent = await startAgent(lab, folder, '--node-name', 'node-b');
+  const problem = await agent.line((line) => line.event === 'problem');
+  assert.equal(problem.code, 'node_unknown');
+  assert.match(String(problem.msg), /no Node node-b .* not held here/);
+  folder.write('node.yaml', `${node('node-a')}---\n${node('node-b')}`);
+  const mended = await agent.line((line) => line.event === 'mended');
+  assert.equal(mended.code, 'node_unknown');
+});
+
+test('an agent that starts on a folder over a limit enforces all but what goes over it', async (t) => {
+  const { lab, folder, web } = await world(t);
+  folder.write('pods.yaml', pod(web));
+  folder.write('policy.yaml', egress('web', PORT_80));
+  const limit = (index: number) => egress(`limit${index}`, PORT_80_81, '  effect: Limit\n');
+  folder.write('limits.yaml', Array.from({ length: 10 }, (_, index) => limit(index)).join('---\n'));
+  const agent = await startAgent(lab, folder);
+  const left = await agent.line((line) => line.event === 'left_out');
+  assert.deepEqual(left.policies, ['EgressPolicy/shop/limit8', 'EgressPolicy/shop/limit9']);
+  assert.equal((await agent.line((line) => line.event === 'problem')).code, 'limit_exceeded');
+  assert.equal(await web.actor.tryTcp(SERVER, 80), 'ok');
+  assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
+  const mended = await agent.applied(() => folder.write('limits.yaml', limit(0)));
+  assert.equal(mended.policies, 2);
+  assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
 });
 
 test('a Service is allowed where its endpoints are, and a drop names what is at the address', async (t) => {

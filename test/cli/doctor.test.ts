@@ -33,7 +33,7 @@ test('as root everything that is needed is there, in a table and in JSON', async
 test('without privileges it says what is missing, and exits with 1', async () => {
   const args = ['--reuid=65534', '--regid=65534', '--clear-groups', '--', POSTERN, 'doctor', '-o', 'json'];
   const result = await resultOf(spawn('setpriv', args), 30_000);
-  assert.equal(result.status, 1);
+  assert.deepEqual([result.status, result.stderr], [1, '']);
   const { enforcement, findings } = JSON.parse(result.stdout) as { enforcement: boolean; findings: Finding[] };
   assert.equal(enforcement, false);
   const capability = findings.find((one) => one.name === 'capability/CAP_BPF');
@@ -58,4 +58,5 @@ test('a wrong flag is told with what there is', async () => {
 
 test('columns are two apart, and control characters visible', () => {
   assert.equal(table(['A', 'B'], [['long', 'x\x07']]), 'A     B\nlong  x\\x07\n');
+  assert.equal(table(['A'], [['\u202eb\u200b']]), 'A\n\\u{202e}b\\u{200b}\n');
 });

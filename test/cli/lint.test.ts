@@ -2,7 +2,7 @@
 // `postern lint` and the command line around it, as a user meets them: what is printed where, and the exit status.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
@@ -83,6 +83,19 @@ test('JSON', () => {
       advice: 'write 10.0.0.0/8',
     },
   ]);
+});
+
+test('what cannot be read stands in its place among the others', () => {
+  const root = made('unreadable', { 'a.yaml': bad, 'c.yaml': bad });
+  symlinkSync('nowhere', path.join(root, 'b.yaml'));
+  const { status, stdout } = postern('lint', root);
+  assert.equal(status, 1);
+  const files = stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => path.basename(line.split(':')[0] ?? ''));
+  assert.deepEqual([...new Set(files)], ['a.yaml', 'b.yaml', 'c.yaml']);
+  assert.deepEqual(files, files.toSorted());
 });
 
 test('one file; and what cannot be read', () => {

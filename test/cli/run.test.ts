@@ -138,6 +138,17 @@ test('curl is refused at once, as one command of a shell among others', async (t
   assert.match(result.stderr, /^refused +198\.18\.1\.1:81 +TCP +curl /m);
 });
 
+test('a connection whose options lead elsewhere ends instead of hanging', async (t) => {
+  const { run, policy } = await world(t);
+  // IP_OPTIONS, a loose source route by 198.18.9.9.
+  const script = `use Socket; socket(S, PF_INET, SOCK_STREAM, 0);
+setsockopt(S, 0, 4, pack("C*", 1, 131, 7, 4, 198, 18, 9, 9)) or die;
+connect(S, sockaddr_in(80, inet_aton("${SERVER}"))); print $!{ECONNABORTED} ? "ended" : "errno $!";`;
+  const { stdout, stderr } = await run('--policy', policy, '--', 'perl', '-e', script);
+  assert.equal(stdout, 'ended', stderr);
+  assert.match(stderr, /source_route/);
+});
+
 test('the exit status is the command’s, or says what went wrong', async (t) => {
   const { run, policy, place } = await world(t);
   const table: [string[], number, RegExp][] = [

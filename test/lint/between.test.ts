@@ -124,3 +124,23 @@ test('node services that are cut off from what a node lives on', () => {
   assert.deepEqual(told(units('[]'), beside), []);
   assert.deepEqual(told(units('[]', 'effect: Limit, '), beside), [cut, cut]);
 });
+
+test('an address that two have', () => {
+  const at = (name: string, ip: string, more = '') =>
+    `{apiVersion: v1, kind: Pod, metadata: {name: ${name}, namespace: shop}, spec: {${more}}, status: ${ip}}`;
+  const twice = ['warning address_twice status'];
+  assert.deepEqual(told(at('a', '{podIP: 198.18.0.1}'), at('b', '{podIP: 198.18.0.2}')), []);
+  assert.deepEqual(told(at('a', '{podIP: 198.18.0.1}'), at('b', '{podIPs: [{ip: 198.18.0.1}]}')), twice);
+  assert.deepEqual(told(at('a', '{podIP: "fd00::1"}'), at('b', '{podIP: "fd00:0::1"}')), twice);
+  assert.deepEqual(told(service('s', '{clusterIP: 198.18.0.1}'), at('a', '{podIP: 198.18.0.1}')), twice);
+  assert.deepEqual(
+    told(at('a', '{podIP: 198.18.0.1}', 'hostNetwork: true'), at('b', '{podIP: 198.18.0.1}', 'hostNetwork: true')),
+    [],
+    "a hostNetwork pod's address is its node's",
+  );
+  assert.deepEqual(
+    told(at('a', '{podIP: 198.18.0.1, phase: Succeeded}'), at('b', '{podIP: 198.18.0.1}')),
+    [],
+    'a pod that has ended gave its address back',
+  );
+});

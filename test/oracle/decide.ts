@@ -101,8 +101,9 @@ function addressOf(cluster: Cluster, to: string): Address | null {
   return address;
 }
 
+/** On Linux, to connect to the unspecified address is to connect to this host (ip_route_output_key_hash_rcu, tcp_v6_connect). */
 function isLoopback(address: Address): boolean {
-  return coversText('127.0.0.0/8', address) || coversText('::1/128', address);
+  return ['127.0.0.0/8', '0.0.0.0/32', '::1/128', '::/128'].some((cidr) => coversText(cidr, address));
 }
 
 /** The policies that hold a workload, in the order in which verdicts name them: kind, namespace, name. */

@@ -195,7 +195,7 @@ policies(
   `
   a/p -> 192.168.0.1 1/TCP => allow rule EgressPolicy/a/w 0
   a/p -> 0.0.0.1 1/TCP => allow rule EgressPolicy/a/w 0
-  a/p -> 0.0.0.0 1/TCP => deny no_rule EgressPolicy/a/w
+  a/p -> 0.0.0.0 1/TCP => allow loopback
   a/p -> 255.255.255.254 1/UDP => allow rule EgressPolicy/a/w 0
   a/p -> 255.255.255.255 1/UDP => deny no_rule EgressPolicy/a/w
   a/p -> 169.254.20.10 53/UDP => deny no_rule EgressPolicy/a/w

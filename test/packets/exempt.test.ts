@@ -31,7 +31,8 @@ describe('loopback', () => {
     ['126.255.255.255', ipv4({ to: '126.255.255.255' }, udp({ to: 80 })), 'no_rule'],
     ['128.0.0.0', ipv4({ to: '128.0.0.0' }, udp({ to: 80 })), 'no_rule'],
     ['0.0.0.0 on the wire', ipv4({ to: '0.0.0.0' }, udp({ to: 80 })), 'no_rule'],
-    ['::1', ipv6({ to: '::1' }, tcp({ to: 80 })), 'loopback'],
+    ['::1', ipv6({ from: '::1', to: '::1' }, tcp({ to: 80 })), 'loopback'],
+    ['::1 from a stranger', ipv6({ from: TO6, to: '::1' }, tcp({ to: 80 })), 'spoofed_source'],
     ['::2', ipv6({ to: '::2' }, tcp({ to: 80 })), 'no_rule'],
     [':: on the wire', ipv6({ to: '::' }, tcp({ to: 80 })), 'no_rule'],
     ['::7f00:1', ipv6({ to: '::7f00:1' }, tcp({ to: 80 })), 'no_rule'],
@@ -48,6 +49,17 @@ test('oneself, by either family', () => {
   assert.equal(reason(ipv4({ to: LOCAL4 }, udp({ to: 80 }))), 'self');
   assert.equal(reason(ipv6({ to: LOCAL6 }, udp({ to: 80 }))), 'self');
   assert.equal(reason(ipv4({ to: TO4 }, udp({ to: 80 }))), 'no_rule');
+});
+
+test('oneself, from a stranger’s address, whatever a rule says', () => {
+  programs.self(LOCAL6);
+  programs.row({ ruleset: id(0xb), flags: ROW_ISOLATED, entries: [always({ policy: 4 })] });
+  programs.bind(id(0xb));
+  assert.equal(reason(ipv6({ from: LOCAL6, to: LOCAL6 }, udp({ to: 80 }))), 'rule');
+  assert.equal(reason(ipv6({ from: '::1', to: LOCAL6 }, udp({ to: 80 }))), 'rule');
+  assert.equal(reason(ipv6({ from: TO6, to: LOCAL6 }, udp({ to: 80 }))), 'spoofed_source');
+  programs.self(TO6);
+  assert.equal(reason(ipv6({ from: TO6, to: LOCAL6 }, udp({ to: 80 }))), 'rule', 'another address of its own');
 });
 
 test('oneself is not told where a rule allows it, nor audited where only shadow denies', () => {

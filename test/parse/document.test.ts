@@ -39,9 +39,6 @@ test('kinds that others have, too, are theirs by their group', () => {
     ['{apiVersion: apps/v1, kind: Deployment}', true],
     ['{apiVersion: v1, kind: ConfigMap, data: {a: b}}', true],
     ['{apiVersion: v1, kind: Secret}', true],
-    ['{apiVersion: projectcalico.org/v3, kind: NetworkPolicy}', true],
-    ['{apiVersion: crd.projectcalico.org/v1, kind: GlobalNetworkPolicy}', true],
-    ['{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy}', true],
     ['{apiVersion: serving.knative.dev/v1, kind: Service}', true],
     ['{apiVersion: example.com/v1, kind: EgressPolicy}', true],
     ['{apiVersion: extensions/v1beta1, kind: NetworkPolicy}', false],
@@ -54,6 +51,23 @@ test('kinds that others have, too, are theirs by their group', () => {
     const { valid, problems } = one(text);
     assert.equal(valid, silent, text);
     assert.equal(problems.length === 0, silent, text);
+  }
+});
+
+test("others' network policies are passed over, with a warning: nobody may take them for enforced", () => {
+  for (const text of [
+    '{apiVersion: projectcalico.org/v3, kind: NetworkPolicy}',
+    '{apiVersion: crd.projectcalico.org/v1, kind: GlobalNetworkPolicy}',
+    '{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy}',
+    '{apiVersion: policy.networking.k8s.io/v1alpha1, kind: AdminNetworkPolicy}',
+  ]) {
+    const { valid, key, problems } = one(text);
+    assert.deepEqual([valid, key], [true, null], text);
+    assert.deepEqual(
+      problems.map(({ severity, code }) => [severity, code]),
+      [['warning', 'other_policy']],
+      text,
+    );
   }
 });
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is a folder read as it is, with links, editors' renames, half-written files and its own disappearance?
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
@@ -93,6 +94,30 @@ test('what cannot be read is told, and is not taken for gone', (t) => {
     unsettled: [],
     unreadable: [{ path: path.join(folder, 'missing'), message: 'is not there' }],
   });
+});
+
+test('what is no file is told, and never waited for', (t) => {
+  const folder = temporary(t);
+  execFileSync('mkfifo', [path.join(folder, 'a-pipe.yaml')]);
+  symlinkSync('/dev/zero', path.join(folder, 'b-device.yaml'));
+  symlinkSync('c-circle.yaml', path.join(folder, 'c-circle.yaml'));
+  symlinkSync('d-circle', path.join(folder, 'd-circle'));
+  // A file that is read like a pipe, and holds nothing to read at once.
+  symlinkSync('/proc/kmsg', path.join(folder, 'e-log.yaml'));
+  writeFileSync(path.join(folder, 'f-large.yaml'), '');
+  truncateSync(path.join(folder, 'f-large.yaml'), 100 * 1024 * 1024);
+  writeFileSync(path.join(folder, 'g.yaml'), 'a: 1\n');
+  const { files, unreadable, unsettled = [] } = new Folder(folder, 0).scan();
+  const names = (paths: readonly string[]) => paths.map((one) => path.basename(one));
+  assert.deepEqual(
+    names(files.map((one) => one.path)).filter((name) => name !== 'e-log.yaml'),
+    ['g.yaml'],
+  );
+  assert.deepEqual(
+    names(unreadable.map((one) => one.path)).filter((name) => name !== 'e-log.yaml'),
+    ['a-pipe.yaml', 'b-device.yaml', 'c-circle.yaml', 'f-large.yaml'],
+  );
+  assert.deepEqual(unsettled, []);
 });
 
 test('hears of new, changed, renamed and removed files, and of files in new folders', async (t) => {

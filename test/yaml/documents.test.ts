@@ -113,6 +113,17 @@ test('what could exhaust the reader is refused', () => {
   }
 });
 
+test('keys that are there twice are told at the second, however spelled and wherever; a hundred are enough', () => {
+  const at = (text: string) => only(text).problems.map(({ code, position }) => [code, position.line, position.column]);
+  assert.deepEqual(at('a: 1\nb: 2\n"a": 3\n'), [['duplicate_key', 3, 1]]);
+  assert.deepEqual(at('x:\n- {a: 1, b: {c: 1,\n    c: 2}}\nx: 3\n'), [
+    ['duplicate_key', 3, 5],
+    ['duplicate_key', 4, 1],
+  ]);
+  assert.deepEqual(at('a: &m {x: 1}\nb: {<<: *m, x: 2}\nc: {<<: *m, <<: *m}\n'), []);
+  assert.equal(at('a: 1\n'.repeat(10_000)).length, 100);
+});
+
 test('errors of syntax stand where the mistake is', () => {
   const table: [string, string][] = [
     ['a:\n\tb: 1\n', '2:1 a: a tab is used for indentation'],

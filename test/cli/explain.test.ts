@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+// `postern explain` as a user meets it: every form of a destination, both ways of asking, what is printed where, exit statuses.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import type { Explanation } from '../../src/judge/explain.ts';
+
+const bin = new URL('../../bin/postern', import.meta.url).pathname;
+const objects = `
+apiVersion: postern.dev/v1alpha1
+kind: EgressPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  egress:
+  - name: database
+    to: [{services: [{name: db}]}, {networks: [fd00:18::/32]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+status: {podIP: 198.18.0.10}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec: {containers: [{name: db, image: db, ports: [{containerPort: 5432}]}]}
+status: {podIPs: [{ip: 198.18.0.11}, {ip: "fd00:18::11"}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: pending, namespace: shop}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec: {clusterIP: 198.18.96.1, ports: [{port: 80, targetPort: 5432}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: empty, namespace: shop}
+spec: {clusterIP: 198.18.96.2, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: db-1, namespace: shop, labels: {kubernetes.io/service-name: db}}
+addressType: IPv4
+ports: [{port: 5432, protocol: TCP}]
+endpoints: [{addresses: [198.18.0.11], targetRef: {kind: Pod, namespace: shop, name: db}}]
+`;
+
+let folder = '';
+before(() => {
+  folder = mkdtempSync(path.join(tmpdir(), `postern-explain-${process.pid}-`));
+  writeFileSync(path.join(folder, 'objects.yaml'), objects);
+});
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+function explain(argv: readonly string[], input = ''): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(bin, ['explain', '--policies', folder, ...argv], { encoding: 'utf8', input });
+}
+
+function told(to: string, port: number, ...more: readonly string[]): Explanation {
+  const { status, stdout, stderr } = explain([
+    '--from',
+    'shop/web',
+    '--to',
+    to,
+    '--port',
+    `${port}`,
+    '-o',
+    'json',
+    ...more,
+  ]);
+  assert.deepEqual([status, stderr], [0, ''], to);
+  return JSON.parse(stdout) as Explanation;
+}
+
+const destinations: readonly [to: string, port: number, verdict: string, reason: string, address: string | null][] = [
+  ['shop/db', 5432, 'allow', 'rule', '198.18.0.11'],
+  ['198.18.0.11', 5432, 'allow', 'rule', '198.18.0.11'],
+  ['198.18.0.11', 22, 'deny', 'no_rule', '198.18.0.11'],
+  ['fd00:18::77', 22, 'allow', 'rule', 'fd00:18::77'],
+  ['::ffff:198.18.0.11', 22, 'deny', 'no_rule', '198.18.0.11'],
+  ['service:shop/db', 80, 'allow', 'rule', '198.18.96.1'],
+  ['service:shop/db', 81, 'deny', 'no_rule', '198.18.96.1'],
+  ['example.com', 443, 'deny', 'no_rule', null],
+  ['bücher.example.', 443, 'deny', 'no_rule', null],
+  ['shop/pending', 80, 'deny', 'no_address', null],
+  ['127.0.0.1', 80, 'allow', 'loopback', '127.0.0.1'],
+  ['::1', 80, 'allow', 'loopback', '::1'],
+  ['0.0.0.0', 80, 'allow', 'loopback', '127.0.0.1'],
+  ['::', 80, 'allow', 'loopback', '::1'],
+  ['shop/web', 80, 'allow', 'self', '198.18.0.10'],
+];
+
+for (const [to, port, verdict, reason, address] of destinations) {
+  test(`${to} port ${port}: ${verdict}, ${reason}`, () => {
+    const answer = told(to, port);
+    assert.deepEqual([answer.verdict, answer.reason, answer.address], [verdict, reason, address]);
+  });
+}
+
+test('a destination of both families is told where its addresses are answered differently, and only there', () => {
+  assert.deepEqual(told('shop/db', 22).notes, ['at its other address fd00:18::11: allow (rule)']);
+  assert.deepEqual(told('shop/db', 5432).notes, []);
+});
+
+const mistakes: readonly [argv: readonly string[], stderr: RegExp][] = [
+  [['--to', 'shop/nobody', '--port', '80'], /there is no Pod shop\/nobody; write NAMESPACE\/NAME/],
+  [['--to', 'service:shop/nobody', '--port', '80'], /there is no Service shop\/nobody; write service:/],
+  [['--to', '300.1.1.1', '--port', '80'], /"300\.1\.1\.1" is no destination; write/],
+  [['--to', '198.18.0.010', '--port', '80'], /"198\.18\.0\.010" is no destination; write/],
+  [['--to', '198.18.1', '--port', '80'], /"198\.18\.1" is no destination; write/],
+  [['--to', '*.example.com', '--port', '80'], /is no destination; write/],
+  [['--to', 'fe80::1%eth0', '--port', '80'], /is no destination; write/],
+  [['--to', 'shop/db'], /--port is needed for TCP; write --port N/],
+  [['--to', 'shop/db', '--port', '0'], /a port is a number from 1 to 65535/],
+  [['--to', 'shop/db', '--port', '80', '--icmp-type', 'EchoRequest'], /--icmp-type is of ICMP, not of TCP; write/],
+  [['--port', '80'], /--from and --to are needed; or --queries FILE/],
+  [['--queries', '/nonexistent'], /\/nonexistent: ENOENT/],
+];
+
+for (const [argv, expected] of mistakes) {
+  test(`${argv.join(' ')}: an error with what to write, and status 1`, () => {
+    const { status, stdout, stderr } = explain(['--from', 'shop/web', ...argv]);
+    assert.deepEqual([status, stdout], [1, '']);
+    assert.match(stderr, expected);
+  });
+}
+
+test('each query gets a line, in order; one that cannot be answered gets its error, and status 1', () => {
+  const from = 'shop/web';
+  const queries = [
+    JSON.stringify({ from, to: '198.18.0.11', port: 22, protocol: 'TCP' }),
+    '',
+    JSON.stringify({ from, to: 'shop/db', port: 5432 }),
+    JSON.stringify({ from, to: '198.18.0.11', protocol: 'ICMP', icmpType: 'EchoRequest' }),
+    'no JSON',
+    'null',
+    JSON.stringify({ from, to: 'shop/db', port: '80' }),
+    JSON.stringify({ from, to: 'shop/db', port: 80, icmpType: 'EchoRequest' }),
+  ];
+  const policy = 'EgressPolicy/shop/web';
+  const denied = { verdict: 'deny', policy, rule: null, reason: 'no_rule' };
+  const { status, stdout } = explain(['--queries', '-'], queries.join('\r\n'));
+  const lines = stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as { error?: string });
+  assert.equal(status, 1);
+  assert.deepEqual(lines.slice(0, 3), [denied, { verdict: 'allow', policy, rule: 0, reason: 'rule' }, denied]);
+  assert.equal(lines.length, 7);
+  for (const line of lines.slice(3)) assert.equal(typeof line.error, 'string');
+});
+
+test('answers may be read in part: whoever goes away early is no failure', () => {
+  const question = JSON.stringify({ from: 'shop/web', to: 'shop/db', port: 80, protocol: 'TCP' });
+  const script =
+    'yes "$1" | head -n 50000 | { "$2" explain --policies "$3" --queries -; echo "status $?" >&2; } | head -n 1';
+  const { stdout, stderr } = spawnSync('sh', ['-c', script, 'sh', question, bin, folder], { encoding: 'utf8' });
+  assert.equal(stdout, '{"verdict":"deny","policy":"EgressPolicy/shop/web","rule":null,"reason":"no_rule"}\n');
+  assert.equal(stderr, 'status 0\n');
+});
