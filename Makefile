@@ -67,7 +67,7 @@ build/postern.node: $(NATIVE)
 	g++ -shared -Wl,-z,now -Wl,--as-needed -o $@.new $^ -lbpf
 	@mv $@.new $@
 
-build/generated/abi.ts: src/kernel/generate-abi.ts src/kernel/btf.ts build/postern.bpf.o
+build/generated/abi.ts: src/kernel/generate-abi.ts src/kernel/btf.ts build/postern.bpf.o | $(DEPS)
 	@mkdir -p $(@D)
 	$(NODE) $< build/postern.bpf.o $@
 
