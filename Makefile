@@ -195,7 +195,7 @@ build/bench/traffic: bench/traffic.cc | $(DEPS)
 	@mkdir -p $(@D)
 	g++ -std=c++17 -O2 -Wall -Wextra -Werror -pthread -o $@ $<
 
-bench: build build/bench.bpf.o build/bench/traffic build/.debian-bench
+bench: build build/bench.bpf.o build/bench/traffic build/bundle/.built build/.debian-bench
 	$(NODE) bench/run.ts $(BENCH_FLAGS)
 
 clean:

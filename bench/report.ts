@@ -2,8 +2,9 @@
 // Results as text for a terminal.
 
 import { table } from '../src/cli/table.ts';
+import type { ClusterCosts, Quantiles } from './cluster.ts';
 import type { Results } from './results.ts';
-import type { Spread } from './statistics.ts';
+import { rounded, type Spread } from './statistics.ts';
 import { type FilterName, MEASURES } from './traffic.ts';
 
 const FILTERS: Readonly<Record<FilterName, string>> = {
@@ -15,7 +16,7 @@ const FILTERS: Readonly<Record<FilterName, string>> = {
   ipset: 'iptables, ipset',
 };
 
-export function report({ goals, growth, trafficRatios, packet, traffic, machine }: Results): string {
+export function report({ goals, growth, trafficRatios, packet, traffic, cluster, machine }: Results): string {
   const { kernel, cpu, cpus, date, commit } = machine;
   return [
     `${cpu}, ${cpus} CPUs, Linux ${kernel}, ${date}, commit ${commit}\n`,
@@ -49,6 +50,8 @@ export function report({ goals, growth, trafficRatios, packet, traffic, machine 
         }),
       ]),
     ),
+    `postern agent --kube, ${cluster.pods} pods of ${cluster.podBytes} bytes, ${cluster.services} Services, ${cluster.policies} policies, ${cluster.localPods} pods here\n`,
+    table(['CLUSTER', 'VALUE'], clusterRows(cluster)),
     table(
       ['GOAL', '', 'LIMIT', 'VALUE', ''],
       goals.map(({ goal, bound, limit, value, met }) => [
@@ -65,4 +68,27 @@ export function report({ goals, growth, trafficRatios, packet, traffic, machine 
 function range({ median, min, max }: Spread, unit: number): string {
   const [middle, least, most] = [median, min, max].map((value) => String(Math.round(value / unit)));
   return `${middle} (${least}-${most})`;
+}
+
+function clusterRows({
+  readyMs,
+  peakMiB,
+  settledMiB,
+  kernelMiB,
+  listMiB,
+  policyEditMs,
+  churn,
+}: ClusterCosts): string[][] {
+  const spread = ({ median, p99, max, count }: Quantiles): string =>
+    `${median} ms, 99 of 100 in ${p99}, at most ${max} (${count})`;
+  return [
+    ['from start to enforcing', `${readyMs} ms`],
+    ['memory of the agent', `${peakMiB} MiB at its peak, ${settledMiB} after`],
+    ['memory of the kernel', `${kernelMiB} MiB`],
+    ['asked of the API server', `${listMiB} MiB`],
+    ["a policy's edit to enforced", spread(policyEditMs)],
+    [`a pod's address to enforced, ${churn.changesPerSecond} changes a second`, spread(churn.enforcedMs)],
+    ['CPU of the agent meanwhile', `${rounded(churn.agentCpu * 100)} % of one`],
+    ['asked of the API server meanwhile', `${rounded(churn.apiBytesPerSecond / 1024)} KiB a second`],
+  ];
 }

@@ -3,13 +3,14 @@
 
 import { execFileSync } from 'node:child_process';
 import { cpus, release } from 'node:os';
+import type { ClusterCosts } from './cluster.ts';
 import type { PacketCosts, Series } from './packet-cost.ts';
 import { rounded, type Spread } from './statistics.ts';
 import { type FilterName, MEASURES, type Measure, type Outcome, type TrafficPlan } from './traffic.ts';
 
 export interface Goal {
   readonly goal: string;
-  readonly unit: 'ns' | 'times';
+  readonly unit: 'ns' | 'ms' | 'MiB' | 'times';
   readonly bound: 'at most' | 'at least' | 'above';
   readonly limit: number;
   readonly value: number;
@@ -59,6 +60,8 @@ export interface Results {
     readonly rounds: number;
     readonly turnMs: number;
   };
+  /** `postern agent --kube` on a large cluster. */
+  readonly cluster: ClusterCosts;
   readonly machine: Machine;
 }
 
@@ -81,11 +84,12 @@ export function resultsOf(
   costs: PacketCosts,
   traffic: readonly Outcome[],
   { rounds, turnMs }: TrafficPlan,
+  cluster: ClusterCosts,
   machine: Machine,
 ): Results {
   const growth = costs.series.map(growthOf);
   return {
-    goals: [...packetGoals(costs, growth), ...trafficGoals(traffic)],
+    goals: [...packetGoals(costs, growth), ...trafficGoals(traffic), ...clusterGoals(cluster)],
     growth,
     trafficRatios: traffic.flatMap(ratiosOf),
     packet: {
@@ -95,7 +99,7 @@ export function resultsOf(
       ...{ rounds: costs.rounds, repeats: costs.repeats },
     },
     traffic: { rates: traffic.map(ratesOf), rounds, turnMs },
-    machine,
+    ...{ cluster, machine },
   };
 }
 
@@ -180,6 +184,22 @@ function trafficGoals(traffic: readonly Outcome[]): Goal[] {
         ];
       }),
     ]);
+}
+
+function clusterGoals({ pods, peakMiB, kernelMiB, policyEditMs, churn }: ClusterCosts): Goal[] {
+  const at = `with ${pods} pods`;
+  return [
+    goal(`memory of the agent ${at}, at its peak`, 'MiB', 'at most', 200, peakMiB),
+    goal(`memory of the kernel ${at}`, 'MiB', 'at most', 64, kernelMiB),
+    goal(`a policy's edit until it is enforced ${at}, median`, 'ms', 'at most', 100, policyEditMs.median),
+    goal(
+      `a pod's address until it is enforced ${at}, ${churn.changesPerSecond} changes a second, 99 of 100`,
+      'ms',
+      'at most',
+      50,
+      churn.enforcedMs.p99,
+    ),
+  ];
 }
 
 export function machineOf(): Machine {

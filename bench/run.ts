@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// `make bench`: what Postern costs, by the packet and on real traffic beside other filters. Prints a table and writes results.json and
+// `make bench`: what Postern costs, by the packet, on real traffic beside other filters, and on a large cluster. Prints a table and writes results.json and
 // prefixes.svg beside this file. Needs root. `--quick` only shows that it works: few rounds and sizes, written below build/.
 
+import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { loadNative, type NativeObject } from '../src/kernel/native.ts';
 import { Lab, resultOf } from '../test/support/lab.ts';
+import type { ClusterCosts } from './cluster.ts';
 import type { PacketCosts } from './packet-cost.ts';
 import { plot } from './plot.ts';
 import { report } from './report.ts';
@@ -42,6 +44,19 @@ async function packetCosts(lab: Lab): Promise<PacketCosts> {
   return JSON.parse(stdout) as PacketCosts;
 }
 
+/** In a process of its own: the API server there and its cluster are the largest thing of all. */
+async function clusterCosts(lab: Lab): Promise<ClusterCosts> {
+  progress('a cluster, its API server, and an agent');
+  const script = path.join(import.meta.dirname, 'cluster.ts');
+  const child = lab.adopt(
+    spawn(process.execPath, ['--max-old-space-size=8192', script, values.quick ? 'quick' : 'full']),
+  );
+  child.stderr?.pipe(process.stderr);
+  const { status, stdout } = await resultOf(child, PACKETS_MS);
+  if (status !== 0) throw new Error('measuring a cluster failed');
+  return JSON.parse(stdout) as ClusterCosts;
+}
+
 // The lab removes at exit whatever it has made.
 for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => process.exit(128 + constants.signals[signal]));
@@ -51,15 +66,17 @@ const lab = await Lab.create();
 const objects: NativeObject[] = [];
 let costs: PacketCosts;
 let traffic: Outcome[];
+let cluster: ClusterCosts;
 try {
   costs = await packetCosts(lab);
   traffic = await measureTraffic(loadNative(), lab, plan, objects, progress);
+  cluster = await clusterCosts(lab);
 } finally {
   for (const object of objects) object.close();
   await lab.close();
 }
 
-const results = resultsOf(costs, traffic, plan, machineOf());
+const results = resultsOf(costs, traffic, plan, cluster, machineOf());
 const { cpu, kernel, date } = results.machine;
 const files = { results: path.join(folder, 'results.json'), plot: path.join(folder, 'prefixes.svg') };
 writeFileSync(files.results, `${JSON.stringify(results, null, 2)}\n`);

@@ -2,6 +2,7 @@
 // What measurements come to, by hand-made numbers: ratios, goals at their bounds, and a plot that is well-formed.
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import type { ClusterCosts, Quantiles } from '../../bench/cluster.ts';
 import type { PacketCosts, Series } from '../../bench/packet-cost.ts';
 import { plot } from '../../bench/plot.ts';
 import { type Goal, type Machine, resultsOf } from '../../bench/results.ts';
@@ -11,6 +12,16 @@ import type { Measured, Outcome, TrafficPlan } from '../../bench/traffic.ts';
 const machine: Machine = {
   ...{ kernel: '6.18', cpu: 'any', cpus: 2, nftables: '', iptables: '', ipset: '', date: '2026-01-01', commit: '0' },
 };
+
+/** `ms` of both kinds of change, `mib` of both kinds of memory. */
+function cluster(ms: number, mib: number): ClusterCosts {
+  const took: Quantiles = { median: ms, p99: ms, max: ms, count: 1 };
+  return {
+    ...{ pods: 2, services: 1, policies: 1, localPods: 1, podBytes: 1, readyMs: 1, listMiB: 1, settledMiB: 1 },
+    ...{ peakMiB: mib, kernelMiB: mib, policyEditMs: took },
+    churn: { changesPerSecond: 1, seconds: 1, enforcedMs: took, agentCpu: 0, apiBytesPerSecond: 0 },
+  };
+}
 
 const plan: TrafficPlan = { sizes: [1000], rounds: 1, turnMs: 1 };
 
@@ -57,15 +68,15 @@ test('the middle of numbers, in any order, even or odd', () => {
 });
 
 test('growth is from the smallest count to the largest, over the empty program', () => {
-  const { growth } = resultsOf(costs(60, [50, 220, 1000]), [], plan, machine);
+  const { growth } = resultsOf(costs(60, [50, 220, 1000]), [], plan, cluster(1, 1), machine);
   assert.deepEqual(growth[0], { of: 'addresses', from: 10, to: 1_000_000, known: 1, hot: 1.1, random: 5 });
 });
 
 test('goals are met at their bounds and missed beyond them', () => {
-  const atBounds = resultsOf(costs(65, [50, 260, 1400]), [outcome(0.97, 1.001)], plan, machine);
+  const atBounds = resultsOf(costs(65, [50, 260, 1400]), [outcome(0.97, 1.001)], plan, cluster(50, 64), machine);
   assert.deepEqual(missed(atBounds.goals), []);
   assert.equal(atBounds.goals.length, 11);
-  const beyond = resultsOf(costs(66, [55, 262, 1404]), [outcome(0.969, 1)], plan, machine);
+  const beyond = resultsOf(costs(66, [55, 262, 1404]), [outcome(0.969, 1)], plan, cluster(101, 201), machine);
   assert.equal(missed(beyond.goals).length, beyond.goals.length);
 });
 
