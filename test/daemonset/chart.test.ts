@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Does the chart say what it should, by the real helm and kubectl, and is install.yaml what it renders as?
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
 import { parse } from 'yaml';
