@@ -140,7 +140,7 @@ build/image/node-%: package-lock.json | $(DEPS)
 
 build/image/node-$(HOST_ARCH): package-lock.json | $(DEPS)
 	@mkdir -p $(@D)
-	ln -f $$(readlink -f $(NODE)) $@
+	ln -f $$(readlink -f $(NODE)) $@ || cp $$(readlink -f $(NODE)) $@
 	@touch $@
 
 build/image/rootfs-%.built: daemonset/build-rootfs.sh build/image/libraries-%.tar build/image/node-% build/image/postern-%.node \

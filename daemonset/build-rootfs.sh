@@ -48,7 +48,7 @@ rootfs() {
 	cp LICENSE build/bundle/THIRD-PARTY-LICENSES "$root/usr/share/doc/postern/"
 	cp bpf/LICENSE "$root/usr/share/doc/postern/LICENSE.bpf"
 	# The kernel reads the first line; there is no shell that could.
-	printf '#!/usr/bin/node --max-semi-space-size=1\nimport "../dist/cli/main.js";\n' >"$lib/bin/postern.js"
+	printf '#!/usr/bin/node --max-semi-space-size=2\nimport "../dist/cli/main.js";\n' >"$lib/bin/postern.js"
 	chmod 755 "$lib/bin/postern.js"
 	ln -s ../lib/postern/bin/postern.js "$root/usr/bin/postern"
 }
