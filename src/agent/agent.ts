@@ -41,6 +41,8 @@ export interface AgentOptions {
   readonly socket: string | null;
   /** What processes may do that belong to no pod of this node. */
   readonly unknown: 'allow' | 'deny';
+  /** Pods that a NetworkPolicy holds may reach their own node. */
+  readonly ownNode: boolean;
   readonly nodeName: string | null;
   /** Whether a pod that no node is named for may be here. */
   readonly unscheduled: 'here' | 'elsewhere';
@@ -126,6 +128,7 @@ export class Agent {
     this.#log = out.log;
     this.#enforcement = new Enforcement(native, {
       unknown: options.unknown,
+      ownNode: options.ownNode,
       isLocal: (pod) => this.#isHere(pod) && (pod.cgroup !== null || pod.uid !== null),
     });
     this.#cutter = new FlowCutter(native);

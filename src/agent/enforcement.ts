@@ -3,7 +3,7 @@
 // one for `postern run` alike; knows neither files nor how cgroups are found.
 import { readFileSync } from 'node:fs';
 import type { Binding, Bindings } from '../bind/binding.ts';
-import type { Compiled } from '../compile/compile.ts';
+import type { Compiled, Options as CompileOptions } from '../compile/compile.ts';
 import { transition } from '../compile/transition.ts';
 import { Applier } from '../kernel/apply.ts';
 import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
@@ -51,12 +51,14 @@ export interface EnforcementOptions {
   readonly unknown: 'allow' | 'deny';
   /** Pods that may be bound here, now or later; all others are peers alone. Default: every pod. */
   readonly isLocal?: (pod: Pod) => boolean;
+  /** See `Options` of compile. */
+  readonly ownNode?: boolean;
   /** Sizes of maps, by name, where the defaults of bpf/abi.h won't do. */
   readonly maxEntries?: Readonly<Record<string, number>>;
 }
 
 export class Enforcement {
-  readonly #isLocal: (pod: Pod) => boolean;
+  readonly #compiling: Pick<CompileOptions, 'isLocal' | 'ownNode'>;
   readonly #object: NativeObject;
   readonly #applier: Applier;
   #attached: { detach(): void } | null = null;
@@ -69,7 +71,8 @@ export class Enforcement {
 
   /** Loads the programs; attaches nothing yet. Throws KernelError. */
   constructor(native: Native, options: EnforcementOptions) {
-    this.#isLocal = options.isLocal ?? (() => true);
+    const { isLocal = () => true, ownNode = false } = options;
+    this.#compiling = { isLocal, ownNode };
     this.#object = loadPrograms(native, options.maxEntries);
     try {
       this.#applier = new Applier(this.#object, { unknown: options.unknown, hostNetns: hostNetns(native) });
@@ -87,7 +90,7 @@ export class Enforcement {
     const { steps, compiled } =
       snapshot === this.#snapshot && this.#compiled !== null
         ? { steps: [again(this.#compiled)], compiled: this.#compiled }
-        : transition(this.#compiled, snapshot, { isLocal: this.#isLocal });
+        : transition(this.#compiled, snapshot, this.#compiling);
     const errors = compiled.problems.filter((one) => one.severity === 'error');
     if (errors.length > 0) return { status: 'refused', problems: errors };
 

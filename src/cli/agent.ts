@@ -27,6 +27,7 @@ interface Options {
   readonly cgroupRoot?: string;
   readonly metricsAddress: ListenAddress;
   readonly unknown?: 'allow' | 'deny';
+  readonly ownNode?: 'allow' | 'deny';
   /** false: `--no-socket`. */
   readonly socket: string | false;
   readonly stateDir: string;
@@ -68,6 +69,12 @@ export function command(): Command {
       new Option(
         '--unknown <verdict>',
         "what processes may do that belong to no pod (default: allow; with --kube deny, except in the host's network namespace)",
+      ).choices(['allow', 'deny']),
+    )
+    .addOption(
+      new Option(
+        '--own-node <verdict>',
+        'whether pods that a NetworkPolicy holds may reach their own node, as upstream says they always may (default: deny; with --kube allow)',
       ).choices(['allow', 'deny']),
     )
     .option('--socket <path>', 'where postern policies asks', SOCKET)
@@ -122,6 +129,7 @@ async function start(options: Options): Promise<number> {
       metrics: options.metricsAddress,
       socket: options.socket === false ? null : path.resolve(options.socket),
       unknown: options.unknown ?? (inCluster ? 'deny' : 'allow'),
+      ownNode: (options.ownNode ?? (inCluster ? 'allow' : 'deny')) === 'allow',
       nodeName,
       unscheduled: inCluster ? 'elsewhere' : 'here',
       attach: inCluster ? 'at_once' : 'enforced',

@@ -14,6 +14,7 @@ import {
   type WorkloadEntry,
 } from '../model/tables.ts';
 import { policyName } from '../resolve/order.ts';
+import { andOwnNode } from '../resolve/own-node.ts';
 import { selections } from '../resolve/selection.ts';
 import { unitKey, unitSelections } from '../resolve/units.ts';
 import { type Demand, demandOf, NO_DEMAND, union } from './demand.ts';
@@ -27,6 +28,8 @@ import { type Place, type Ruleset, ruleset, rulesetContent } from './ruleset.ts'
 export interface Options {
   /** Which pods are compiled as workloads. Default: all. */
   readonly isLocal?: (pod: Pod) => boolean;
+  /** Pods that a NetworkPolicy holds may reach their own node, as upstream's text has it. Default: no. */
+  readonly ownNode?: boolean;
   /** Asked of destinations beside what the rulesets ask; never changes a verdict. */
   readonly extraDemand?: Demand;
   /** Rulesets whose packets may still be judged: what they reach is held, too. */
@@ -55,7 +58,7 @@ export interface CompilerState {
 }
 
 export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
-  const { workloads, rulesets, problems } = workloadsOf(snapshot, options.isLocal ?? (() => true));
+  const { workloads, rulesets, problems } = workloadsOf(snapshot, options);
   const demand = demandOf(rulesets.values());
   const asked = union(demand, options.extraDemand ?? NO_DEMAND);
   // Nobody is held and nobody was: no subject matters.
@@ -107,7 +110,7 @@ export function portSetsOf(rows: Iterable<Row>): Map<Id, readonly PortPrefix[]> 
 
 function workloadsOf(
   snapshot: Snapshot,
-  isLocal: (pod: Pod) => boolean,
+  { isLocal = () => true, ownNode = false }: Options,
 ): { workloads: Map<string, WorkloadEntry>; rulesets: Map<Id, Ruleset>; problems: Problem[] } {
   const select = selections(snapshot);
   const nodes = new Set(snapshot.nodes.map(({ name }) => name));
@@ -139,7 +142,10 @@ function workloadsOf(
 
   for (const pod of snapshot.pods) {
     if (pod.ended || !isLocal(pod)) continue;
-    const { enforced, shadow } = select(pod);
+    const selected = select(pod);
+    const [enforced, shadow] = [selected.enforced, selected.shadow].map((each) =>
+      ownNode ? andOwnNode(each) : each,
+    ) as [readonly Policy[], readonly Policy[]];
     const place: Place = { hostNetwork: pod.hostNetwork, hosts: hostsOf(pod, snapshot, nodes) };
     const enforcedId = idFor(enforced, place);
     workloads.set(`${pod.namespace}/${pod.name}`, {

@@ -2,11 +2,12 @@
 // A valid ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2) in the model's shape, egress alone.
 import type { ClusterNetworkPolicy } from '#build/generated/policy-types.ts';
 import type { Peer, PodPeer, Policy, Port, PortProtocol, Rule, Subject } from '../model/objects.ts';
+import { EVERYTHING } from '../resolve/selector.ts';
 import { isUnknownPeer } from '../validate/cluster-network-policy.ts';
 import { asciiName } from '../validate/domain-name.ts';
 import { AUDIT_ANNOTATION } from '../validate/network-policy.ts';
 import { cidrs } from './network-policy.ts';
-import { EVERYTHING, parseSelector } from './selector.ts';
+import { parseSelector } from './selector.ts';
 
 type Spec = ClusterNetworkPolicy['spec'];
 type RuleObject = NonNullable<Spec['egress']>[number];

@@ -2,10 +2,11 @@
 // A valid EgressPolicy or ClusterEgressPolicy, its schema's defaults filled in, in the model's shape.
 import type { ClusterEgressPolicy, EgressPolicy } from '#build/generated/policy-types.ts';
 import type { Entity, Peer, PodPeer, Policy, Port, Rule, Subject } from '../model/objects.ts';
+import { EVERYTHING } from '../resolve/selector.ts';
 import { asciiName } from '../validate/domain-name.ts';
 import { namespaceName } from './cluster-objects.ts';
 import { cidrs } from './network-policy.ts';
-import { EVERYTHING, type LabelSelector, parseSelector } from './selector.ts';
+import { type LabelSelector, parseSelector } from './selector.ts';
 
 interface Metadata {
   readonly name: string;

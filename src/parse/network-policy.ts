@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // A valid NetworkPolicy in the model's shape, egress alone: defaults as SetDefaults_NetworkPolicy (k8s.io/kubernetes/pkg/apis/networking/v1) sets them.
 import type { Peer, Policy, Port, PortProtocol, Rule } from '../model/objects.ts';
+import { EVERYTHING } from '../resolve/selector.ts';
 import { readCidr } from '../validate/cidr.ts';
 import { isObject } from '../validate/kind.ts';
 import { AUDIT_ANNOTATION } from '../validate/network-policy.ts';
 import { namespaceName } from './cluster-objects.ts';
-import { EVERYTHING, type LabelSelector, parseSelector } from './selector.ts';
+import { type LabelSelector, parseSelector } from './selector.ts';
 
 export interface NetworkPolicyObject {
   readonly metadata: {

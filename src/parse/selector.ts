@@ -14,8 +14,6 @@ export interface LabelSelector {
     | null;
 }
 
-export const EVERYTHING: Selector = Object.freeze({ matchLabels: {}, matchExpressions: [] });
-
 export function parseSelector(selector: LabelSelector | null | undefined): Selector {
   return {
     // null is what Go decodes to the empty string.

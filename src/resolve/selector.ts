@@ -3,6 +3,8 @@
 
 import type { Requirement, Selector } from '../model/objects.ts';
 
+export const EVERYTHING: Selector = Object.freeze({ matchLabels: {}, matchExpressions: [] });
+
 type Labels = Readonly<Record<string, string>>;
 
 export function matches(selector: Selector, labels: Labels): boolean {

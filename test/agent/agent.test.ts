@@ -66,6 +66,7 @@ class World {
         metrics: { host: '127.0.0.1', port: 0 },
         socket: null,
         unknown: 'deny',
+        ownNode: false,
         nodeName: NODE,
         unscheduled: 'elsewhere',
         attach: 'at_once',

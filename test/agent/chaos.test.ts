@@ -64,7 +64,7 @@ async function start(api: ApiServer, lab: Lab): Promise<Running> {
   const agent = new Agent(
     {
       root: namedRoot(cgroupMount(), path.join(lab.name, 'kubepods')),
-      ...{ metrics: { host: '127.0.0.1', port: 0 }, socket: null, unknown: 'deny', nodeName: 'a' },
+      ...{ metrics: { host: '127.0.0.1', port: 0 }, socket: null, unknown: 'deny', ownNode: false, nodeName: 'a' },
       ...{ unscheduled: 'elsewhere', attach: 'at_once' },
       hooks: {
         onApplied: (now) => {
