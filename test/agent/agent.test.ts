@@ -258,7 +258,7 @@ test('pods of other nodes, and such as no node is named for, are peers alone', a
   assert.ok(last.wanted.pods.some(({ name }) => name === far.spec.name));
 });
 
-test('a first snapshot that cannot be held leaves it waiting, with what exists unconfined; hooks hear of it', async (t) => {
+test('a first snapshot over a limit is enforced without what goes over it; hooks hear of it', async (t) => {
   const world = await World.create(t);
   world.kubelet.makeRoot();
   world.cluster.put(namespace('shop'));
@@ -272,13 +272,13 @@ test('a first snapshot that cannot be held leaves it waiting, with what exists u
       onDrop: (refusal, count) => drops.push([refusal, count]),
     },
   });
-  const ready = agent.start();
-  await world.line('problem');
-  assert.equal(await web.place.actor.tryTcp(SERVER, 81), 'ok');
-  assert.equal(agent.policies().ready, false);
-  assert.match(agent.policies().policies[0]?.problem ?? '', /nothing is enforced yet/);
+  await agent.start();
+  assert.deepEqual((await world.line('left_out')).policies, ['EgressPolicy/shop/limit8']);
+  assert.equal(agent.policies().ready, true);
+  assert.match(agent.policies().policies.find(({ name }) => name === 'limit8')?.problem ?? '', /8/);
+  assert.equal(await web.place.actor.tryTcp(SERVER, 81), 'EPERM');
   world.cluster.delete(egress('limit8', [80]));
-  await ready;
+  await world.line('mended');
   assert.equal(await web.place.actor.tryTcp(SERVER, 81), 'EPERM');
   assert.equal(await web.place.actor.tryTcp(SERVER, 80), 'ok');
   await world.line('drop');
