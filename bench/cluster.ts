@@ -3,7 +3,7 @@
 // is the tests' double, in this process; the agent is the real one, a child. Prints JSON. Argument: quick, or full.
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -50,8 +50,7 @@ export interface Quantiles {
 }
 
 const NODE = 'node-0';
-/** As the image runs it: a bundle, with little room for what is young. */
-const POSTERN = ['--max-semi-space-size=2', path.join(import.meta.dirname, '../build/bundle/dist/cli/main.js')];
+const BUILD = path.join(import.meta.dirname, '../build');
 const CRDS = path.join(import.meta.dirname, '../daemonset/crds');
 const APPS = 500;
 const NAMESPACES = 100;
@@ -252,6 +251,12 @@ function cpuSeconds(pid: number): number {
 
 const lab = await Lab.create();
 const folder = mkdtempSync(path.join(tmpdir(), 'postern-bench-'));
+/** As the image runs it: a bundle with package.json and build/ beside it, and little room for what is young. */
+const app = path.join(folder, 'app');
+cpSync(path.join(BUILD, 'bundle/dist'), path.join(app, 'dist'), { recursive: true });
+cpSync(path.join(BUILD, '../package.json'), path.join(app, 'package.json'));
+symlinkSync(BUILD, path.join(app, 'build'));
+const postern = ['--max-semi-space-size=2', path.join(app, 'dist/cli/main.js')];
 const api = await ApiServer.start({ objects: objects(), history: 100_000 });
 try {
   for (let index = 0; index < PER_NODE; index++) lab.cgroup(`kubepods/burstable/pod0000-${index}`);
@@ -276,7 +281,7 @@ try {
     '127.0.0.1:0',
   ];
   const child = lab.adopt(
-    spawn(process.execPath, [...POSTERN, 'agent', ...options, ...places], { stdio: ['ignore', 'pipe', 'pipe'] }),
+    spawn(process.execPath, [...postern, 'agent', ...options, ...places], { stdio: ['ignore', 'pipe', 'pipe'] }),
   );
   const agent = new TestAgent(child);
   await agent.line((line) => line.event === 'ready');

@@ -81,6 +81,8 @@ export class DestinationTracker {
   #ofPod = new WeakMap<Pod, Identity>();
   #plain = ShardedMap.empty<Identity>();
   #fronts = new Map<string, Front>();
+  /** Addresses of Services, of what stands behind them, and of nodes: all that a front may depend on. */
+  #concerned: ReadonlySet<AddressKey> = new Set();
   #nodeFronts: ReadonlyMap<AddressKey, Identity> = new Map();
   #byAddress = ShardedMap.empty<Identity>();
   /** How many addresses have it. */
@@ -123,7 +125,9 @@ export class DestinationTracker {
     this.#moving = replaced(this.#moving, moving, touched);
 
     this.#plain = this.#plain.with(mapped(touched, (address) => this.#identityAt(address)));
-    const fronted = this.#followServices(snapshot, touched);
+    const isSettled =
+      old !== null && old.services === snapshot.services && old.endpointSlices === snapshot.endpointSlices;
+    const fronted = this.#followServices(snapshot, touched, isSettled);
     this.#result = this.#settle(touched.union(fronted));
     return this.#result;
   }
@@ -149,6 +153,7 @@ export class DestinationTracker {
     this.#ofPod = new WeakMap();
     this.#plain = ShardedMap.empty();
     this.#fronts = new Map();
+    this.#concerned = new Set();
     this.#nodeFronts = new Map();
     this.#byAddress = ShardedMap.empty();
     this.#uses = new Map();
@@ -211,9 +216,14 @@ export class DestinationTracker {
     return identity === NOBODY ? undefined : identity;
   }
 
-  /** Gives the addresses whose front came, went or changed. */
-  #followServices(snapshot: Snapshot, touched: ReadonlySet<AddressKey>): Set<AddressKey> {
+  /**
+   * Gives the addresses whose front came, went or changed. `isSettled`: Services and slices are those of the last time, so that only
+   * what stands behind them may differ.
+   */
+  #followServices(snapshot: Snapshot, touched: ReadonlySet<AddressKey>, isSettled: boolean): Set<AddressKey> {
+    if (isSettled && touched.isDisjointFrom(this.#concerned)) return new Set();
     const changed = new Set<AddressKey>();
+    const concerned = new Set<AddressKey>();
     const fronts = new Map<string, Front>();
     const owners = new Map<AddressKey, Service>();
     let areNodePortsSame = true;
@@ -224,8 +234,10 @@ export class DestinationTracker {
       const isKnown = known !== undefined && known.service === service && isSameList(known.slices, slices);
       const ports = isKnown ? known.ports : portsOf(service, slices);
       const isTouched = ports.some(({ backends }) => backends.some(({ address }) => touched.has(address)));
+      for (const { backends } of ports) for (const { address } of backends) concerned.add(address);
       const identities = new Map<AddressKey, Identity>();
       for (const ip of service.clusterIPs.map(keyOf)) {
+        concerned.add(ip);
         if (owners.has(ip)) continue; // two Services with one address: the first has it
         owners.set(ip, service);
         const old = isKnown && !isTouched && !touched.has(ip) ? known.identities.get(ip) : undefined;
@@ -244,6 +256,8 @@ export class DestinationTracker {
       for (const ip of identities.keys()) changed.add(ip);
       if (ports.some(({ nodePort }) => nodePort !== null)) areNodePortsSame = false;
     }
+    for (const [address, { nodes }] of this.#standing) if (nodes.length > 0) concerned.add(address);
+    this.#concerned = concerned;
     this.#fronts = fronts;
     const isNodeTouched = [...touched].some((address) => (this.#standing.get(address)?.nodes.length ?? 0) > 0);
     if (!areNodePortsSame || this.#result === null || isNodeTouched) this.#followNodePorts(changed);
