@@ -68,9 +68,10 @@ let costs: PacketCosts;
 let traffic: Outcome[];
 let cluster: ClusterCosts;
 try {
+  // First: the kernel gives back only slowly what the millions of entries below take, and its memory is measured here.
+  cluster = await clusterCosts(lab);
   costs = await packetCosts(lab);
   traffic = await measureTraffic(loadNative(), lab, plan, objects, progress);
-  cluster = await clusterCosts(lab);
 } finally {
   for (const object of objects) object.close();
   await lab.close();
