@@ -68,24 +68,24 @@ test('paths are plain and below the mount', () => {
 
 test('pods are bound by annotation and by uid, with the level of their folder', () => {
   const { bindings, problems } = bind(
-    [pod('web', { cgroup: '/work/web' }), pod('db', { uid: 'u-1' }), pod('away', { cgroup: 'work/not-yet' })],
-    folders({ 'work/web': 10n, 'work/kubepods/burstable/podu-1': 11n }),
-    'work',
+    [pod('web', { cgroup: '/jobs/web' }), pod('db', { uid: 'u-1' }), pod('away', { cgroup: 'jobs/not-yet' })],
+    folders({ 'jobs/web': 10n, 'jobs/kubepods/burstable/podu-1': 11n }),
+    'jobs',
     none,
   );
   assert.deepEqual(problems, []);
   assert.deepEqual(
     [...bindings],
     [
-      ['shop/web', { path: 'work/web', cgroup: 10n, level: 2 }],
-      ['shop/db', { path: 'work/kubepods/burstable/podu-1', cgroup: 11n, level: 4 }],
+      ['shop/web', { path: 'jobs/web', cgroup: 10n, level: 2 }],
+      ['shop/db', { path: 'jobs/kubepods/burstable/podu-1', cgroup: 11n, level: 4 }],
     ],
   );
 });
 
 test('a path outside the enforced root, the root itself and .. are refused', () => {
-  for (const cgroup of ['other/web', 'work', 'work/../other', 'workx/web', '']) {
-    const { bindings, problems } = bind([pod('web', { cgroup })], folders({ 'other/web': 1n, work: 2n }), 'work', none);
+  for (const cgroup of ['other/web', 'jobs', 'jobs/../other', 'jobsx/web', '']) {
+    const { bindings, problems } = bind([pod('web', { cgroup })], folders({ 'other/web': 1n, work: 2n }), 'jobs', none);
     assert.equal(bindings.size, 0, cgroup);
     assert.deepEqual(
       problems.map((one) => [one.code, one.object]),
@@ -96,10 +96,10 @@ test('a path outside the enforced root, the root itself and .. are refused', () 
 });
 
 test('two new pods on one folder, or nested: neither is bound', () => {
-  for (const second of ['work/a', 'work/a/b', 'work/a/b/c']) {
+  for (const second of ['jobs/a', 'jobs/a/b', 'jobs/a/b/c']) {
     const { bindings, problems } = bind(
-      [pod('x', { cgroup: 'work/a' }), pod('y', { cgroup: second }), pod('z', { cgroup: 'work/a-b' })],
-      folders({ 'work/a': 1n, 'work/a/b': 2n, 'work/a/b/c': 3n, 'work/a-b': 4n }),
+      [pod('x', { cgroup: 'jobs/a' }), pod('y', { cgroup: second }), pod('z', { cgroup: 'jobs/a-b' })],
+      folders({ 'jobs/a': 1n, 'jobs/a/b': 2n, 'jobs/a/b/c': 3n, 'jobs/a-b': 4n }),
       '',
       none,
     );
@@ -115,33 +115,33 @@ test('two new pods on one folder, or nested: neither is bound', () => {
 });
 
 test('a clash leaves an earlier binding as it was', () => {
-  const there = folders({ 'work/a': 1n, 'work/b': 2n });
-  const before = bind([pod('x', { cgroup: 'work/a' }), pod('y', { cgroup: 'work/b' })], there, '', none).bindings;
-  const after = bind([pod('x', { cgroup: 'work/a' }), pod('y', { cgroup: 'work/a' })], there, '', before);
-  assert.deepEqual([...after.bindings.values()].map((one) => one.path).sort(), ['work/a', 'work/b']);
+  const there = folders({ 'jobs/a': 1n, 'jobs/b': 2n });
+  const before = bind([pod('x', { cgroup: 'jobs/a' }), pod('y', { cgroup: 'jobs/b' })], there, '', none).bindings;
+  const after = bind([pod('x', { cgroup: 'jobs/a' }), pod('y', { cgroup: 'jobs/a' })], there, '', before);
+  assert.deepEqual([...after.bindings.values()].map((one) => one.path).sort(), ['jobs/a', 'jobs/b']);
   assert.equal(after.problems.length, 2);
 });
 
 test('a folder that another pod still holds is not given to a third', () => {
-  const there = folders({ 'work/a': 1n, 'work/b': 2n });
-  const before = bind([pod('x', { cgroup: 'work/a' })], there, '', none).bindings;
+  const there = folders({ 'jobs/a': 1n, 'jobs/b': 2n });
+  const before = bind([pod('x', { cgroup: 'jobs/a' })], there, '', none).bindings;
   // x and y both want b, so x stays on a; z wants a.
   const after = bind(
-    [pod('x', { cgroup: 'work/b' }), pod('y', { cgroup: 'work/b' }), pod('z', { cgroup: 'work/a' })],
+    [pod('x', { cgroup: 'jobs/b' }), pod('y', { cgroup: 'jobs/b' }), pod('z', { cgroup: 'jobs/a' })],
     there,
     '',
     before,
   );
   assert.deepEqual([...after.bindings.keys()], ['shop/x']);
-  assert.equal(after.bindings.get('shop/x')?.path, 'work/a');
+  assert.equal(after.bindings.get('shop/x')?.path, 'jobs/a');
   assert.equal(after.problems.length, 3);
 });
 
 test('a folder made anew is another cgroup', () => {
-  const before = bind([pod('x', { cgroup: 'work/a' })], folders({ 'work/a': 1n }), '', none).bindings;
-  const after = bind([pod('x', { cgroup: 'work/a' })], folders({ 'work/a': 9n }), '', before).bindings;
+  const before = bind([pod('x', { cgroup: 'jobs/a' })], folders({ 'jobs/a': 1n }), '', none).bindings;
+  const after = bind([pod('x', { cgroup: 'jobs/a' })], folders({ 'jobs/a': 9n }), '', before).bindings;
   assert.equal(after.get('shop/x')?.cgroup, 9n);
-  assert.equal(bind([pod('x', { cgroup: 'work/a' })], folders({}), '', before).bindings.size, 0);
+  assert.equal(bind([pod('x', { cgroup: 'jobs/a' })], folders({}), '', before).bindings.size, 0);
 });
 
 test('the mount of cgroup2 is found in a hybrid hierarchy, with escapes', () => {
@@ -176,11 +176,11 @@ test('a unit is bound under a key that no pod can have, beside the pods', () => 
 test('a unit that cannot be held is told at each policy that selects it, and holds up no pod', () => {
   const there = {
     'system.slice/kubelet.service': 1n,
-    'work/a.slice/twice.service': 2n,
-    'work/b.slice/twice.service': 3n,
-    'work/a.slice/host.service': 4n,
-    'work/a.slice/host.service/poda': 5n,
-    'work/a.slice/free.service': 6n,
+    'jobs/a.slice/twice.service': 2n,
+    'jobs/b.slice/twice.service': 3n,
+    'jobs/a.slice/host.service': 4n,
+    'jobs/a.slice/host.service/poda': 5n,
+    'jobs/a.slice/free.service': 6n,
   };
   const table: [string, string, string | null][] = [
     ['kubelet.service', 'error', 'unit_outside_root'],
@@ -190,7 +190,7 @@ test('a unit that cannot be held is told at each policy that selects it, and hol
     ['free.service', '', null],
   ];
   for (const [unit, severity, code] of table) {
-    const { bindings, problems } = bind([pod('x', { uid: 'a' })], folders(there), 'work', none, units(unit));
+    const { bindings, problems } = bind([pod('x', { uid: 'a' })], folders(there), 'jobs', none, units(unit));
     assert.equal(bindings.get('shop/x')?.cgroup, 5n, unit);
     assert.equal(bindings.has(`/${unit}`), code === null, unit);
     assert.deepEqual(
