@@ -35,6 +35,7 @@ enum abi_bound {
 	SLOT_UNKNOWN = 0, /* workloads that no policy source has named; slots of the known begin at 1 */
 	ROW_ENTRIES = 6, /* inline entries: a verdicts element then fills a 192-byte allocation */
 	MAX_LIMITS = 8, /* Limits on one workload; a bit each */
+	MAX_LEVELS = 16, /* levels of cgroups, the root's 0 among them, where workloads are looked for; kubelet stops at 5 */
 	RULE_NONE = 0xffff,
 };
 

@@ -16,8 +16,6 @@
 #include "tell.h"
 #include "verdict.h"
 
-#define MAX_LEVELS 16 /* of cgroups below the root; kubelet's own stop at 5 */
-
 /* SOCK_STREAM and SOCK_DGRAM, which only libc's headers have. */
 #define SOCKET_STREAM 1
 #define SOCKET_DATAGRAM 2

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which cgroup folder belongs to which pod or systemd unit, given these and the folders that are there? Pure; touches no file.
+import { MAX_LEVELS } from '#build/generated/abi.ts';
 import type { Pod, Problem } from '../model/objects.ts';
 import { unitKey } from '../resolve/units.ts';
 
@@ -46,7 +47,7 @@ export interface Units {
 const NO_UNITS: Units = { selected: new Map(), own: '' };
 
 /** The deepest level that the kernel's programs look at (a bit each in `settings.levels`; the loop there is bounded). */
-export const MAX_LEVEL = 15;
+export const MAX_LEVEL = MAX_LEVELS - 1;
 
 /**
  * Binds pods and units to folders. Two pods on one folder, or one inside the other's, is a problem, and neither binding changes:

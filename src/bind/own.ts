@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // In which cgroup is this very process, by its path below the cgroup2 mount? Also where a cgroup namespace of its own hides it.
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { cgroupOf } from './mount.ts';
 import { podUidOf } from './pod-folder.ts';
+import { foldersIn } from './root.ts';
 
 /** Folders looked through; a node has some thousand. */
 const MAX_FOLDERS = 100_000;
@@ -43,15 +44,5 @@ function holdsMe(folder: string): boolean {
     return readFileSync(path.join(folder, 'cgroup.procs'), 'utf8').split('\n').includes(String(process.pid));
   } catch {
     return false;
-  }
-}
-
-function foldersIn(folder: string): string[] {
-  try {
-    return readdirSync(folder, { withFileTypes: true })
-      .filter((entry) => entry.isDirectory())
-      .map(({ name }) => name);
-  } catch {
-    return [];
   }
 }

@@ -88,7 +88,8 @@ function isPopulated(folder: string): boolean {
   }
 }
 
-function foldersIn(folder: string): string[] {
+/** Names of the folders in a folder; none where it cannot be read. */
+export function foldersIn(folder: string): string[] {
   try {
     return readdirSync(folder, { withFileTypes: true })
       .filter((entry) => entry.isDirectory())

@@ -5,6 +5,7 @@
 import {
   decodeSettings,
   encodeSettings,
+  MAX_LEVELS,
   SETTINGS_BYTES,
   type Settings,
   SLOT_UNKNOWN,
@@ -62,9 +63,6 @@ export interface Fill {
   readonly entries: number;
   readonly maxEntries: number;
 }
-
-/** The highest level that fits in `settings.levels`. */
-const MAX_LEVEL = 31;
 
 export class Applier {
   readonly #object: NativeObject;
@@ -325,7 +323,7 @@ function slotIn(slots: ReadonlyMap<string, number>, name: string): number {
 function levelsOf(bindings: CgroupBindings): number {
   let levels = 0;
   for (const [name, { level }] of bindings) {
-    if (level < 0 || level > MAX_LEVEL) throw new Error(`${name} is bound at level ${level}`);
+    if (level < 0 || level >= MAX_LEVELS) throw new Error(`${name} is bound at level ${level}`);
     levels |= 1 << level;
   }
   return levels >>> 0;
