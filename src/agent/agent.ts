@@ -3,37 +3,31 @@
 // Everything runs on one thread: a change is heard, compiled, applied and told before the next is looked at.
 import path from 'node:path';
 import type { Logger } from 'pino';
-import { type Binding, type Bindings, type Bound, bind, levelOf } from '../bind/binding.ts';
-import { Cgroups } from '../bind/cgroups.ts';
-import { ownCgroup, type PodFolder, podFolderAround } from '../bind/own.ts';
-import { awaitRoot, type RootSearch } from '../bind/root.ts';
+import type { Bindings, Bound } from '../bind/binding.ts';
+import type { RootSearch } from '../bind/root.ts';
 import type { RollbackFailed } from '../kernel/errors.ts';
 import { KernelError, type Native } from '../kernel/native.ts';
 import { Metrics } from '../metrics/metrics.ts';
 import { type ListenAddress, type MetricsServer, serveMetrics } from '../metrics/server.ts';
-import { addressKey } from '../model/address.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
-import type { AddressKey } from '../model/tables.ts';
 import { policyName } from '../resolve/order.ts';
-import { unitSelections } from '../resolve/units.ts';
 import type { ObjectSource } from '../source/source.ts';
 import type { Contents, Place } from '../source/store.ts';
-import { destinations } from '../tell/destination.ts';
-import type { Refusal } from '../tell/refusal.ts';
-import { Repeats } from '../tell/repeats.ts';
-import { workloadName } from '../tell/workload.ts';
 import { arrivals } from './arrivals.ts';
 import { FlowCutter } from './cut.ts';
 import { Enforcement, type Happening, type Outcome } from './enforcement.ts';
+import { Ground } from './ground.ts';
 import type { AgentHooks } from './hooks.ts';
+import { withoutRulesOf } from './lessened.ts';
+import { checkNodeName, isLocal, type Locality } from './local-pods.ts';
 import type { AgentLog } from './log.ts';
+import { names } from './names.ts';
 import { type NodePolicies, nodePolicies } from './node-policies.ts';
-import { ProblemLog } from './problem-log.ts';
 import { type AgentSocket, serveSocket } from './socket.ts';
-import { type SourceEvent, SourceLog } from './source-log.ts';
+import { Telling } from './telling.ts';
 import { Watchdog } from './watchdog.ts';
 
-export interface AgentOptions {
+export interface AgentOptions extends Locality {
   /** Where everything is enforced; waited for where it is not there. */
   readonly root: RootSearch;
   readonly metrics: ListenAddress;
@@ -43,28 +37,12 @@ export interface AgentOptions {
   readonly unknown: 'allow' | 'deny';
   /** Pods that a NetworkPolicy holds may reach their own node. */
   readonly ownNode: boolean;
-  readonly nodeName: string | null;
-  /** Whether a pod that no node is named for may be here. */
-  readonly unscheduled: 'here' | 'elsewhere';
   /**
    * When programs are attached: once the first snapshot is enforced, and a snapshot that cannot be ends the agent; or at once,
    * with the pods that exist then unconfined until there is a snapshot, so that no later pod sends a packet unjudged.
    */
   readonly attach: 'enforced' | 'at_once';
   readonly hooks?: AgentHooks;
-}
-
-/** Where everything is enforced, and what hangs on that. */
-interface Ground {
-  /** Path of the root below the mount. */
-  readonly root: string;
-  readonly id: bigint;
-  readonly cgroups: Cgroups;
-  /** The cgroup of this process, below the mount; null: not below it. */
-  readonly self: string | null;
-  /** The same, or the whole pod's around it: bound without a policy, whatever selects it. null: it is not below the root. */
-  readonly own: Binding | null;
-  readonly ownPod: PodFolder | null;
 }
 
 interface Attempt {
@@ -78,8 +56,6 @@ const RETRY_MS = 5000;
 /** How often the source's state and the root are looked at. */
 const LOOK_MS = 1000;
 const GOODBYE_MS = 3000;
-/** Names in one log line. */
-const MAX_NAMES = 20;
 
 export class Agent {
   readonly #options: AgentOptions;
@@ -89,9 +65,7 @@ export class Agent {
   readonly #log: Logger;
   readonly #enforcement: Enforcement;
   readonly #cutter: FlowCutter;
-  readonly #problems: ProblemLog;
-  readonly #sourceLog: SourceLog;
-  readonly #drops: Repeats;
+  readonly #telling: Telling;
   readonly #metrics: Metrics;
   readonly #watchdog = new Watchdog();
   readonly #end = new AbortController();
@@ -106,8 +80,6 @@ export class Agent {
   #contentProblems: readonly Problem[] = [];
   #places: ReadonlyMap<string, Place> = new Map();
   #bindings: Bindings = new Map();
-  /** Of what is enforced; made when first asked for. */
-  #names: ReadonlyMap<AddressKey, string> | null = null;
   /** Problems of the last binding, to know when they change. */
   #clashes = '';
   #isFullTold = false;
@@ -132,20 +104,15 @@ export class Agent {
       isLocal: (pod) => this.#isHere(pod) && (pod.cgroup !== null || pod.uid !== null),
     });
     this.#cutter = new FlowCutter(native);
-    this.#problems = new ProblemLog((event, problem) => this.#tellProblem(event, problem));
-    this.#sourceLog = new SourceLog((event) => this.#tellSource(event));
-    this.#drops = new Repeats(
-      (refusal, count) => this.#tellRefusal(refusal, count),
-      (count) =>
-        this.#log.warn({ event: 'drops_not_told', count }, 'more kinds of drops than are told; the metrics count them'),
-    );
+    this.#telling = new Telling(out.log, options.hooks);
     this.#metrics = new Metrics({
       counts: () => this.#enforcement.counts(),
       losses: () => new Map([...this.#enforcement.losses(), ['log', this.#out.lost()]]),
       maps: () => this.#enforcement.maps(),
       problems: () => {
-        const error = this.#problems.problems.filter((one) => one.severity === 'error').length;
-        return { error, warning: this.#problems.problems.length - error };
+        const { problems } = this.#telling;
+        const error = problems.filter((one) => one.severity === 'error').length;
+        return { error, warning: problems.length - error };
       },
       workloads: () => this.#states(),
       source: () => source.status(),
@@ -190,10 +157,10 @@ export class Agent {
     this.#watchdog.stop();
     if (this.#retry !== null) clearTimeout(this.#retry);
     if (this.#look !== null) clearInterval(this.#look);
-    this.#ground?.cgroups.close();
+    this.#ground?.close();
     this.#enforcement.detach();
     this.#enforcement.drain();
-    this.#drops.flush();
+    this.#telling.flush();
     this.#enforcement.close();
     await this.#sayGoodbye();
     await this.#source.stop();
@@ -224,7 +191,7 @@ export class Agent {
       wanted: this.#snapshot,
       enforced: this.#isReady ? this.#enforced : null,
       bindings: this.#bindings,
-      problems: this.#problems.problems,
+      problems: this.#telling.problems,
       refused: this.#refused,
       isHere: (pod) => this.#isHere(pod),
     });
@@ -234,51 +201,21 @@ export class Agent {
   async #settleDown(): Promise<void> {
     const { root: search } = this.#options;
     if (search.find() === null) this.#log.info({ event: 'waiting', for: search.what });
-    for (;;) {
-      const root = await awaitRoot(search, this.#end.signal);
-      const id = idOf(this.#native, path.join(search.mount, root));
-      // Gone again between two looks.
-      if (id === null) continue;
-      const cgroups = new Cgroups({ mount: search.mount, root, idOf: (one) => this.#native.cgroupId(one) });
-      this.#ground = { root, id, cgroups, ...this.#ownPlace(root) };
-      cgroups.start(() => this.#onCgroups());
-      return;
-    }
-  }
-
-  /** Where this process is, so that no policy and no change of the unknowns' lot can cut it off from what feeds it. */
-  #ownPlace(root: string): Pick<Ground, 'self' | 'own' | 'ownPod'> {
-    const { mount } = this.#options.root;
-    const self = ownCgroup(mount);
-    const isInside = self !== null && (root === '' ? self !== '' : self.startsWith(`${root}/`));
-    if (!isInside) return { self, own: null, ownPod: null };
-    const ownPod = podFolderAround(self);
-    const below = ownPod?.path ?? self;
-    const own = { path: below, cgroup: this.#native.cgroupId(path.join(mount, below)), level: levelOf(below) };
-    return { self, own, ownPod };
+    this.#ground = await Ground.find(search, this.#native, this.#end.signal, () => this.#onCgroups());
   }
 
   /** Attaches before there is a snapshot: pods that are there go on, and whatever comes later is unknown until it is known. */
   #holdNewPods(): void {
-    const { cgroups, own } = this.#standingGround();
-    const bindings = new Map(
-      cgroups
-        .pods()
-        .filter(({ folder }) => folder.id !== own?.cgroup)
-        .map(({ uid, folder }) => [
-          `existing pod ${uid}`,
-          { path: folder.path, cgroup: folder.id, level: levelOf(folder.path) },
-        ]),
-    );
-    const outcome = this.#enforcement.enforce(NOTHING, bindings, own);
+    const ground = this.#standingGround();
+    const bindings = ground.existingPods();
+    const outcome = this.#enforcement.enforce(NOTHING, bindings, ground.ownBeside(new Map()));
     if (outcome.status === 'failed') throw outcome.error;
     this.#attach();
     this.#log.info({ event: 'attached', existing: bindings.size });
   }
 
   #attach(): void {
-    const { root } = this.#standingGround();
-    this.#enforcement.attach(path.join(this.#options.root.mount, root));
+    this.#enforcement.attach(this.#standingGround().folder);
     this.#isAttached = true;
   }
 
@@ -296,19 +233,14 @@ export class Agent {
 
   /** Now and then: is the source well, and is the root still the one that programs are attached to? */
   #lookAround(): void {
-    this.#sourceLog.update(this.#source.status());
-    const ground = this.#ground;
-    if (ground === null || ground.root === '') return;
-    const { mount, find } = this.#options.root;
-    const isThere = idOf(this.#native, path.join(mount, ground.root)) === ground.id;
-    // Kubelet with another driver makes another root, and leaves the old one behind.
-    if (!isThere || (find() ?? ground.root) !== ground.root) void this.#moveOn(ground);
+    this.#telling.updateSource(this.#source.status());
+    if (this.#ground?.isGone()) void this.#moveOn(this.#ground);
   }
 
   /** The root is another now, and nothing is attached to it: begins again there, with what is known. */
   async #moveOn(gone: Ground): Promise<void> {
-    this.#log.warn({ event: 'root_gone', root: path.join(this.#options.root.mount, gone.root) });
-    gone.cgroups.close();
+    this.#log.warn({ event: 'root_gone', root: gone.folder });
+    gone.close();
     this.#ground = null;
     this.#isAttached = false;
     this.#isReady = false;
@@ -326,7 +258,7 @@ export class Agent {
   /** Most likely the root has gone again: the next look begins anew. At the start, that is the end. */
   #failToAttach(error: KernelError): void {
     this.#log.error({ event: 'attach_failed', code: error.code, retryMs: LOOK_MS }, error.message);
-    if (this.#ground !== null) this.#ground = { ...this.#ground, id: NO_CGROUP };
+    this.#ground?.giveUp();
     this.#onReady(error);
   }
 
@@ -335,7 +267,7 @@ export class Agent {
     const snapshot = this.#enforced;
     if (this.#isStopped || snapshot === null) return;
     const heardMs = performance.now();
-    if (this.#ground?.cgroups.isFull && !this.#isFullTold) {
+    if (this.#ground?.isFull && !this.#isFullTold) {
       this.#isFullTold = true;
       this.#log.warn(
         { event: 'watches_exhausted' },
@@ -347,18 +279,13 @@ export class Agent {
     if (!isSame) this.#enforce(heardMs);
   }
 
-  /** Pods of other nodes are peers; so is the agent's own, which is held by nothing. */
   #isHere(pod: Pod): boolean {
-    const { nodeName, unscheduled } = this.#options;
-    if (pod.cgroup === null && pod.uid !== null && pod.uid === this.#ground?.ownPod?.uid) return false;
-    return nodeName === null || pod.node === nodeName || (pod.node === null && unscheduled === 'here');
+    return isLocal(this.#options, this.#ground?.ownUid ?? null, pod);
   }
 
   #bind(snapshot: Snapshot): Bound {
-    const { cgroups, root, self } = this.#standingGround();
     const here = snapshot.pods.filter((pod) => this.#isHere(pod));
-    const selected = new Map([...unitSelections(snapshot)].map(([unit, { shadow }]) => [unit, shadow.map(policyName)]));
-    return bind(here, cgroups, root, this.#bindings, { selected, own: self ?? '' });
+    return this.#standingGround().bind(snapshot, here, this.#bindings);
   }
 
   /** Brings the kernel to what the source and the folders say now. */
@@ -382,14 +309,18 @@ export class Agent {
     const placed = beyond.map((one) => ({ ...one, ...this.#places.get(one.object ?? '') }));
     const own = checkNodeName(snapshot, this.#options.nodeName);
     this.#refused = refused;
-    this.#problems.update([...this.#contentProblems, ...own, ...placed]);
+    this.#telling.update([...this.#contentProblems, ...own, ...placed]);
     this.#settle(stays, heardMs);
     this.#tellStanding();
   }
 
   #attempt(snapshot: Snapshot): Attempt {
     const bound = this.#bind(snapshot);
-    const outcome = this.#enforcement.enforce(snapshot, bound.bindings, this.#own(bound.bindings));
+    const outcome = this.#enforcement.enforce(
+      snapshot,
+      bound.bindings,
+      this.#standingGround().ownBeside(bound.bindings),
+    );
     return { snapshot, bound, outcome };
   }
 
@@ -431,7 +362,7 @@ export class Agent {
     const before = this.#enforced;
     this.#bindings = bound.bindings;
     this.#enforced = snapshot;
-    if (before !== snapshot) this.#names = null;
+    this.#telling.name(snapshot);
     this.#save();
     const ms = performance.now() - heardMs;
     const { changed, bound: added, unbound, written } = outcome;
@@ -472,19 +403,11 @@ export class Agent {
       event: 'ready',
       workloads: this.#bindings.size,
       policies: this.#snapshot?.policies.length ?? 0,
-      problems: this.#problems.problems.length,
+      problems: this.#telling.problems.length,
       metrics: this.#server?.url,
-      root: path.join(this.#options.root.mount, this.#standingGround().root),
+      root: this.#standingGround().folder,
     });
     this.#onReady(null);
-  }
-
-  /** Its own place beside these; null where that would hold others too. */
-  #own(bindings: Bindings): Binding | null {
-    const own = this.#ground?.own ?? null;
-    if (own === null) return null;
-    const meets = (one: string) => one === own.path || one.startsWith(`${own.path}/`) || own.path.startsWith(`${one}/`);
-    return [...bindings.values()].some((one) => meets(one.path)) ? null : own;
   }
 
   #tellStanding(): void {
@@ -496,7 +419,7 @@ export class Agent {
       compiled,
       bindings: this.#bindings,
       refused: this.#refused,
-      problems: this.#problems.problems,
+      problems: this.#telling.problems,
     });
   }
 
@@ -510,7 +433,7 @@ export class Agent {
   }
 
   #onHappening({ refusal, cut }: Happening): void {
-    if (refusal !== null) this.#drops.add(refusal);
+    if (refusal !== null) this.#telling.refuse(refusal);
     if (cut === null) return;
     const binding = this.#bindings.get(cut.workload);
     const folder = path.join(this.#options.root.mount, binding?.path ?? this.#ground?.root ?? '');
@@ -523,29 +446,6 @@ export class Agent {
         error: error instanceof Error ? error.message : String(error),
       });
     }
-  }
-
-  #tellRefusal(refusal: Refusal, count: number): void {
-    const { verdict, address, ...rest } = refusal;
-    if (this.#enforced !== null) this.#names ??= destinations(this.#enforced);
-    const destination = this.#names?.get(addressKey(address) ?? '') ?? null;
-    this.#log.info({ event: verdict === 'deny' ? 'drop' : 'audit', ...rest, address, destination, count });
-    this.#options.hooks?.onDrop?.(refusal, count, destination);
-  }
-
-  #tellSource(told: SourceEvent): void {
-    if (told.event === 'waiting') this.#log.info(told);
-    else if (told.event === 'source_problem') this.#log.warn({ event: told.event, kind: told.kind }, told.message);
-    else this.#log.info({ event: told.event, kind: told.kind }, told.message);
-  }
-
-  #tellProblem(event: 'problem' | 'mended', problem: Problem): void {
-    this.#options.hooks?.onProblem?.(event, problem);
-    const { file, line, column, message, ...rest } = problem;
-    const where = file === null ? null : line === 0 ? file : `${file}:${line}:${column}`;
-    if (event === 'mended') this.#log.info({ event, ...rest, where }, message);
-    else if (problem.severity === 'error') this.#log.error({ event, ...rest, where }, message);
-    else this.#log.warn({ event, ...rest, where }, message);
   }
 
   #states(): ReadonlyMap<string, number> {
@@ -578,56 +478,15 @@ export class StartError extends Error {
   }
 }
 
-/** No cgroup has this id. */
-const NO_CGROUP = 0n;
-
 /** Nobody is held to anything. */
 const NOTHING: Snapshot = {
   ...{ namespaces: [], nodes: [], pods: [], services: [], endpointSlices: [], policies: [] },
   host: { node: null, addresses: [], resolvers: [] },
 };
 
-function idOf(native: Native, folder: string): bigint | null {
-  try {
-    return native.cgroupId(folder);
-  } catch {
-    return null;
-  }
-}
-
-/** A mistyped node name makes every pod another node's, and nothing is held. Without any Node in the folder there is nothing to compare. */
-function checkNodeName({ nodes }: Snapshot, nodeName: string | null): Problem[] {
-  if (nodeName === null || nodes.length === 0 || nodes.some(({ name }) => name === nodeName)) return [];
-  const known = names(nodes.map(({ name }) => name)).join(', ');
-  return [
-    {
-      ...{ severity: 'warning', code: 'node_unknown', file: null, line: 0, column: 0, path: '', object: null },
-      message: `there is no Node ${nodeName} in the folder: pods of its Nodes are peers, and not held here`,
-      advice: `start the agent with --node-name ${nodes.length === 1 ? known : `and one of ${known}`}, or add the Node`,
-    },
-  ];
-}
-
-/** Less the policies that the problems name: a Limit is gone, any other isolates as before and allows nothing. null: none is left to lessen. */
-function withoutRulesOf(snapshot: Snapshot, problems: readonly Problem[]): Snapshot | null {
-  const named = new Set(problems.map(({ object }) => object));
-  const policies = snapshot.policies.flatMap((policy) => {
-    if (!named.has(policyName(policy))) return [policy];
-    return policy.effect === 'Limit' ? [] : [policy.rules.length === 0 ? policy : { ...policy, rules: [] }];
-  });
-  const isSame =
-    policies.length === snapshot.policies.length && policies.every((one) => snapshot.policies.includes(one));
-  return isSame ? null : { ...snapshot, policies };
-}
-
 function equalBindings(a: Bindings, b: Bindings): boolean {
   return (
     a.size === b.size &&
     [...a].every(([name, one]) => b.get(name)?.cgroup === one.cgroup && b.get(name)?.path === one.path)
   );
-}
-
-function names(all: readonly string[]): readonly string[] {
-  const told = all.slice(0, MAX_NAMES).map(workloadName);
-  return all.length <= MAX_NAMES ? told : [...told, `and ${all.length - MAX_NAMES} more`];
 }

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where is everything enforced, where is this very process in it, and which folder there is which workload's? One for each root: where
+// the root goes, another is waited for. Writes nothing.
+import path from 'node:path';
+import { type Binding, type Bindings, type Bound, bind, levelOf } from '../bind/binding.ts';
+import { Cgroups } from '../bind/cgroups.ts';
+import { ownCgroup, type PodFolder, podFolderAround } from '../bind/own.ts';
+import { awaitRoot, type RootSearch } from '../bind/root.ts';
+import type { Native } from '../kernel/native.ts';
+import type { Pod, Snapshot } from '../model/objects.ts';
+import { policyName } from '../resolve/order.ts';
+import { unitSelections } from '../resolve/units.ts';
+
+export class Ground {
+  readonly #search: RootSearch;
+  readonly #native: Native;
+  readonly #id: bigint;
+  readonly #cgroups: Cgroups;
+  /** The cgroup of this process, below the mount; null: not below it. */
+  readonly #self: string | null;
+  /** The same, or the whole pod's around it; null: it is not below the root. */
+  readonly #own: Binding | null;
+  readonly #ownPod: PodFolder | null;
+  #isGivenUp = false;
+  /** Path of the root below the mount. */
+  readonly root: string;
+
+  private constructor(search: RootSearch, native: Native, root: string, id: bigint) {
+    this.#search = search;
+    this.#native = native;
+    this.#id = id;
+    this.root = root;
+    this.#cgroups = new Cgroups({ mount: search.mount, root, idOf: (one) => native.cgroupId(one) });
+    const { self, own, ownPod } = ownPlace(search.mount, root, native);
+    this.#self = self;
+    this.#own = own;
+    this.#ownPod = ownPod;
+  }
+
+  /**
+   * Waits for the root; never resolves once `signal` is aborted. Calls back whenever a folder came or went there, until `close`.
+   * Throws KernelError.
+   */
+  static async find(search: RootSearch, native: Native, signal: AbortSignal, onChange: () => void): Promise<Ground> {
+    for (;;) {
+      const root = await awaitRoot(search, signal);
+      const id = idOf(native, path.join(search.mount, root));
+      // Gone again between two looks.
+      if (id === null) continue;
+      const ground = new Ground(search, native, root, id);
+      ground.#cgroups.start(onChange);
+      return ground;
+    }
+  }
+
+  /** The root's folder, absolute. */
+  get folder(): string {
+    return path.join(this.#search.mount, this.root);
+  }
+
+  /** The pod that this process runs in; null: it runs in none. */
+  get ownUid(): string | null {
+    return this.#ownPod?.uid ?? null;
+  }
+
+  /** No watch is left: some folders are found by a scan alone. */
+  get isFull(): boolean {
+    return this.#cgroups.isFull;
+  }
+
+  /** The root is another now, or nothing can be attached to it. */
+  isGone(): boolean {
+    if (this.#isGivenUp) return true;
+    if (this.root === '') return false;
+    if (idOf(this.#native, this.folder) !== this.#id) return true;
+    // Kubelet with another driver makes another root, and leaves the old one behind.
+    return (this.#search.find() ?? this.root) !== this.root;
+  }
+
+  /** From now on it counts as gone. */
+  giveUp(): void {
+    if (this.root !== '') this.#isGivenUp = true;
+  }
+
+  close(): void {
+    this.#cgroups.close();
+  }
+
+  /** Folders of these pods, and of the units that the snapshot's policies select. `before`: see `bind`. */
+  bind(snapshot: Snapshot, here: readonly Pod[], before: Bindings): Bound {
+    const selected = new Map([...unitSelections(snapshot)].map(([unit, { shadow }]) => [unit, shadow.map(policyName)]));
+    return bind(here, this.#cgroups, this.root, before, { selected, own: this.#self ?? '' });
+  }
+
+  /** Every pod's folder that is there now, whosever it is, the own pod's left out. */
+  existingPods(): Bindings {
+    return new Map(
+      this.#cgroups
+        .pods()
+        .filter(({ folder }) => folder.id !== this.#own?.cgroup)
+        .map(({ uid, folder }) => [
+          `existing pod ${uid}`,
+          { path: folder.path, cgroup: folder.id, level: levelOf(folder.path) },
+        ]),
+    );
+  }
+
+  /** The place of this process beside these, bound without a policy whatever selects it; null where that would hold others too. */
+  ownBeside(bindings: Bindings): Binding | null {
+    const own = this.#own;
+    if (own === null) return null;
+    const meets = (one: string) => one === own.path || one.startsWith(`${own.path}/`) || own.path.startsWith(`${one}/`);
+    return [...bindings.values()].some((one) => meets(one.path)) ? null : own;
+  }
+}
+
+interface OwnPlace {
+  readonly self: string | null;
+  readonly own: Binding | null;
+  readonly ownPod: PodFolder | null;
+}
+
+/** Where this process is, so that no policy and no change of the unknowns' lot can cut it off from what feeds it. */
+function ownPlace(mount: string, root: string, native: Native): OwnPlace {
+  const self = ownCgroup(mount);
+  const isInside = self !== null && (root === '' ? self !== '' : self.startsWith(`${root}/`));
+  if (!isInside) return { self, own: null, ownPod: null };
+  const ownPod = podFolderAround(self);
+  const below = ownPod?.path ?? self;
+  const own = { path: below, cgroup: native.cgroupId(path.join(mount, below)), level: levelOf(below) };
+  return { self, own, ownPod };
+}
+
+function idOf(native: Native, folder: string): bigint | null {
+  try {
+    return native.cgroupId(folder);
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which pods are this node's, and is its name right? Knows neither cgroups nor the kernel.
+import type { Pod, Problem, Snapshot } from '../model/objects.ts';
+import { names } from './names.ts';
+
+export interface Locality {
+  /** The Node object that is this machine; null: every pod is here. */
+  readonly nodeName: string | null;
+  /** Whether a pod that no node is named for may be here. */
+  readonly unscheduled: 'here' | 'elsewhere';
+}
+
+/** Pods of other nodes are peers; so is the agent's own, whose uid is `ownUid`, which is held by nothing. */
+export function isLocal({ nodeName, unscheduled }: Locality, ownUid: string | null, pod: Pod): boolean {
+  if (pod.cgroup === null && pod.uid !== null && pod.uid === ownUid) return false;
+  return nodeName === null || pod.node === nodeName || (pod.node === null && unscheduled === 'here');
+}
+
+/** A mistyped node name makes every pod another node's, and nothing is held. Without any Node in the folder there is nothing to compare. */
+export function checkNodeName({ nodes }: Snapshot, nodeName: string | null): Problem[] {
+  if (nodeName === null || nodes.length === 0 || nodes.some(({ name }) => name === nodeName)) return [];
+  const known = names(nodes.map(({ name }) => name)).join(', ');
+  return [
+    {
+      ...{ severity: 'warning', code: 'node_unknown', file: null, line: 0, column: 0, path: '', object: null },
+      message: `there is no Node ${nodeName} in the folder: pods of its Nodes are peers, and not held here`,
+      advice: `start the agent with --node-name ${nodes.length === 1 ? known : `and one of ${known}`}, or add the Node`,
+    },
+  ];
+}
