@@ -5,6 +5,7 @@ import type { Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import { byTold, policyName } from '../resolve/order.ts';
 import { selections } from '../resolve/selection.ts';
 import { unitKey, unitSelections } from '../resolve/units.ts';
+import { isOfNode } from '../status/report.ts';
 import { workloadName } from '../tell/workload.ts';
 
 /** What GET /policies answers. */
@@ -64,7 +65,10 @@ export function nodePolicies(state: NodeState): NodePolicies {
     const isSame = isWanted && isEqual(held.get(name), policy);
     const isProgrammed = isSame && (enforced === wanted || isEqual(whom.get(name), whomHeld.get(name)));
     const own = problems.find(({ object, severity }) => object === name && severity === 'error');
+    // Some of whom it selects this node cannot hold, whatever the policy says.
+    const isRefused = own !== undefined && isOfNode(own);
     const pending = enforced === null ? 'nothing is enforced yet' : (reason ?? 'is being applied');
+    const delay = isProgrammed ? null : isWanted ? pending : `is deleted, and enforced still: ${pending}`;
     return {
       ...{
         kind: policy.kind,
@@ -77,9 +81,8 @@ export function nodePolicies(state: NodeState): NodePolicies {
         name: workloadName(key),
         bound: state.bindings.has(key),
       })),
-      programmed: isProgrammed,
-      problem:
-        own?.message ?? (isProgrammed ? null : isWanted ? pending : `is deleted, and enforced still: ${pending}`),
+      programmed: isProgrammed && !isRefused,
+      problem: isRefused ? `${own.message}; ${own.advice}` : (own?.message ?? delay),
     };
   });
   return { node, ready: enforced !== null, policies };

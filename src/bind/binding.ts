@@ -153,11 +153,18 @@ function obstacle(
       advice: 'compare the name with systemctl list-units --type=service, or select fewer nodes',
     };
   }
+  if (folder === undefined && isBelow(first.path, root)) {
+    return {
+      ...{ severity: 'error', code: 'cgroup_refused' },
+      message: `has its cgroup at "/${first.path}", more than ${MAX_LEVEL} folders deep, where the kernel's programs do not look: it is not held`,
+      advice: 'give the unit a slice nearer to the root',
+    };
+  }
   if (folder === undefined) {
     return {
       ...{ severity: 'error', code: 'unit_outside_root' },
-      message: `has its cgroup at "${first.path}", outside the enforced root "${root}", so it is not held`,
-      advice: 'start the agent with a --cgroup-root that is above both pods and services',
+      message: `has its cgroup at "/${first.path}", outside the enforced root "/${root}", so it is not held`,
+      advice: outsideRootAdvice(folderAbove(first.path, root)),
     };
   }
   if (found.length > 1) {
@@ -175,6 +182,19 @@ function obstacle(
     };
   }
   return null;
+}
+
+/** In a container, whoever reads this has a chart and no command line. */
+function outsideRootAdvice(root: string): string {
+  return `start the agent with --cgroup-root /${root} (helm: --set agent.cgroupRoot=/${root}), which is above both`;
+}
+
+/** The deepest folder that has `unit` below it, and is `root` or has that below it, too; '' is the mount. */
+function folderAbove(unit: string, root: string): string {
+  const others = root.split('/');
+  const parents = unit.split('/').slice(0, -1);
+  const differs = parents.findIndex((part, index) => part !== others[index]);
+  return (differs === -1 ? parents : parents.slice(0, differs)).join('/');
 }
 
 /** A unit gives way to pods: whoever selects it shall not be able to let go of a pod, or keep a new one from being held. */

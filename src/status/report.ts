@@ -21,7 +21,7 @@ export interface NodeReport {
 /** Bounds on what one node can make every reader read. */
 const MAX_REFUSED = 20;
 const MAX_UNITS = 50;
-const MAX_MESSAGE = 200;
+const MAX_MESSAGE = 300;
 
 /** Policies by their versions, with the hash of all of them. */
 export interface PolicySet {
@@ -64,12 +64,12 @@ export function invalidPolicies(problems: readonly Problem[]): ReadonlySet<strin
   return new Set(invalid.map(({ object }) => object ?? ''));
 }
 
-/** What is refused, of a node's own problems; a warning (a unit that is not there yet) refuses nothing. */
+/** What is refused, and what helps, of a node's own problems; a warning (a unit that is not there yet) refuses nothing. */
 export function refusalsOf(problems: readonly Problem[]): NodeReport['refused'] {
   return problems
     .filter((one) => one.severity === 'error' && isOfNode(one))
     .filter(({ object }) => object === null || !object.startsWith('Pod/'))
-    .map(({ object, code, message }) => ({ policy: object, code, message }));
+    .map(({ object, code, message, advice }) => ({ policy: object, code, message: `${message}; ${advice}` }));
 }
 
 /** The value of the annotation. */

@@ -269,7 +269,7 @@ export function nodesOf(
   const name = policyName(policy);
   // Of an invalid policy an older version holds, or what stands for it: what is written now is on no node.
   const version = isInvalid ? null : versionOf(policy);
-  const refused: string[] = [];
+  const refused = new Map<string, string[]>();
   const silent: string[] = [];
   const pending: string[] = [];
   const waiting: string[] = [];
@@ -279,7 +279,7 @@ export function nodesOf(
     const holds = version !== null && state?.versions.has(version) === true;
     const why = state?.report?.refused.find((one) => (one.policy === null ? !holds : one.policy === name));
     if (state === undefined || state.isSilent || state.report === null) silent.push(node);
-    else if (why !== undefined) refused.push(`${node}: ${why.message}`);
+    else if (why !== undefined) refused.set(why.message, [...(refused.get(why.message) ?? []), node]);
     else if (holds) programmed += 1;
     else pending.push(node);
     const units = state?.report?.units[name];
@@ -294,8 +294,8 @@ export function nodesOf(
 
 /** Nodes that do not simply enforce it. */
 interface Exceptions {
-  /** With why. */
-  readonly refused: readonly string[];
+  /** By why: most often it is one reason on all of them. */
+  readonly refused: ReadonlyMap<string, readonly string[]>;
   readonly pending: readonly string[];
   readonly silent: readonly string[];
   /** They enforce it, and some unit that it names does not run there: it is held when it does. */
@@ -305,7 +305,10 @@ interface Exceptions {
 function programmedCondition(selected: number, { refused, pending, silent, waiting }: Exceptions): WantedCondition {
   const type = 'Programmed';
   if (selected === 0) return { type, status: 'True', reason: 'NoWorkloads', message: 'It selects nobody on any node.' };
-  if (refused.length > 0) return { type, status: 'False', reason: 'RefusedByNode', message: `${list(refused)}.` };
+  if (refused.size > 0) {
+    const message = list([...refused].map(([why, nodes]) => `${list(nodes)}: ${why}`));
+    return { type, status: 'False', reason: 'RefusedByNode', message: `${message}.` };
+  }
   if (pending.length > 0) {
     return { type, status: 'False', reason: 'Pending', message: `Not yet enforced on ${list(pending)}.` };
   }

@@ -47,16 +47,30 @@ test('programmed is what the kernel holds as the source says it', () => {
     ['b', 'shop/here', true, null],
   ]);
   const before = snapshot(policy('a'), policy('b', 'Limit'), policy('gone'));
-  const refused = [problem('EgressPolicy/shop/c', 'is too much')];
+  const refused = [{ ...problem('EgressPolicy/shop/c', 'is too much'), advice: 'hold fewer' }];
   const wanted = snapshot(policy('a'), policy('b'), policy('c'));
   assert.deepEqual(told({ wanted, enforced: before, bindings, refused, problems: refused }), [
     ['a', 'shop/here', true, null],
     ['b', 'shop/here', false, 'EgressPolicy/shop/c is too much'],
-    ['c', 'shop/here', false, 'is too much'],
+    ['c', 'shop/here', false, 'is too much; hold fewer'],
     ['gone', 'shop/here', false, 'is deleted, and enforced still: EgressPolicy/shop/c is too much'],
   ]);
-  const broken = [problem('EgressPolicy/shop/a', 'is broken; its last valid version holds')];
+  const broken = [
+    { ...problem('EgressPolicy/shop/a', 'is broken; its last valid version holds'), code: 'invalid_cidr' },
+  ];
   assert.deepEqual(told({ wanted: now, enforced: now, bindings, problems: broken })?.[0 as never], [
     ...['a', 'shop/here', true, 'is broken; its last valid version holds'],
+  ]);
+});
+
+test('what this node cannot hold of a policy is not programmed, and is told with what helps', () => {
+  const now = snapshot(policy('a'));
+  const problems = [{ ...problem('EgressPolicy/shop/a', 'is outside'), code: 'unit_outside_root', advice: 'move it' }];
+  assert.deepEqual(told({ wanted: now, enforced: now, bindings: new Map(), problems }), [
+    ['a', 'shop/here?', false, 'is outside; move it'],
+  ]);
+  const waits = problems.map((one) => ({ ...one, code: 'unit_not_found', severity: 'warning' as const }));
+  assert.deepEqual(told({ wanted: now, enforced: now, bindings: new Map(), problems: waits }), [
+    ['a', 'shop/here?', true, null],
   ]);
 });

@@ -201,6 +201,40 @@ test('a unit that cannot be held is told at each policy that selects it, and hol
   }
 });
 
+test('a unit outside the root: told with the root that would hold it and the pods', () => {
+  const table: [unit: string, root: string, wanted: string][] = [
+    ['system.slice/kubelet.service', 'kubepods.slice', '/'],
+    ['system.slice/kubelet.service', 'kubelet.slice/kubelet-kubepods.slice', '/'],
+    ['a.slice/a-b.slice/kubelet.service', 'a.slice/kubepods', '/a.slice'],
+    // kubelet's cgroups below that of the service it runs in: a root holds what is below it, never itself.
+    ['system.slice/kubelet.service', 'system.slice/kubelet.service/kubepods', '/system.slice'],
+    ['system.slice/kubelet.service', 'system.slice/kubelet.service', '/system.slice'],
+  ];
+  for (const [path, root, wanted] of table) {
+    const { problems } = bind([], folders({ [path]: 1n }), root, none, units('kubelet.service'));
+    assert.deepEqual(
+      problems.map(({ code, advice }) => [code, advice]),
+      [
+        [
+          'unit_outside_root',
+          `start the agent with --cgroup-root ${wanted} (helm: --set agent.cgroupRoot=${wanted}), which is above both`,
+        ],
+      ],
+      path,
+    );
+  }
+});
+
+test('a unit deeper than the programs look is not held, and that is what is told', () => {
+  const deep = `${Array.from({ length: 40 }, (_, index) => `s${index}.slice`).join('/')}/kubelet.service`;
+  const { bindings, problems } = bind([], folders({ [deep]: 1n }), '', none, units('kubelet.service'));
+  assert.equal(bindings.size, 0);
+  assert.deepEqual(
+    problems.map(({ code, severity }) => [code, severity]),
+    [['cgroup_refused', 'error']],
+  );
+});
+
 test('no policy holds what the agent runs in', () => {
   const there = folders({ 'system.slice/postern.service': 1n });
   for (const own of ['system.slice/postern.service', 'system.slice/postern.service/agent']) {

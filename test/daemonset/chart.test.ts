@@ -160,6 +160,29 @@ test('a ServiceMonitor is there when it is asked for, and chooses the Service', 
   assert.deepEqual([endpoints.map(({ port }) => port), clusterIP], [ports.map(({ name }) => name), 'None']);
 });
 
+test('AppArmor and SELinux: as an agent needs it, as the user has it, or as the runtime does', () => {
+  const confinement = (...values: readonly string[]) => {
+    const { securityContext } = containerOf(podSpecIn(manifestsIn(helmTemplate(...values))));
+    return [securityContext.appArmorProfile, securityContext.seLinuxOptions];
+  };
+  assert.deepEqual(confinement(), [{ type: 'Unconfined' }, { type: 'spc_t' }]);
+  assert.deepEqual(confinement('appArmorProfile=null', 'seLinuxOptions=null'), [undefined, undefined]);
+  const own = ['appArmorProfile.type=Localhost', 'appArmorProfile.localhostProfile=postern', 'seLinuxOptions.level=s0'];
+  assert.deepEqual(confinement(...own), [
+    { type: 'Localhost', localhostProfile: 'postern' },
+    { type: 'spc_t', level: 's0' },
+  ]);
+  assert.match(refusal('appArmorProfile.type=unconfined'), /appArmorProfile/);
+});
+
+test("the root of everything is kubelet's unless another is set", () => {
+  const rootArgs = (...values: readonly string[]) =>
+    containerOf(podSpecIn(manifestsIn(helmTemplate(...values)))).args.filter((arg) => arg.startsWith('--cgroup-root'));
+  assert.deepEqual(rootArgs(), []);
+  assert.deepEqual(rootArgs('agent.cgroupRoot=/'), ['--cgroup-root=/']);
+  assert.match(refusal('agent.cgroupRoot=kubepods'), /cgroupRoot/);
+});
+
 test('every value that is there can be set, and one that is not there is refused', () => {
   assert.match(refusal('agent.unkown=allow'), /unkown/);
   assert.match(refusal('agent.unknown=perhaps'), /unknown/);

@@ -44,6 +44,8 @@ export interface Container {
     readonly readOnlyRootFilesystem: boolean;
     readonly runAsUser: number;
     readonly runAsGroup: number;
+    readonly appArmorProfile?: Readonly<Record<string, string>>;
+    readonly seLinuxOptions?: Readonly<Record<string, string>>;
     readonly capabilities: { readonly drop: readonly string[]; readonly add: readonly string[] };
   };
   readonly volumeMounts: readonly {
