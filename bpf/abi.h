@@ -26,6 +26,8 @@ enum map_limit {
 	MAX_VERDICTS = 262144,
 	MAX_PORTS = 262144,
 	MAX_SELVES = 16384,
+	MAX_GUARDS = 4096,
+	MAX_SOURCES = 16384,
 	MAX_COUNTERS = 65536,
 	MAX_FLOWS = 131072,
 	EVENTS_BYTES = 1 << 20,
@@ -49,6 +51,31 @@ struct workload {
 	struct bpf_spin_lock lock; /* see below */
 	content_id enforced; /* what packets get */
 	content_id shadow; /* what they would get if Audit policies were enforced; equal to enforced where there are none */
+	__u64 netns; /* cookie of the network namespace whose way out is guarded; 0: none is */
+};
+
+/*
+ * guards: index of an interface of the host's, whose other end is in a pod -> whose frames come out of it. Policy is asked of
+ * `workloads`, so that there is one pointer to flip.
+ */
+enum guard_flags {
+	GUARD_HARDWARE_ADDRESS = 1, /* `hardware_address` is known: frames under another are refused */
+};
+struct guard {
+	__u64 cgroup; /* key of workloads */
+	__u64 netns; /* cookie of the pod's network namespace, as flows have it */
+	__s32 nsid; /* that namespace by the number that the host's has for it; -1: it has none */
+	__u32 flags; /* guard_flags */
+	__u8 hardware_address[6]; /* of the pod's end */
+	__u8 reserved[2];
+	struct bpf_spin_lock lock; /* as in struct workload */
+};
+
+/* sources: what may be sent from, by interface. A set. */
+struct source_key {
+	__u32 ifindex;
+	__u32 reserved;
+	struct address address;
 };
 
 /* identities: address -> who has it. Also holds host prefixes of networks (/32, /128), which a hash finds faster than a trie. */
@@ -183,7 +210,7 @@ enum reason {
 	REASON_REPLY = 5, /* answers a connection that came from outside */
 	REASON_LOOPBACK = 6,
 	REASON_SELF = 7, /* the workload's own address */
-	REASON_NEIGHBOUR_DISCOVERY = 8,
+	REASON_NEIGHBOUR_DISCOVERY = 8, /* ARP, too */
 	REASON_ICMP_ERROR = 9, /* belongs to a known flow */
 	REASON_UNKNOWN_ALLOWED = 10, /* workload unknown, --unknown allow */
 	REASON_UNKNOWN_HOST = 11, /* workload unknown, in the host's network namespace */
@@ -207,7 +234,14 @@ enum reason {
 	REASON_FRAGMENT_UNTRACKED = 55, /* no first fragment was allowed */
 	REASON_FRAGMENT_TINY = 56, /* first fragment without the whole transport header, or a later one that overlaps it */
 	REASON_NO_MEMORY = 57, /* a record that opens something could not be kept */
-	REASON_SPOOFED_SOURCE = 58, /* to oneself, from an IPv6 address that is not one's own */
+	REASON_SPOOFED_SOURCE =
+		58, /* from an address that is not the pod's; to oneself, from an IPv6 address that is not one's own */
+	REASON_VLAN_TAGGED = 59,
+	REASON_NOT_IP = 60, /* neither IP nor ARP */
+	REASON_SPOOFED_ARP = 61, /* ARP in the name of an address that is not the pod's, or no ARP for IPv4 over Ethernet */
+	REASON_SPOOFED_NEIGHBOUR = 62, /* the same of IPv6: an advertisement of another's address, a router's messages */
+	REASON_SPOOFED_HARDWARE_ADDRESS = 63, /* from another Ethernet address than the pod's */
+	REASON_TCP_WITHOUT_SOCKET = 64, /* refused by policy, but opens nothing: the late answer of a socket that is gone */
 };
 
 enum direction {
@@ -219,6 +253,8 @@ enum direction {
 enum record_version { RECORD_VERSION = 1 };
 enum record_flags {
 	RECORD_BUSY = 1, /* someone is writing it: not to be trusted, not to be written */
+	RECORD_GUARDED = 2, /* direction ingress, and the guard has seen the connection come in */
+	RECORD_OLD = 4, /* direction ingress, because the socket is older than any program and its port is listened on */
 };
 struct record {
 	__u8 version;
@@ -264,6 +300,13 @@ struct flow {
 	__u16 header_bytes; /* of a fragment: where the transport header ends; no later fragment may begin before it */
 	__u32 reserved2;
 };
+
+/* flow_order: what a workload's n-th flow was, so that the oldest can make room for the newest. */
+struct flow_order_key {
+	__u32 slot;
+	__u32 number; /* modulo 2^32 */
+};
+
 #define FLOW_INBOUND_NS (180ULL * 1000000000ULL)
 #define FLOW_FRAGMENT_NS (30ULL * 1000000000ULL)
 
@@ -284,6 +327,7 @@ enum hook {
 	HOOK_EGRESS = 0,
 	HOOK_CONNECT = 1,
 	HOOK_SENDMSG = 2,
+	HOOK_GUARD = 3,
 };
 enum event_flags {
 	EVENT_SILENT = 1, /* a Drop */
@@ -365,6 +409,7 @@ struct abi {
 	enum direction direction;
 	enum record_version record_version;
 	enum record_flags record_flags;
+	enum guard_flags guard_flags;
 	enum flow_kind flow_kind;
 	enum hook hook;
 	enum event_flags event_flags;
@@ -373,6 +418,8 @@ struct abi {
 	enum unknown_policy unknown_policy;
 	struct address address;
 	struct workload workload;
+	struct guard guard;
+	struct source_key source_key;
 	struct identity identity;
 	struct network_key network_key;
 	struct verdict_key verdict_key;
@@ -384,6 +431,7 @@ struct abi {
 	struct record record;
 	struct flow_key flow_key;
 	struct flow flow;
+	struct flow_order_key flow_order_key;
 	struct counter_key counter_key;
 	struct counter counter;
 	struct event event;

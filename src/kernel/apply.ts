@@ -301,7 +301,7 @@ function desiredWorkloads(
   for (const [name, { cgroup }] of bindings) {
     if (workloads.has(cgroup)) throw new Error(`two workloads are bound to the cgroup ${cgroup}`);
     const { enforced, shadow } = tables.workloads.get(name) ?? { enforced: NO_ID, shadow: NO_ID };
-    workloads.set(cgroup, { slot: slotIn(slots, name), enforced, shadow });
+    workloads.set(cgroup, { slot: slotIn(slots, name), enforced, shadow, netns: 0n });
   }
   return workloads;
 }

@@ -6,21 +6,27 @@ import {
   ADDRESS_BYTES,
   ANSWER_BYTES,
   decodeAnswer,
+  decodeGuard,
   decodeIdentity,
   decodeNetworkKey,
   decodePortKey,
   decodeRow,
   decodeSelfKey,
+  decodeSourceKey,
   decodeVerdictKey,
   decodeWorkload,
   encodeAnswer,
+  encodeGuard,
   encodeIdentity,
   encodeNetworkKey,
   encodePortKey,
   encodeRow,
   encodeSelfKey,
+  encodeSourceKey,
   encodeVerdictKey,
   encodeWorkload,
+  GUARD_BYTES,
+  type Guard,
   IDENTITY_BYTES,
   NETWORK_KEY_BYTES,
   PORT_KEY_BYTES,
@@ -28,6 +34,7 @@ import {
   ROW_ENTRIES,
   ROW_PORT_SET,
   SELF_KEY_BYTES,
+  SOURCE_KEY_BYTES,
   VERDICT_KEY_BYTES,
   WORKLOAD_BYTES,
   type Workload,
@@ -61,11 +68,13 @@ export interface MapCodec<K, V> {
 const ANY = 0;
 const IN_PLACE = 4;
 
-/** Maps that only the agent writes, and that hold what a Step says. */
-export type MapName = 'workloads' | 'identities' | 'networks' | 'verdicts' | 'ports' | 'selves';
+/** Maps that only the agent writes. `guards` and `sources` follow the interfaces there are, the others hold what a Step says. */
+export type MapName = 'workloads' | 'identities' | 'networks' | 'verdicts' | 'ports' | 'selves' | 'guards' | 'sources';
 
 /** Slot and address, joined by `/`. */
 export type SelfKey = `${number}/${AddressKey}`;
+/** Interface index and address, joined by `/`. */
+export type SourceKey = `${number}/${AddressKey}`;
 /** Port set, protocol, port, length, joined by `/`. */
 export type PortElementKey = `${Id}/${number}/${number}/${number}`;
 
@@ -196,6 +205,36 @@ export const SELVES: MapCodec<SelfKey, true> = {
   decodeKey: (buffer, at) => {
     const { slot, address } = decodeSelfKey(buffer, at);
     return `${slot}/${address}`;
+  },
+  decodeValue: () => true,
+};
+
+/** By interface index. */
+export const GUARDS: MapCodec<number, Guard> = {
+  map: 'guards',
+  keyBytes: 4,
+  valueBytes: GUARD_BYTES,
+  flags: IN_PLACE,
+  encodeKey: (ifindex, buffer, at) => void buffer.writeUInt32LE(ifindex, at),
+  encodeValue: encodeGuard,
+  decodeKey: (buffer, at) => buffer.readUInt32LE(at),
+  decodeValue: decodeGuard,
+};
+
+/** The value says nothing. */
+export const SOURCES: MapCodec<SourceKey, true> = {
+  map: 'sources',
+  keyBytes: SOURCE_KEY_BYTES,
+  valueBytes: 1,
+  flags: ANY,
+  encodeKey: (key, buffer, at) => {
+    const [ifindex, address] = fields(key, 2);
+    encodeSourceKey({ ifindex: Number(ifindex), address }, buffer, at);
+  },
+  encodeValue: (_, buffer, at) => void buffer.writeUInt8(1, at),
+  decodeKey: (buffer, at) => {
+    const { ifindex, address } = decodeSourceKey(buffer, at);
+    return `${ifindex}/${address}`;
   },
   decodeValue: () => true,
 };

@@ -167,7 +167,7 @@ function accessor(name: string, size: number): string {
     case 2:
       return `UInt16${order}`;
     case 4:
-      return `UInt32${order}`;
+      return name.startsWith('__s') ? 'Int32LE' : `UInt32${order}`;
     case 8:
       return `BigUInt64${order}`;
     default:

@@ -5,6 +5,8 @@ import { fileURLToPath } from 'node:url';
 import type { Native, NativeObject } from './native.ts';
 
 const OBJECT = fileURLToPath(new URL('../../build/postern.bpf.o', import.meta.url));
+/** Programs that stand at interfaces, not at a cgroup. */
+const GUARDS: readonly string[] = ['guard_in', 'guard_out'];
 const COOKIE_HELPER = 'helper/cgroup_skb/bpf_get_netns_cookie';
 
 /**
@@ -22,7 +24,7 @@ export function loadPrograms(native: Native, maxEntries: Readonly<Record<string,
 }
 
 /**
- * Attaches every program at a cgroup (absolute path): all of its descendants are judged from then on. Ingress first, so that no
+ * Attaches every program but the guard's at a cgroup (absolute path): all of its descendants are judged from then on. Ingress first, so that no
  * reply is judged whose question was not noted. Where one fails, those before it are detached again, and KernelError is thrown.
  */
 export function attachPrograms(object: NativeObject, cgroup: string): { detach(): void } {
@@ -31,7 +33,10 @@ export function attachPrograms(object: NativeObject, cgroup: string): { detach()
     for (let link = links.pop(); link !== undefined; link = links.pop()) object.detach(link);
   };
   try {
-    const programs = object.programs().toSorted((a, b) => Number(b === 'ingress') - Number(a === 'ingress'));
+    const programs = object
+      .programs()
+      .filter((program) => !GUARDS.includes(program))
+      .toSorted((a, b) => Number(b === 'ingress') - Number(a === 'ingress'));
     for (const program of programs) links.push(object.attachCgroup(program, cgroup));
   } catch (error) {
     detach();

@@ -46,7 +46,7 @@ export function kernelTables(object: NativeObject): KernelTables {
     workloads: plain(
       object,
       WORKLOADS,
-      (a, b) => a.slot === b.slot && a.enforced === b.enforced && a.shadow === b.shadow,
+      (a, b) => a.slot === b.slot && a.enforced === b.enforced && a.shadow === b.shadow && a.netns === b.netns,
     ),
     identities: plain(object, IDENTITIES, (a, b) => a.id === b.id && a.network === b.network && a.kind === b.kind),
     networks: plain(object, NETWORKS, (a, b) => a === b),

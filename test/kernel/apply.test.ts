@@ -62,7 +62,7 @@ const SECOND: Sketch = {
 function expected({ tables }: Step, bindings: CgroupBindings, slots: Readonly<Record<string, number>>): Contents {
   const bound = [...bindings].map(([name, { cgroup }]) => {
     const { enforced, shadow, selves } = tables.workloads.get(name) ?? { enforced: NO_ID, shadow: NO_ID, selves: [] };
-    return { cgroup, selves, workload: { slot: slots[name] ?? 0, enforced, shadow } };
+    return { cgroup, selves, workload: { slot: slots[name] ?? 0, enforced, shadow, netns: 0n } };
   });
   return {
     workloads: new Map(bound.map(({ cgroup, workload }) => [cgroup, workload])),
@@ -265,7 +265,7 @@ test('a binding without a workload is known and has no policy', () => {
   const object = new FakeObject();
   const applier = new Applier(object, { ...OPTIONS, unknown: 'deny' });
   applier.apply(step({}), new Map([['postern', { cgroup: 1n, level: 1 }]]));
-  assert.deepEqual([...readBack(object).workloads], [[1n, { slot: 1, enforced: NO_ID, shadow: NO_ID }]]);
+  assert.deepEqual([...readBack(object).workloads], [[1n, { slot: 1, enforced: NO_ID, shadow: NO_ID, netns: 0n }]]);
   assert.equal(applier.readSettings().unknown, abi.UNKNOWN_DENY);
 });
 

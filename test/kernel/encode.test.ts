@@ -7,11 +7,13 @@ import {
   decodeEntries,
   encodeEntries,
   encodeKeys,
+  GUARDS,
   IDENTITIES,
   type MapCodec,
   NETWORKS,
   PORTS,
   SELVES,
+  SOURCES,
   VERDICTS,
   WORKLOADS,
 } from '#src/kernel/encode.ts';
@@ -22,6 +24,7 @@ const hex = (bytes: number) =>
   fc.uint8Array({ minLength: bytes, maxLength: bytes }).map((array) => Buffer.from(array).toString('hex'));
 const struct = <T>(model: { [K in keyof T]: fc.Arbitrary<T[K]> }) => fc.record(model, { noNullPrototype: true });
 const u = (bits: number) => fc.integer({ min: 0, max: 2 ** bits - 1 });
+const u64 = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
 const answer = struct({ admin: u(16), policy: u(16), baseline: u(16), limits: u(8), final: u(8) });
 const rowEntry = struct({ protocol: u(8), first: u(16), last: u(16), answer });
 const KIND = hex(4);
@@ -38,10 +41,17 @@ function roundTrips<K, V>(codec: MapCodec<K, V>, key: fc.Arbitrary<K>, value: fc
   });
 }
 
+roundTrips(WORKLOADS, u64, struct({ slot: u(32), enforced: hex(8), shadow: hex(8), netns: u64 }));
 roundTrips(
-  WORKLOADS,
-  fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
-  struct({ slot: u(32), enforced: hex(8), shadow: hex(8) }),
+  GUARDS,
+  u(32),
+  struct({
+    cgroup: u64,
+    netns: u64,
+    nsid: fc.integer({ min: -1, max: 2 ** 31 - 1 }),
+    flags: u(32),
+    hardwareAddress: hex(6),
+  }),
 );
 roundTrips(IDENTITIES, hex(16), struct({ id: hex(8), network: hex(8), kind: u(32) }));
 roundTrips(
@@ -77,6 +87,12 @@ roundTrips(
 roundTrips(
   SELVES,
   fc.tuple(u(32), hex(16)).map(([slot, at]): `${number}/${string}` => `${slot}/${at}`),
+  fc.constant(true as const),
+);
+
+roundTrips(
+  SOURCES,
+  fc.tuple(u(32), hex(16)).map(([ifindex, at]): `${number}/${string}` => `${ifindex}/${at}`),
   fc.constant(true as const),
 );
 

@@ -52,6 +52,8 @@ test('sizes are those of the loaded maps', () => {
     const maps = loaded.maps();
     const sizes = (name: string) => [maps[name]?.keySize, maps[name]?.valueSize];
     assert.deepEqual(sizes('workloads'), [8, abi.WORKLOAD_BYTES]);
+    assert.deepEqual(sizes('guards'), [4, abi.GUARD_BYTES]);
+    assert.deepEqual(sizes('sources'), [abi.SOURCE_KEY_BYTES, 1]);
     assert.deepEqual(sizes('identities'), [abi.ADDRESS_BYTES, abi.IDENTITY_BYTES]);
     assert.deepEqual(sizes('networks'), [abi.NETWORK_KEY_BYTES, 8]);
     assert.deepEqual(sizes('verdicts'), [abi.VERDICT_KEY_BYTES, abi.ROW_BYTES]);

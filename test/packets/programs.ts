@@ -35,6 +35,7 @@ import {
   RULE_NONE,
   SLOT_UNKNOWN,
   VERDICT_NAMES,
+  WORKLOAD_BYTES,
 } from '#build/generated/abi.ts';
 import { loadNative, type NativeObject } from '#src/kernel/native.ts';
 import { cgroupMount } from '../support/lab.ts';
@@ -155,8 +156,8 @@ export class Maps {
   bind(enforced: string, shadow = enforced): void {
     const key = Buffer.alloc(8);
     key.writeBigUInt64LE(this.cgroup);
-    const value = Buffer.alloc(24);
-    encodeWorkload({ slot: SLOT, enforced, shadow }, value);
+    const value = Buffer.alloc(WORKLOAD_BYTES);
+    encodeWorkload({ slot: SLOT, enforced, shadow, netns: 0n }, value);
     this.#put('workloads', key, value);
   }
 

@@ -18,6 +18,7 @@ import {
   VERDICT_AUDIT,
 } from '#build/generated/abi.ts';
 import { loadNative } from '#src/kernel/native.ts';
+import { attachPrograms } from '#src/kernel/programs.ts';
 import { type Actor, Lab, type Place } from '../support/lab.ts';
 import { addressKey } from './packet.ts';
 import { id, Maps, on } from './programs.ts';
@@ -64,7 +65,7 @@ before(async () => {
   assert(workload.cgroup !== null);
   maps = new Maps(workload.cgroup);
   fill();
-  for (const program of maps.object.programs()) maps.object.attachCgroup(program, lab.root);
+  attachPrograms(maps.object, lab.root);
 });
 
 after(async () => {

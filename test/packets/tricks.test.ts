@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { ROW_ISOLATED, ROW_SILENT } from '#build/generated/abi.ts';
+import { attachPrograms } from '#src/kernel/programs.ts';
 import { Lab, type Place } from '../support/lab.ts';
 import { id, Maps, on } from './programs.ts';
 
@@ -43,7 +44,7 @@ before(async () => {
   for (const port of [ALLOWED, REFUSED]) await lab.outside.actor.listen('TCP', PEER, port);
   assert(workload.cgroup !== null);
   maps = new Maps(workload.cgroup);
-  for (const program of maps.object.programs()) maps.object.attachCgroup(program, lab.root);
+  attachPrograms(maps.object, lab.root);
 });
 after(async () => {
   maps?.close();

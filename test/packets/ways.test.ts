@@ -11,6 +11,7 @@ import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { EVENT_CUT, ROW_ISOLATED, ROW_SILENT } from '#build/generated/abi.ts';
 import { loadNative } from '#src/kernel/native.ts';
+import { attachPrograms } from '#src/kernel/programs.ts';
 import { type Actor, Lab, type Place, type Result, resultOf } from '../support/lab.ts';
 import { always, id, Maps } from './programs.ts';
 
@@ -51,7 +52,7 @@ before(async () => {
   await workload.exec('sh', ['-c', 'echo "0 2147483647" > /proc/sys/net/ipv4/ping_group_range']);
   assert(workload.cgroup !== null);
   maps = new Maps(workload.cgroup);
-  for (const name of maps.object.programs()) maps.object.attachCgroup(name, lab.root);
+  attachPrograms(maps.object, lab.root);
   const gateways = ['198.18.0.1', 'fd00:18::1'];
   watcher = lab.outside.spawn(program, ['watch', ...FAMILIES.map(({ good }) => good), ...gateways]);
   if (watcher.stdout === null) throw new Error('the watcher needs pipes');
