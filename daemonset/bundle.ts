@@ -3,7 +3,7 @@
 // A bundle, since loading the sources and all of @kubernetes/client-node takes 80 MiB more (docs/install.md).
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { build, type Metafile } from 'esbuild';
+import { build, type Metafile, type Plugin } from 'esbuild';
 
 const ROOT = path.join(import.meta.dirname, '..');
 const MODULES = path.join(ROOT, 'node_modules');
@@ -29,12 +29,38 @@ async function bundle(dir: string): Promise<void> {
     // Only KubeConfig is used of it, and the package's entry would bring a thousand generated files along.
     alias: { '@kubernetes/client-node': path.join(MODULES, '@kubernetes/client-node/dist/config.js') },
     // CommonJS packages still call require.
+    plugins: [uncalled],
     banner: {
       js: "import { createRequire as requireFrom } from 'node:module';\nconst require = requireFrom(import.meta.url);",
     },
   });
   writeFileSync(path.join(dir, 'THIRD-PARTY-LICENSES'), licences(metafile));
 }
+
+/**
+ * What KubeConfig imports and none of its methods that src/kube/access.ts calls makes use of: undici's agents, which are fetch's, and
+ * the generated clients. Loaded, they take 15 MiB. Here each is a function that throws, should anybody come to call it.
+ */
+const UNCALLED: Readonly<Record<string, readonly string[]>> = {
+  undici: ['Agent', 'ProxyAgent'],
+  './gen/index.js': ['ServerConfiguration', 'createConfiguration'],
+};
+
+const uncalled: Plugin = {
+  name: 'uncalled',
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^(undici|\.\/gen\/index\.js)$/ }, ({ path: module, importer }) =>
+      importer.endsWith('/@kubernetes/client-node/dist/config.js') ? { path: module, namespace: 'uncalled' } : null,
+    );
+    onLoad({ filter: /.*/, namespace: 'uncalled' }, ({ path: module }) => ({
+      contents: (UNCALLED[module] ?? [])
+        .map(
+          (name) => `export function ${name}() { throw new Error('${name} of ${module} is left out of this bundle'); }`,
+        )
+        .join('\n'),
+    }));
+  },
+};
 
 function licences(metafile: Metafile): string {
   const packages = new Set(
