@@ -65,20 +65,20 @@ interface Front {
 }
 
 const NO_SLICES: readonly EndpointSlice[] = [];
+const NO_PODS: readonly Pod[] = [];
 
 export class DestinationTracker {
   #snapshot: Snapshot | null = null;
   #context: Context | null = null;
   #networks: Trie = trie([]);
   #zones: Trie = trie([]);
-  /** Live pods that are not hostNetwork, by address; and every live pod by name. */
-  #claims = new Map<AddressKey, readonly Pod[]>();
-  #named = new Map<string, Pod>();
+  /** Live pods that are not hostNetwork, by address: one, nearly always, and then without a list around it. */
+  #claims = new Map<AddressKey, Pod | readonly Pod[]>();
+  /** Live pods that are hostNetwork, by name. */
+  #hostPods = new Map<string, Pod>();
   #standing: ReadonlyMap<AddressKey, Facts> = new Map();
   #moving: ReadonlyMap<AddressKey, Facts> = new Map();
   #slices: ReadonlyMap<string, readonly EndpointSlice[]> = new Map();
-  /** Of a pod whose address nobody else has anything to do with. */
-  #ofPod = new WeakMap<Pod, Identity>();
   #plain = ShardedMap.empty<Identity>();
   #fronts = new Map<string, Front>();
   /** Addresses of Services, of what stands behind them, and of nodes: all that a front may depend on. */
@@ -121,7 +121,7 @@ export class DestinationTracker {
     if (old === null || old.endpointSlices !== snapshot.endpointSlices) {
       this.#slices = slicesByService(snapshot.endpointSlices);
     }
-    const moving = movingFacts(snapshot, demand, this.#slices, (name) => this.#named.get(name));
+    const moving = movingFacts(snapshot, demand, this.#slices, (name, address) => this.#podAt(name, address));
     this.#moving = replaced(this.#moving, moving, touched);
 
     this.#plain = this.#plain.with(mapped(touched, (address) => this.#identityAt(address)));
@@ -146,11 +146,10 @@ export class DestinationTracker {
     this.#networks = trie(demand.blocks.values());
     this.#zones = trie(demand.zones ? zoneBlocks(snapshot, demand) : []);
     this.#claims = new Map();
-    this.#named = new Map();
+    this.#hostPods = new Map();
     this.#standing = new Map();
     this.#moving = new Map();
     this.#slices = new Map();
-    this.#ofPod = new WeakMap();
     this.#plain = ShardedMap.empty();
     this.#fronts = new Map();
     this.#concerned = new Set();
@@ -175,45 +174,57 @@ export class DestinationTracker {
     }
     for (const pod of gone) {
       if (pod.ended) continue;
-      if (this.#named.get(nameOf(pod)) === pod) this.#named.delete(nameOf(pod));
-      if (pod.hostNetwork) continue;
+      if (pod.hostNetwork) {
+        if (this.#hostPods.get(nameOf(pod)) === pod) this.#hostPods.delete(nameOf(pod));
+        continue;
+      }
       for (const address of pod.addresses.map(keyOf)) {
-        const left = (this.#claims.get(address) ?? []).filter((other) => other !== pod);
-        if (left.length === 0) this.#claims.delete(address);
-        else this.#claims.set(address, left);
+        this.#claim(
+          address,
+          this.#claimants(address).filter((other) => other !== pod),
+        );
         touched.add(address);
       }
     }
     for (const pod of come) {
       if (pod.ended) continue;
-      this.#named.set(nameOf(pod), pod);
-      if (pod.hostNetwork) continue; // its address is the node's
+      // Its address is the node's.
+      if (pod.hostNetwork) {
+        this.#hostPods.set(nameOf(pod), pod);
+        continue;
+      }
       for (const address of pod.addresses.map(keyOf)) {
-        const others = this.#claims.get(address);
-        this.#claims.set(address, others === undefined ? [pod] : [...others.filter((other) => other !== pod), pod]);
+        this.#claim(address, [...this.#claimants(address).filter((other) => other !== pod), pod]);
         touched.add(address);
       }
     }
   }
 
+  #claimants(address: AddressKey): readonly Pod[] {
+    const claim = this.#claims.get(address);
+    if (claim === undefined) return NO_PODS;
+    return 'uid' in claim ? [claim] : claim;
+  }
+
+  #claim(address: AddressKey, pods: readonly Pod[]): void {
+    const [first] = pods;
+    if (first === undefined) this.#claims.delete(address);
+    else this.#claims.set(address, pods.length === 1 ? first : pods);
+  }
+
+  /** The live pod of this name (`namespace/name`), if it has this address. */
+  #podAt(name: string, address: AddressKey): Pod | undefined {
+    const claimant = this.#claimants(address).find((pod) => nameOf(pod) === name);
+    if (claimant !== undefined) return claimant;
+    const host = this.#hostPods.get(name);
+    return host?.addresses.some((text) => keyOf(text) === address) ? host : undefined;
+  }
+
   /** What is to be said of an address, Services aside. */
   #identityAt(address: AddressKey): Identity | undefined {
     const context = this.#context as Context;
-    const pods = this.#claims.get(address) ?? [];
-    const standing = this.#standing.get(address);
-    const moving = this.#moving.get(address);
-    const [only] = pods;
-    const isPlain = pods.length === 1 && only !== undefined && standing === undefined && moving === undefined;
-    // Blocks are asked by address; all else of a plain pod's identity is the pod's.
-    if (!isPlain || context.demand.namedBlocks.size > 0) {
-      return plainIdentity(address, together(pods, standing, moving), context) ?? undefined;
-    }
-    let identity = this.#ofPod.get(only);
-    if (identity === undefined) {
-      identity = plainIdentity(address, together(pods), context) ?? NOBODY;
-      this.#ofPod.set(only, identity);
-    }
-    return identity === NOBODY ? undefined : identity;
+    const facts = together(this.#claimants(address), this.#standing.get(address), this.#moving.get(address));
+    return plainIdentity(address, facts, context) ?? undefined;
   }
 
   /**

@@ -82,10 +82,7 @@ export function backendsOf(
   return [...found.values()].sort((a, b) => (a.address < b.address ? -1 : a.address > b.address ? 1 : a.port - b.port));
 }
 
-type Changing = { -readonly [K in keyof Facts]: Facts[K] } & {
-  apiServer: Map<string, PortPair>;
-  dns: Map<string, PortPair>;
-};
+type Changing = { -readonly [K in keyof Facts]: Facts[K] };
 
 class Book {
   readonly facts = new Map<AddressKey, Changing>();
@@ -93,7 +90,7 @@ class Book {
   at(address: AddressKey): Changing {
     let fact = this.facts.get(address);
     if (fact === undefined) {
-      fact = { ...NO_FACTS, apiServer: new Map(), dns: new Map() };
+      fact = { ...NO_FACTS };
       this.facts.set(address, fact);
     }
     return fact;
@@ -127,14 +124,14 @@ export function movingFacts(
   { services, host }: Snapshot,
   demand: Demand,
   slices: ReadonlyMap<string, readonly EndpointSlice[]>,
-  podNamed: (name: string) => Pod | undefined,
+  podAt: (name: string, address: AddressKey) => Pod | undefined,
 ): Map<AddressKey, Facts> {
   const book = new Book();
   const own = (service: Service, which: 'apiServer' | 'dns'): void => {
     for (const port of service.ports) {
-      for (const ip of service.clusterIPs) add(book.at(keyOf(ip))[which], [Protocol[port.protocol], port.port]);
+      for (const ip of service.clusterIPs) add(book.at(keyOf(ip)), which, [Protocol[port.protocol], port.port]);
       for (const backend of backendsOf(port, slices.get(nameOf(service)) ?? [])) {
-        add(book.at(backend.address)[which], [Protocol[port.protocol], backend.port]);
+        add(book.at(backend.address), which, [Protocol[port.protocol], backend.port]);
       }
     }
   };
@@ -142,7 +139,7 @@ export function movingFacts(
     for (const resolver of host.resolvers) {
       const key = keyOf(resolver);
       if (isLoopback(key)) continue; // loopback always passes
-      for (const protocol of ['UDP', 'TCP'] as const) add(book.at(key).dns, [Protocol[protocol], 53]);
+      for (const protocol of ['UDP', 'TCP'] as const) add(book.at(key), 'dns', [Protocol[protocol], 53]);
     }
   }
   for (const service of services) {
@@ -153,9 +150,8 @@ export function movingFacts(
     for (const port of service.ports) {
       for (const backend of backendsOf(port, slices.get(name) ?? [])) {
         // Whoever writes endpoints that are no pods of this namespace would write policy.
-        const pod = backend.pod === null ? undefined : podNamed(backend.pod);
+        const pod = backend.pod === null ? undefined : podAt(backend.pod, backend.address);
         if (pod === undefined || pod.namespace !== service.namespace) continue;
-        if (!pod.addresses.some((address) => keyOf(address) === backend.address)) continue;
         const fact = book.at(backend.address);
         const protocol = Protocol[port.protocol];
         const membership = { service: name, protocol, portName: port.name, port: port.port, target: backend.port };
@@ -181,6 +177,6 @@ export function together(pods: readonly Pod[], standing: Facts = NO_FACTS, movin
   };
 }
 
-function add(pairs: Map<string, PortPair>, pair: PortPair): void {
-  pairs.set(pair.join(), pair);
+function add(fact: Changing, which: 'apiServer' | 'dns', pair: PortPair): void {
+  fact[which] = new Map([...fact[which], [pair.join(), pair]]);
 }
