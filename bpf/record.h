@@ -17,6 +17,10 @@
 #include "tell.h"
 #include "verdict.h"
 
+/* SOCK_STREAM and SOCK_DGRAM, which only libc's headers have. */
+#define SOCKET_STREAM 1
+#define SOCKET_DATAGRAM 2
+
 /*
  * Threads may send on one UDP socket at once, and a half-written record would join one's address to another's verdict. So direction,
  * flags and sequence, one aligned word, are a sequence lock whose writers don't wait: who finds it taken goes without a record.

@@ -12,18 +12,8 @@
 #include "abi.h"
 #include "maps.h"
 #include "parse.h"
+#include "subject.h"
 #include "verdict.h"
-
-/* Who is held, as it stood when its epoch was read. */
-struct subject {
-	__u64 cgroup;
-	__u64 enforced;
-	__u64 shadow;
-	__u32 slot;
-	__u32 epoch;
-	__u32 lasting; /* the epoch can be relied on: what is decided may be recorded under it */
-	__u32 reserved;
-};
 
 /* What the context of a program tells of the moment. */
 struct moment {

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * cgroup_skb/egress: what a held socket sends, packet by packet. In what order the questions are asked, what is recorded, what
+ * becomes of the packet.
+ */
+#ifndef POSTERN_EGRESS_H
+#define POSTERN_EGRESS_H
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+
+#include "abi.h"
+#include "decide.h"
+#include "maps.h"
+#include "parse.h"
+#include "record.h"
+#include "related.h"
+#include "subject.h"
+#include "tell.h"
+#include "verdict.h"
+
+/* include/net/net_namespace.h: the loopback device of every namespace. */
+#define LOOPBACK_IFINDEX 1
+
+/* What cgroup_skb/egress returns: bit 0 passes, bit 1 reports congestion, which the sender does not see as an error. */
+#define PASS 1
+#define REFUSE 0
+#define REFUSE_SILENTLY 2
+
+/* Is this packet a reply, since its socket was accepted rather than connected? */
+static __always_inline bool is_inbound_tcp(const struct record *record, const struct packet *packet)
+{
+	if (record->version != RECORD_VERSION || record->protocol != IPPROTO_TCP || record->direction != DIRECTION_INGRESS)
+		return false;
+	return is_unbound(record) || is_of(record, packet);
+}
+
+static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *sk, const struct subject *subject,
+				       const struct packet *packet, struct decision *decision, struct moment *moment)
+{
+	bool syn = packet->tcp_flags & TCP_FLAG_BYTE_SYN, ack = packet->tcp_flags & TCP_FLAG_BYTE_ACK;
+	bool stream = sk && sk->type == SOCKET_STREAM;
+	enum direction direction = DIRECTION_EGRESS;
+	struct record *record;
+	__u32 epoch = subject->epoch;
+
+	record = sk ? record_of(sk) : NULL;
+	/*
+	 * The listener's, not the connection's: nothing about this peer may be written to it. Or that of a child which Fast Open
+	 * made early; one that was connected itself, and met its peer's SYN half-way, is no reply.
+	 */
+	if (syn && ack) {
+		if (stream && (sk->state == BPF_TCP_LISTEN ||
+			       (sk->state == BPF_TCP_SYN_RECV && (!record || is_inbound_tcp(record, packet)))))
+			allow(decision, subject->enforced, REASON_REPLY);
+		else
+			decide(subject, packet, decision);
+		return;
+	}
+
+	if (!syn && record && is_inbound_tcp(record, packet)) {
+		allow(decision, subject->enforced, REASON_REPLY);
+		direction = DIRECTION_INGRESS;
+		if (stream && sk->state == BPF_TCP_LISTEN)
+			return;
+	} else {
+		decide(subject, packet, decision);
+		/* Established before the programs were attached, and to a port that is listened on: it came from outside. */
+		if (decision->verdict != VERDICT_ALLOW && !record && !syn && stream && has_tcp_socket(skb, packet, true)) {
+			allow(decision, subject->enforced, REASON_REPLY);
+			direction = DIRECTION_INGRESS;
+		}
+	}
+	if (!sk)
+		return;
+
+	if (!record)
+		record = make_record(sk);
+	if (!record)
+		return;
+	moment->pid = record->pid;
+	if (decision->verdict == VERDICT_DENY) {
+		__u32 now = bpf_ktime_get_ns() >> 27;
+		bool told = record->verdict == VERDICT_DENY && record->protocol == IPPROTO_TCP && record->epoch == now;
+		epoch = now;
+		/* One that is still connecting was let by the call: its SYN met another policy, or another cgroup's. */
+		if (stream && !decision->silent)
+			moment->flags |= told ? 0 : EVENT_CUT;
+		if (stream && !syn)
+			moment->urgent = 1;
+		if (stream && told)
+			moment->muted = 1;
+	} else if (!subject->lasting) {
+		return;
+	}
+	if (!write_record(record, packet, subject, decision, direction, epoch))
+		lose(LOSS_RECORDS);
+}
+
+/* Returns whether it was judged anew. */
+static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *sk, const struct subject *subject,
+				       const struct packet *packet, struct decision *decision, struct moment *moment)
+{
+	struct record *record = sk ? record_of(sk) : NULL;
+	bool same = record && is_of(record, packet);
+
+	if (record)
+		moment->pid = record->pid;
+	if (recall_flow(skb, subject, packet, decision, same))
+		return false;
+	decide(subject, packet, decision);
+	if (!sk)
+		return true;
+	if (decision->verdict == VERDICT_DENY) {
+		if (same)
+			record->verdict = VERDICT_DENY;
+		cut_outbound(skb, subject, packet);
+		return true;
+	}
+	if (!subject->lasting)
+		return true;
+	if (!record)
+		record = make_record(sk);
+	if (!record)
+		return true;
+	if (!same && record->protocol == IPPROTO_UDP && has_ruleset(subject)) {
+		spill(skb, record, packet, subject);
+		keep_outbound(skb, subject, packet, decision);
+	}
+	if (!write_record(record, packet, subject, decision, DIRECTION_EGRESS, subject->epoch))
+		lose(LOSS_RECORDS);
+	return true;
+}
+
+/*
+ * TCP may send from a softirq on top of anybody, so its sender is known only where who runs is who connected: the SYN's always is,
+ * and may be gone before the agent could ask for its name. Of all others the sender is the one that runs.
+ */
+static __always_inline bool is_sender_running(const struct packet *packet, const struct moment *moment)
+{
+	return packet->protocol != IPPROTO_TCP || (moment->pid && moment->pid == bpf_get_current_pid_tgid() >> 32);
+}
+
+/*
+ * A connection that options make unreadable never gets further: its socket is what must be found. What the socket is connected to need
+ * not be where the packet goes first.
+ */
+static __always_inline void name_by_socket(struct packet *packet, const struct bpf_sock *sk)
+{
+	packet->local_port = bpf_htons(sk->src_port);
+	packet->remote_port = sk->dst_port;
+	if (packet->ipv6) {
+		((half_word *)&packet->remote)[0] = sk->dst_ip6[0];
+		((half_word *)&packet->remote)[1] = sk->dst_ip6[1];
+		((half_word *)&packet->remote)[2] = sk->dst_ip6[2];
+		((half_word *)&packet->remote)[3] = sk->dst_ip6[3];
+	} else {
+		map_ipv4(&packet->remote, sk->dst_ip4);
+	}
+}
+
+/*
+ * Whatever no record answers. A global function: the verifier reads it apart from the known path. What runs below it has little
+ * stack: kernels that count frames in steps of 32 bytes have 480 of 512 used by the deepest chain (egress, this, decide, judge, ask).
+ */
+__noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
+{
+	struct subject subject = {};
+	struct decision decision = {};
+	struct moment moment = {.hook = HOOK_EGRESS};
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+	bool anew = true;
+
+	if (!packet)
+		return REFUSE;
+	packet->leaves = skb->ifindex != LOOPBACK_IFINDEX;
+	/* A hostNetwork server behind a node port: it was asked on its own port, and its answer leaves from the node's. */
+	if (sk && sk->type == SOCKET_DATAGRAM && sk->protocol == IPPROTO_UDP && packet->protocol == IPPROTO_UDP)
+		packet->socket_port = bpf_htons(sk->src_port);
+	if (!find_by_socket(skb, &subject)) {
+		decide_unknown(packet, netns_of(skb), &decision);
+	} else if (packet->reason) {
+		refuse_unread(&subject, &decision, packet->reason);
+		if (sk && sk->type == SOCKET_STREAM && decision.verdict == VERDICT_DENY && !decision.silent) {
+			name_by_socket(packet, sk);
+			moment.flags |= EVENT_CUT;
+		}
+	} else if (packet->fragment == FRAGMENT_LATER) {
+		anew = decide_fragment(skb, &subject, packet, &decision);
+	} else if (packet->protocol == IPPROTO_ICMP) {
+		decide_icmp(skb, &subject, packet, &decision);
+	} else if (packet->fragment == FRAGMENT_FIRST) {
+		decide(&subject, packet, &decision);
+	} else if (packet->protocol == IPPROTO_TCP) {
+		decide_tcp(skb, sk, &subject, packet, &decision, &moment);
+	} else if (packet->protocol == IPPROTO_UDP) {
+		anew = decide_udp(skb, sk, &subject, packet, &decision, &moment);
+	} else {
+		decide(&subject, packet, &decision);
+	}
+	if (!packet->reason && packet->fragment == FRAGMENT_FIRST && decision.verdict != VERDICT_DENY && has_ruleset(&subject) &&
+	    !keep_fragment(skb, &subject, packet, &decision))
+		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
+
+	count_decision(&decision, subject.slot, skb->gso_segs ?: 1, packet->length);
+	if (decision.verdict == VERDICT_ALLOW || !anew)
+		return PASS;
+	if (!moment.muted) {
+		moment.socket_cookie = bpf_get_socket_cookie(skb);
+		moment.netns_cookie = netns_of(skb);
+		if (has_current_process && is_sender_running(packet, &moment)) {
+			moment.pid = bpf_get_current_pid_tgid() >> 32;
+			moment.flags |= EVENT_PROCESS;
+			tell(packet, &subject, &decision, &moment, true);
+		} else {
+			tell(packet, &subject, &decision, &moment, false);
+		}
+	}
+	if (decision.verdict != VERDICT_DENY)
+		return PASS;
+	return decision.silent ? REFUSE_SILENTLY : REFUSE;
+}
+
+static __always_inline int judge_egress(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+
+	parse(skb, &packet, DIRECTION_EGRESS);
+	if (!packet.reason && !packet.fragment && skb->sk && (packet.protocol == IPPROTO_TCP || packet.protocol == IPPROTO_UDP)) {
+		struct bpf_sock *sk = bpf_sk_fullsock(skb->sk);
+		struct record *record = sk ? record_of(sk) : NULL;
+		struct counter_key key;
+		if (record && recall(record, &packet, &key)) {
+			count(&key, skb->gso_segs ?: 1, packet.length);
+			return PASS;
+		}
+	}
+	/* The verifier knows nothing of what a global function returns. */
+	return egress_unrecorded(skb, &packet) & (PASS | REFUSE_SILENTLY);
+}
+
+#endif

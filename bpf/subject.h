@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Who is held? From the cgroup of a socket or of a caller to the workload, its rulesets and its epoch. Knows no packet.
+ */
+#ifndef POSTERN_SUBJECT_H
+#define POSTERN_SUBJECT_H
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+#include "maps.h"
+
+/* Who is held, as it stood when its epoch was read. */
+struct subject {
+	__u64 cgroup;
+	__u64 enforced;
+	__u64 shadow;
+	__u32 slot;
+	__u32 epoch;
+	__u32 lasting; /* the epoch can be relied on: what is decided may be recorded under it */
+	__u32 reserved;
+};
+
+/*
+ * The epoch is read before the pointer it dates: the agent flips, then bumps, so what is recorded under an epoch is never older
+ * than it. That is why the workload is looked up a second time.
+ */
+static __always_inline void hold(struct subject *subject, __u64 cgroup, const struct workload *workload)
+{
+	__u32 slot = workload->slot;
+	const volatile __u32 *epoch = bpf_map_lookup_elem(&epochs, &slot);
+
+	if (epoch) {
+		const struct workload *again;
+		__u32 fence = 0;
+
+		subject->epoch = *epoch;
+		/* A full barrier: atomics whose value is used are. */
+		asm volatile("" ::"r"(__sync_fetch_and_add(&fence, 1)));
+		again = bpf_map_lookup_elem(&workloads, &cgroup);
+		if (again && again->slot == slot) {
+			workload = again;
+			subject->lasting = 1;
+		}
+	}
+	subject->cgroup = cgroup;
+	subject->slot = slot;
+	subject->enforced = workload->enforced;
+	subject->shadow = workload->shadow;
+}
+
+static __always_inline const struct settings *read_settings(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&settings, &zero);
+}
+
+/* By the cgroup in which the packet's socket was created. */
+static __noinline int find_by_socket(struct __sk_buff *skb, struct subject *subject)
+{
+	const struct settings *setting = read_settings();
+	const struct workload *workload = NULL;
+	__u64 cgroup = 0;
+
+	if (!setting)
+		return false;
+	for (int level = 0; level < MAX_LEVELS && !workload; level++) {
+		if (!(setting->levels & (1 << level)))
+			continue;
+		cgroup = bpf_skb_ancestor_cgroup_id(skb, level);
+		workload = bpf_map_lookup_elem(&workloads, &cgroup);
+	}
+	if (workload)
+		hold(subject, cgroup, workload);
+	else
+		subject->cgroup = bpf_skb_cgroup_id(skb);
+	return !!workload;
+}
+
+/* By the cgroup of whoever calls: the socket may be another's. */
+static __noinline int find_by_caller(struct subject *subject)
+{
+	const struct settings *setting = read_settings();
+	const struct workload *workload = NULL;
+	__u64 cgroup = 0;
+
+	if (!setting)
+		return false;
+	for (int level = 0; level < MAX_LEVELS && !workload; level++) {
+		if (!(setting->levels & (1 << level)))
+			continue;
+		cgroup = bpf_get_current_ancestor_cgroup_id(level);
+		workload = bpf_map_lookup_elem(&workloads, &cgroup);
+	}
+	if (workload)
+		hold(subject, cgroup, workload);
+	else
+		subject->cgroup = bpf_get_current_cgroup_id();
+	return !!workload;
+}
+
+static __always_inline bool has_ruleset(const struct subject *subject)
+{
+	return subject->enforced || subject->shadow;
+}
+
+static __always_inline __u64 netns_of(struct __sk_buff *skb)
+{
+	return has_netns_cookie ? bpf_get_netns_cookie(skb) : 0;
+}
+
+#endif
