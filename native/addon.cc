@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The thin N-API face of kernel.h: argument types, error conversion and the hop of events onto Node's loop; no kernel knowledge.
+// The thin N-API face of the other files here: argument types, error conversion and the hop of events onto Node's loop; no kernel knowledge.
 // Exports what src/kernel/native.ts declares.
-#include "kernel.h"
+#include "events.h"
+#include "object.h"
 
 #include <napi.h>
 
@@ -237,7 +238,7 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 	{
 		const Napi::Env env = info.Env();
 		const Napi::Object result = Napi::Object::New(env);
-		for (const auto &[name, shape] : object_->maps()) {
+		for (const auto &[name, shape] : object_->maps().shapes()) {
 			const Napi::Object entry = Napi::Object::New(env);
 			entry.Set("type", shape.type);
 			entry.Set("keySize", shape.key_size);
@@ -265,14 +266,14 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 		const View values = bytes(info, 2);
 		const std::uint32_t count = number(info, 3);
 		const std::uint32_t flags = number(info, 4);
-		guarded(info.Env(), [&] { object_->update(map, keys, values, count, flags); });
+		guarded(info.Env(), [&] { object_->maps().update(map, keys, values, count, flags); });
 	}
 
 	Napi::Value lookup(const Napi::CallbackInfo &info)
 	{
 		const std::string map = text(info, 0);
 		const View key = bytes(info, 1);
-		const auto value = guarded(info.Env(), [&] { return object_->lookup(map, key); });
+		const auto value = guarded(info.Env(), [&] { return object_->maps().lookup(map, key); });
 		return value ? buffer(info.Env(), *value) : info.Env().Null();
 	}
 
@@ -281,7 +282,7 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 		const std::string map = text(info, 0);
 		const View keys = bytes(info, 1);
 		const std::uint32_t count = number(info, 2);
-		const std::size_t removed = guarded(info.Env(), [&] { return object_->remove(map, keys, count); });
+		const std::size_t removed = guarded(info.Env(), [&] { return object_->maps().remove(map, keys, count); });
 		return Napi::Number::New(info.Env(), static_cast<double>(removed));
 	}
 
@@ -289,7 +290,7 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 	{
 		const Napi::Env env = info.Env();
 		const std::string map = text(info, 0);
-		const postern::Dump dump = guarded(env, [&] { return object_->dump(map); });
+		const postern::Dump dump = guarded(env, [&] { return object_->maps().dump(map); });
 		const Napi::Object result = Napi::Object::New(env);
 		result.Set("keys", buffer(env, dump.keys));
 		result.Set("values", buffer(env, dump.values));
@@ -312,7 +313,7 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 	void detach(const Napi::CallbackInfo &info)
 	{
 		const std::uint32_t link = number(info, 0);
-		guarded(info.Env(), [&] { object_->detach(link); });
+		guarded(info.Env(), [&] { object_->links().detach(link); });
 	}
 
 	Napi::Value test_run(const Napi::CallbackInfo &info)
@@ -334,7 +335,7 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 		const Napi::Function on_event = callback(info, 1);
 		guarded(info.Env(), [&] {
 			refuse_second_reader(map);
-			const int fd = object_->ring_buffer_fd(map);
+			const int fd = object_->maps().ring_buffer_fd(map);
 			subscriptions_[map] = Subscription::start(info.Env(), fd, on_event);
 		});
 	}
@@ -356,7 +357,7 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 		const Napi::Function on_event = callback(info, 1);
 		const std::deque<Bytes> records = guarded(env, [&] {
 			refuse_second_reader(map);
-			return object_->drain(map);
+			return postern::drain(object_->maps().ring_buffer_fd(map), map);
 		});
 		for (const Bytes &record : records) {
 			const Napi::HandleScope scope(env);

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <memory>
 
 #include <bpf/bpf.h>
 #include <bpf/btf.h>

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Links over bpf(2).
+#include "links.h"
+
+#include <cerrno>
+
+#include <bpf/bpf.h>
+#include <fcntl.h>
+
+namespace postern
+{
+
+std::uint32_t Links::adopt(Descriptor link)
+{
+	const std::uint32_t number = next_++;
+	links_.emplace(number, std::move(link));
+	return number;
+}
+
+std::uint32_t Links::attach_cgroup(int program_fd, std::uint32_t attach_type, const std::string &cgroup_path,
+				   const std::string &operation)
+{
+	const Descriptor cgroup(::open(cgroup_path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	if (cgroup.get() < 0)
+		throw Failure(errno, operation);
+	Descriptor link(bpf_link_create(program_fd, cgroup.get(), static_cast<bpf_attach_type>(attach_type), nullptr));
+	if (link.get() < 0)
+		throw Failure(errno, operation);
+	return adopt(std::move(link));
+}
+
+void Links::detach(std::uint32_t link)
+{
+	if (!links_.erase(link))
+		throw Failure(ENOENT, "detach link " + std::to_string(link));
+}
+
+void Links::close()
+{
+	links_.clear();
+}
+
+} // namespace postern

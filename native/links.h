@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// What holds a program in its place? Links by number, of whatever kind; knows neither programs nor places.
+#ifndef POSTERN_LINKS_H
+#define POSTERN_LINKS_H
+
+#include "kernel.h"
+
+namespace postern
+{
+
+class Links
+{
+      public:
+	// Takes a link over, and gives it its number.
+	std::uint32_t adopt(Descriptor link);
+	// `attach_type` is the program's. `operation` is what a failure says.
+	std::uint32_t attach_cgroup(int program_fd, std::uint32_t attach_type, const std::string &cgroup_path,
+				    const std::string &operation);
+	void detach(std::uint32_t link);
+	// Every link.
+	void close();
+
+      private:
+	std::map<std::uint32_t, Descriptor> links_;
+	std::uint32_t next_ = 1;
+};
+
+} // namespace postern
+
+#endif
