@@ -2,10 +2,10 @@
 // Everything that is wrong with one object of a kind that Postern knows, all at once. Knows neither files nor other objects.
 import { checkAddresses } from './addresses.ts';
 import { checkClusterNetworkPolicy } from './cluster-network-policy.ts';
-import { checkTypes } from './core-types.ts';
+import { checkTypes, mistyped } from './core-types.ts';
 import { checkEgressPolicy } from './egress-policy.ts';
 import { type Finding, pathText } from './finding.ts';
-import type { Kind } from './kind.ts';
+import { isObject, type Kind } from './kind.ts';
 import { checkMetadata } from './metadata.ts';
 import { checkNetworkPolicy } from './network-policy.ts';
 import { checkCgroup } from './pod.ts';
@@ -29,7 +29,12 @@ export function checkObject(kind: Kind, object: Record<string, unknown>): Checke
     case 'ClusterNetworkPolicy':
       return { findings: [...metadata, ...checkClusterNetworkPolicy(object)], object, cgroup: null };
     case 'NetworkPolicy': {
-      const findings = [...metadata, ...checkTypes(kind, object), ...checkNetworkPolicy(object)];
+      // API servers of 1.24 to 1.27 print a status, which policies lost again since.
+      const { status, ...said } = object;
+      const findings = [...metadata, ...checkTypes(kind, said), ...checkNetworkPolicy(said)];
+      if (status !== undefined && status !== null && !isObject(status)) {
+        findings.push(mistyped('a mapping', status, ['status']));
+      }
       return { findings, object, cgroup: null };
     }
     default: {
