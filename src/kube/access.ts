@@ -96,18 +96,26 @@ class ConfigAccess implements Access {
     const { kubeconfig, context } = this.#options;
     try {
       if (kubeconfig !== null) config.loadFromFile(kubeconfig);
-      else if (this.#files.length > 0) config.loadFromDefault();
+      else if (listedFiles().length > 0) config.loadFromDefault();
       else if (isInCluster()) config.loadFromCluster();
+      // Never KubeConfig's own default beyond that: http://localhost:8080, where any process of this machine may answer.
       else config.loadFromFile(defaultFile());
     } catch (error) {
-      throw new KubeError('CONFIG', `the kubeconfig cannot be read: ${messageOf(error)}`, error);
+      if (kubeconfig === null && this.#files.includes(defaultFile()) && readText(defaultFile()) === null) {
+        const looked = '--kubeconfig and $KUBECONFIG are not set, this is no pod with a service account';
+        throw new KubeError('CONFIG', `there is no kubeconfig: ${looked}, and ${defaultFile()} cannot be read`, error);
+      }
+      // A parser's message goes on with the lines that it could not read.
+      const [why = ''] = messageOf(error).split('\n');
+      throw new KubeError('CONFIG', `the kubeconfig cannot be read: ${why}`, error);
     }
     if (context !== null) config.setCurrentContext(context);
-    const name = config.getCurrentContext() ?? '';
+    const name = config.getCurrentContext() || '';
     if (config.getContextObject(name) === null) {
       const known = config.getContexts().map((one) => one.name);
       const hint = known.length === 0 ? 'it has none' : `it has ${known.join(', ')}`;
-      throw new KubeError('CONFIG', `the kubeconfig has no context ${JSON.stringify(name)}; ${hint}`);
+      const what = name === '' ? 'names no current-context' : `has no context ${JSON.stringify(name)}`;
+      throw new KubeError('CONFIG', `the kubeconfig ${what}; ${hint}`);
     }
     tellPlugin(config);
     const server = config.getCurrentCluster()?.server ?? '';
@@ -133,7 +141,7 @@ class ConfigAccess implements Access {
     // In the clear (kubectl proxy, on the same machine) no credentials are sent.
     if (url.protocol === 'http:') return { url, tls: {}, headers: {}, proxy, generation };
     const options: RequestOptions = {};
-    await withTimeout(config.applyToHTTPSOptions(options));
+    await withTimeout(config.applyToHTTPSOptions(options), config.getCurrentUser()?.exec?.command ?? null);
     const { ca, cert, key, passphrase, servername, rejectUnauthorized, auth } = options;
     const headers = headersOf(options.headers);
     const user = config.getCurrentUser()?.name ?? '';
@@ -179,8 +187,12 @@ function tellPlugin(config: KubeConfig): void {
 /** The files that a kubeconfig comes from, those of $KUBECONFIG included; empty in a pod. */
 function configFiles(kubeconfig: string | null): readonly string[] {
   if (kubeconfig !== null) return [kubeconfig];
-  const listed = (process.env.KUBECONFIG ?? '').split(path.delimiter).filter((file) => file !== '');
+  const listed = listedFiles();
   return listed.length > 0 || isInCluster() ? listed : [defaultFile()];
+}
+
+function listedFiles(): readonly string[] {
+  return (process.env.KUBECONFIG ?? '').split(path.delimiter).filter((file) => file !== '');
 }
 
 function defaultFile(): string {
@@ -233,18 +245,17 @@ function readText(file: string): string | null {
   }
 }
 
-async function withTimeout(asked: Promise<void>): Promise<void> {
+/** @param plugin what is run for it; null: nothing is. */
+async function withTimeout(asked: Promise<void>, plugin: string | null): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(
-      () => reject(new Error(`the credential plug-in did not answer in ${PLUGIN_TIMEOUT_MS / 1000} s`)),
-      PLUGIN_TIMEOUT_MS,
-    );
+    timer = setTimeout(() => reject(new Error(`did not answer in ${PLUGIN_TIMEOUT_MS / 1000} s`)), PLUGIN_TIMEOUT_MS);
   });
   try {
     await Promise.race([asked, late]);
   } catch (error) {
-    throw new KubeError('CREDENTIALS', `no credentials for the API server: ${messageOf(error)}`, error);
+    const who = plugin === null ? '' : `the plug-in ${plugin}: `;
+    throw new KubeError('CREDENTIALS', `no credentials for the API server: ${who}${messageOf(error)}`, error);
   } finally {
     clearTimeout(timer);
   }

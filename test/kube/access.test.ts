@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import net, { type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -195,7 +195,7 @@ test('a plug-in that fails is told', async (t) => {
   const connection = await connect(t, kubeconfig);
   await assert.rejects(connection.request('GET', PODS), (error: KubeError) => {
     assert.equal(error.code, 'CREDENTIALS');
-    assert.match(error.message, /no such account/);
+    assert.match(error.message, /^no credentials for the API server: the plug-in sh: no such account$/);
     return true;
   });
 });
@@ -266,6 +266,32 @@ for (const [what, break_, expected] of [
     });
   });
 }
+
+test('without any kubeconfig, nobody is asked: what listens on this machine is no API server', async (t) => {
+  const names = ['HOME', 'KUBECONFIG', 'KUBERNETES_SERVICE_HOST'];
+  const before = names.map((name) => [name, process.env[name]] as const);
+  t.after(() => {
+    for (const [name, value] of before) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+  });
+  for (const name of names) delete process.env[name];
+  process.env.HOME = folder(t);
+  const expected = `there is no kubeconfig: --kubeconfig and $KUBECONFIG are not set, this is no pod with a service account, and ${process.env.HOME}/.kube/config cannot be read`;
+  await assert.rejects(loadAccess({ kubeconfig: null, context: null }), { code: 'CONFIG', message: expected });
+  // One that is there and broken is told as that.
+  mkdirSync(path.join(process.env.HOME, '.kube'));
+  writeFileSync(path.join(process.env.HOME, '.kube/config'), 'a: [b\n');
+  await assert.rejects(loadAccess({ kubeconfig: null, context: null }), {
+    code: 'CONFIG',
+    message: /^the kubeconfig cannot be read: [^\n]+$/,
+  });
+  writeFileSync(path.join(process.env.HOME, '.kube/config'), '{"kind": "Config"}');
+  await assert.rejects(loadAccess({ kubeconfig: null, context: null }), {
+    message: 'the kubeconfig names no current-context; it has none',
+  });
+});
 
 test('each refusal is an error of its own', async () => {
   const table = [
