@@ -83,6 +83,7 @@ export class Agent {
   /** Problems of the last binding, to know when they change. */
   #clashes = '';
   #isFullTold = false;
+  #waitingFor = '';
   #retry: NodeJS.Timeout | null = null;
   #look: NodeJS.Timeout | null = null;
   #onReady: (result: StartError | KernelError | RollbackFailed | null) => void = () => undefined;
@@ -293,6 +294,7 @@ export class Agent {
     const snapshot = this.#snapshot;
     // While the root is away there is nobody to hold; it begins anew when that is there.
     if (snapshot === null || this.#isStopped || this.#ground === null) return;
+    if (this.#waitsForNode(snapshot)) return;
     if (this.#retry !== null) clearTimeout(this.#retry);
     this.#retry = null;
     const wanted = this.#attempt(snapshot);
@@ -312,6 +314,19 @@ export class Agent {
     this.#telling.update([...this.#contentProblems, ...own, ...placed]);
     this.#settle(stays, heardMs);
     this.#tellStanding();
+  }
+
+  /**
+   * Programs are attached, and by a mistyped node name every pod here would be another node's, hence unknown and refused: until
+   * there is such a Node, pods that were here go on. A Node that vanishes later changes nothing of what is held.
+   */
+  #waitsForNode(snapshot: Snapshot): boolean {
+    if (this.#options.attach !== 'at_once' || this.#enforced !== null) return false;
+    const [unknown] = checkNodeName(snapshot, this.#options.nodeName);
+    const text = unknown === undefined ? '' : `a Node ${this.#options.nodeName}; ${unknown.advice}`;
+    if (text !== '' && text !== this.#waitingFor) this.#log.warn({ event: 'waiting', for: text });
+    this.#waitingFor = text;
+    return unknown !== undefined;
   }
 
   #attempt(snapshot: Snapshot): Attempt {

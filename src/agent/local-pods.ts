@@ -16,14 +16,14 @@ export function isLocal({ nodeName, unscheduled }: Locality, ownUid: string | nu
   return nodeName === null || pod.node === nodeName || (pod.node === null && unscheduled === 'here');
 }
 
-/** A mistyped node name makes every pod another node's, and nothing is held. Without any Node in the folder there is nothing to compare. */
+/** A mistyped node name makes every pod another node's, and nothing is held. Without any Node there is nothing to compare. */
 export function checkNodeName({ nodes }: Snapshot, nodeName: string | null): Problem[] {
   if (nodeName === null || nodes.length === 0 || nodes.some(({ name }) => name === nodeName)) return [];
   const known = names(nodes.map(({ name }) => name)).join(', ');
   return [
     {
       ...{ severity: 'warning', code: 'node_unknown', file: null, line: 0, column: 0, path: '', object: null },
-      message: `there is no Node ${nodeName} in the folder: pods of its Nodes are peers, and not held here`,
+      message: `there is no Node ${nodeName}: pods of other Nodes are peers, and not held here`,
       advice: `start the agent with --node-name ${nodes.length === 1 ? known : `and one of ${known}`}, or add the Node`,
     },
   ];

@@ -86,7 +86,7 @@ export function command(): Command {
       'after',
       `
 Logs are JSON lines on stdout, each with an event:
-  waiting   for what: a cgroup, the first lists of an API server
+  waiting   for what: a cgroup, the first lists of an API server, a Node by that name
   ready     what the folder, or the cluster, holds is enforced; names the metrics address
   applied   a later change is enforced: ms since it was heard of, and which workloads it touched
   drop      a connection was refused: workload, destination, process, policy, rule, reason, count within a second;

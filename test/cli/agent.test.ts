@@ -342,7 +342,7 @@ test('a node name that no Node of the folder has is a problem until there is one
   const agent = await startAgent(lab, folder, '--node-name', 'node-b');
   const problem = await agent.line((line) => line.event === 'problem');
   assert.equal(problem.code, 'node_unknown');
-  assert.match(String(problem.msg), /no Node node-b .* not held here/);
+  assert.match(String(problem.msg), /no Node node-b: .* not held here/);
   folder.write('node.yaml', `${node('node-a')}---\n${node('node-b')}`);
   const mended = await agent.line((line) => line.event === 'mended');
   assert.equal(mended.code, 'node_unknown');

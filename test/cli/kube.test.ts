@@ -222,6 +222,23 @@ test('the cluster hears what the node does: Lease, status and an Event on the po
   assert.equal(status().workloads, 1);
 });
 
+test('a node name that is no Node cuts off nobody: it is waited for, and said', async (t) => {
+  const { api, kubelet, launch } = await world(t);
+  kubelet.makeRoot();
+  api.put(isolated);
+  const web = await kubelet.run(WEB);
+  const agent = launch('--node-name', 'node-x');
+  const waiting = await agent.line((line) => line.event === 'waiting' && String(line.for).includes('Node node-x'));
+  assert.match(String(waiting.for), /start the agent with --node-name and one of node-a, node-b, or add the Node$/);
+  assert.equal(await web.place.actor.tryTcp(SERVER, 80), 'ok', 'it was there before');
+  assert.ok(!agent.lines.some((line) => line.event === 'ready'));
+  // The same, by its name.
+  api.put({ ...web.object, spec: { ...(web.object.spec as object), nodeName: 'node-x' } });
+  api.put({ apiVersion: 'v1', kind: 'Node', metadata: { name: 'node-x' } });
+  await agent.line((line) => line.event === 'ready');
+  assert.equal(await web.place.actor.tryTcp(SERVER, 80), 'EPERM');
+});
+
 test('what cannot work is said at once, in a sentence', async (t) => {
   const { launch, api } = await world(t);
   const cases: [args: string[], message: RegExp][] = [

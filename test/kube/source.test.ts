@@ -233,6 +233,34 @@ test('nothing is told before every kind is known', async (t) => {
   assert.equal(of('NetworkPolicy')?.problem, null);
 });
 
+test('a kind that may not be read any more stays as it was; once it may again, it is up to date', async (t) => {
+  const server = await serve(t, { objects: [namespace('shop'), pod('a', '10.0.0.1'), policy('np', 443)] });
+  const { source, told, now } = await run(t, server);
+  const problem = () => source.status().find(({ kind }) => kind === 'NetworkPolicy')?.problem ?? null;
+  const allow = server.deny({ resource: 'networkpolicies', verbs: ['list', 'watch'] });
+  for (const watch of server.watches({ resource: 'networkpolicies' })) watch.end();
+  await until('the refusal', () => problem() !== null);
+  assert.match(problem() ?? '', /^may not watch networkpolicies\.networking\.k8s\.io: .*grant list and watch on it$/);
+  const before = told.length;
+  server.put(policy('np', 80));
+  server.put(policy('late', 8080));
+  server.put(pod('b', '10.0.0.2'));
+  await until('the pod', () => now().pods.length === 2);
+  const ports = () => now().policies.map(({ name, rules }) => [name, rules[0]?.ports?.[0]]);
+  assert.deepEqual(ports(), [['np', { protocol: 'TCP', port: 443, endPort: null }]], 'what was heard holds');
+  allow();
+  await until('both policies', () => now().policies.length === 2);
+  assert.equal(problem(), null);
+  assert.deepEqual(ports(), [
+    ['late', { protocol: 'TCP', port: 8080, endPort: null }],
+    ['np', { protocol: 'TCP', port: 80, endPort: null }],
+  ]);
+  assert.ok(
+    told.slice(before).every(({ snapshot }) => snapshot.policies.length > 0),
+    'never without',
+  );
+});
+
 test('kinds whose CRD is missing are empty, and held as soon as it is installed', async (t) => {
   const server = await serve(t, { objects: [namespace('shop'), pod('a', '10.0.0.1')] });
   const { source, now } = await run(t, server);
