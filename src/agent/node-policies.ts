@@ -30,11 +30,14 @@ export interface PolicyOnNode {
     /** false: selected, but no cgroup of it is there, so nothing of it runs. */
     readonly bound: boolean;
   }[];
-  /** What the source says of it now is what the kernel holds. */
+  /** It is valid, and what the source says of it now is what the kernel holds. */
   readonly programmed: boolean;
   /** What is wrong with it, or why it is not programmed; null: nothing. */
   readonly problem: string | null;
 }
+
+/** Rules that are not what they say: whoever asks why a connection fails should see it. */
+const IDLE: ReadonlySet<string> = new Set(['not_yet_enforced', 'unknown_peer']);
 
 export interface NodeState {
   readonly node: string | null;
@@ -64,9 +67,9 @@ export function nodePolicies(state: NodeState): NodePolicies {
     const isWanted = named.has(name);
     const isSame = isWanted && isEqual(held.get(name), policy);
     const isProgrammed = isSame && (enforced === wanted || isEqual(whom.get(name), whomHeld.get(name)));
-    const own = problems.find(({ object, severity }) => object === name && severity === 'error');
-    // Some of whom it selects this node cannot hold, whatever the policy says.
-    const isRefused = own !== undefined && isOfNode(own);
+    const own = problems.filter(({ object }) => object === name);
+    const error = own.find(({ severity }) => severity === 'error');
+    const idle = own.find(({ code }) => IDLE.has(code));
     const pending = enforced === null ? 'nothing is enforced yet' : (reason ?? 'is being applied');
     const delay = isProgrammed ? null : isWanted ? pending : `is deleted, and enforced still: ${pending}`;
     return {
@@ -81,8 +84,14 @@ export function nodePolicies(state: NodeState): NodePolicies {
         name: workloadName(key),
         bound: state.bindings.has(key),
       })),
-      programmed: isProgrammed && !isRefused,
-      problem: isRefused ? `${own.message}; ${own.advice}` : (own?.message ?? delay),
+      programmed: isProgrammed && error === undefined,
+      // What this node cannot hold, whatever the policy says, is mended here.
+      problem:
+        error === undefined
+          ? (delay ?? idle?.message ?? null)
+          : isOfNode(error)
+            ? `${error.message}; ${error.advice}`
+            : error.message,
     };
   });
   return { node, ready: enforced !== null, policies };

@@ -21,7 +21,7 @@ export function command(): Command {
       'after',
       `
 WORKLOADS counts those that run on this node of all that are selected here. PROGRAMMED is True where the kernel holds what the
-policy says now; else PROBLEM tells why, and what it said before stays in force.`,
+policy says now; else PROBLEM tells why, and what it last said validly stays in force. PROBLEM also tells of rules that are not enforced.`,
     )
     .action(async (options: Options) => {
       process.exitCode = await run(options);

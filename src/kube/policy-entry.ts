@@ -4,6 +4,7 @@
 import type { Policy, PolicyKind, Problem } from '../model/objects.ts';
 import { readObject } from '../parse/object.ts';
 import { pathText } from '../validate/finding.ts';
+import { isObject } from '../validate/kind.ts';
 import { equal } from './equal.ts';
 import type { Cut } from './reflector.ts';
 
@@ -22,6 +23,8 @@ export interface PolicyEntry {
   readonly policy: Policy | null;
   /** The last valid version, null where that is not about egress; undefined: there never was one. */
   readonly valid: Policy | null | undefined;
+  /** It has ingress rules, as it is written now; they are not our affair. */
+  readonly hasIngress: boolean;
   readonly problems: readonly Problem[];
 }
 
@@ -77,8 +80,13 @@ export function readPolicy(
     status,
     policy,
     valid: last,
+    hasIngress: hasIngress(said.spec),
     problems: before !== undefined && equal(before.problems, problems) ? before.problems : problems,
   };
+}
+
+function hasIngress(spec: unknown): boolean {
+  return isObject(spec) && Array.isArray(spec.ingress) && spec.ingress.length > 0;
 }
 
 function same<T>(before: T | undefined, now: T): T {

@@ -13,7 +13,7 @@ import { Heartbeat, renewMs } from './heartbeat.ts';
 import { Leader } from './leader.ts';
 import { NodeStates } from './node-states.ts';
 import { invalidPolicies, isOfNode, type NodeReport, type PolicySet, policySet, refusalsOf } from './report.ts';
-import { type NodeState, OWN_CONDITIONS, policyStatuses, type WantedStatus } from './status.ts';
+import { type NodeState, OWN_CONDITIONS, type PolicyObject, policyStatuses, type WantedStatus } from './status.ts';
 import { type LiveObject, type StatusOf, StatusWriter } from './writer.ts';
 
 /** What may be refused: this node's Lease, the one of who writes, reading all nodes', statuses, Events. */
@@ -22,7 +22,7 @@ export type Task = 'lease' | 'leader' | 'leases' | 'status' | 'events';
 export interface ReporterOptions {
   readonly api: KubeApi;
   /** Policies as the API server last told them, by `Kind/namespace/name`. */
-  readonly objects: () => ReadonlyMap<string, LiveObject>;
+  readonly objects: () => ReadonlyMap<string, LiveObject & PolicyObject>;
   /** Of the agents' Leases. */
   readonly namespace: string;
   /** The Node object that is this machine. */
@@ -60,7 +60,7 @@ export class Reporter implements AgentHooks {
   /** What was told of each policy in an Event, so that it is told again only when it changes. */
   readonly #toldOf = new Map<string, string>();
   #standing: Standing | null = null;
-  #objects: ReadonlyMap<string, LiveObject> = new Map();
+  #objects: ReadonlyMap<string, LiveObject & PolicyObject> = new Map();
   #set: { readonly policies: readonly Policy[]; readonly without: string; readonly set: PolicySet } | null = null;
   #leasesReadMs = Number.NEGATIVE_INFINITY;
   #wasLeader = false;
@@ -161,10 +161,11 @@ export class Reporter implements AgentHooks {
       this.#tell('leases', this.#nodes.failure);
     }
     if (!this.#nodes.isKnown) return STATUS_MS;
-    const input = { snapshot: standing.wanted, problems: standing.problems, nodes: this.#states(standing) };
+    const { wanted: snapshot, problems } = standing;
+    this.#objects = this.#options.objects();
+    const input = { snapshot, problems, nodes: this.#states(standing), objects: this.#objects };
     const statuses = new Map([...policyStatuses(input), ...clusterNetworkPolicyStatuses(input)]);
     this.#tellPolicies(statuses);
-    this.#objects = this.#options.objects();
     const wanted = new Map([...statuses].map(([name, status]) => [name, statusOf(status)]));
     const waitMs = await this.#writer.write(wanted, () => this.#leader.isLeader);
     this.#tell('status', this.#writer.failure);

@@ -25,6 +25,17 @@ export interface StatusInput {
   readonly problems: readonly Problem[];
   /** By node name. A node that is not here has no agent that ever reported. */
   readonly nodes: ReadonlyMap<string, NodeState>;
+  /** Policy objects by `Kind/namespace/name`, those of which the snapshot holds nothing included. */
+  readonly objects?: ReadonlyMap<string, PolicyObject>;
+}
+
+/** What of a policy object its status needs, and what holds of it does not say. */
+export interface PolicyObject {
+  readonly uid: string;
+  readonly generation: number;
+  /** null: it is valid as it is written, and says nothing of egress. */
+  readonly valid?: Policy | null | undefined;
+  readonly hasIngress?: boolean;
 }
 
 /** The status of one policy, without what only the object itself can say: since when. */
@@ -288,7 +299,7 @@ export function nodesOf(
   return {
     selected: selected.length,
     programmed,
-    condition: programmedCondition(selected.length, { refused, pending, silent, waiting }),
+    condition: programmedCondition(selected.length, policy.mode, isInvalid, { refused, pending, silent, waiting }),
   };
 }
 
@@ -302,12 +313,20 @@ interface Exceptions {
   readonly waiting: readonly string[];
 }
 
-function programmedCondition(selected: number, { refused, pending, silent, waiting }: Exceptions): WantedCondition {
+function programmedCondition(
+  selected: number,
+  mode: Policy['mode'],
+  isInvalid: boolean,
+  { refused, pending, silent, waiting }: Exceptions,
+): WantedCondition {
   const type = 'Programmed';
   if (selected === 0) return { type, status: 'True', reason: 'NoWorkloads', message: 'It selects nobody on any node.' };
   if (refused.size > 0) {
     const message = list([...refused].map(([why, nodes]) => `${list(nodes)}: ${why}`));
     return { type, status: 'False', reason: 'RefusedByNode', message: `${message}.` };
+  }
+  if (isInvalid) {
+    return { type, status: 'False', reason: 'Pending', message: 'What is written now is invalid, and on no node.' };
   }
   if (pending.length > 0) {
     return { type, status: 'False', reason: 'Pending', message: `Not yet enforced on ${list(pending)}.` };
@@ -316,12 +335,13 @@ function programmedCondition(selected: number, { refused, pending, silent, waiti
     const message = `No word from the agents of ${list(silent)}: whether they enforce it is not known.`;
     return { type, status: 'Unknown', reason: 'AgentSilent', message };
   }
+  const what = mode === 'Audit' ? 'In Audit, so that it refuses nothing,' : 'Enforced';
   const absent = waiting.length === 0 ? '' : ` Some of its units are not there on ${list(waiting)}.`;
   return {
     type,
     status: 'True',
     reason: 'Programmed',
-    message: `Enforced on ${selected} of ${selected} nodes.${absent}`,
+    message: `${what} on ${selected} of ${selected} nodes.${absent}`,
   };
 }
 

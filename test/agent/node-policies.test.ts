@@ -59,7 +59,16 @@ test('programmed is what the kernel holds as the source says it', () => {
     { ...problem('EgressPolicy/shop/a', 'is broken; its last valid version holds'), code: 'invalid_cidr' },
   ];
   assert.deepEqual(told({ wanted: now, enforced: now, bindings, problems: broken })?.[0 as never], [
-    ...['a', 'shop/here', true, 'is broken; its last valid version holds'],
+    ...['a', 'shop/here', false, 'is broken; its last valid version holds'],
+  ]);
+  const idle = { ...problem('EgressPolicy/shop/a', 'this item allows nothing'), severity: 'warning' as const };
+  const warned = [
+    { ...idle, code: 'wide_name' },
+    { ...idle, object: 'EgressPolicy/shop/b', code: 'not_yet_enforced' },
+  ];
+  assert.deepEqual(told({ wanted: now, enforced: now, bindings, problems: warned }), [
+    ['a', 'shop/here', true, null],
+    ['b', 'shop/here', true, 'this item allows nothing'],
   ]);
 });
 

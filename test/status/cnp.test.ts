@@ -8,7 +8,7 @@ import { ObjectStore } from '../../src/source/store.ts';
 import { clusterNetworkPolicyStatuses, UPSTREAM_CONDITIONS } from '../../src/status/cnp.ts';
 import { mergeConditions } from '../../src/status/conditions.ts';
 import { invalidPolicies, policySet } from '../../src/status/report.ts';
-import type { NodeState } from '../../src/status/status.ts';
+import type { NodeState, PolicyObject } from '../../src/status/status.ts';
 
 const POD =
   '{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, spec: {nodeName: a}, status: {podIP: 198.18.0.1}}';
@@ -16,7 +16,11 @@ const cnp = (name: string, egress: string, subject = '{namespaces: {}}') =>
   `{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: ${name}}, spec: {tier: Admin, priority: 1, subject: ${subject}, egress: ${egress}}}`;
 const DENY = '[{action: Deny, to: [{namespaces: {}}]}]';
 
-function statuses(objects: readonly string[], over: Partial<NodeState> = {}) {
+function statuses(
+  objects: readonly string[],
+  over: Partial<NodeState> = {},
+  entries: ReadonlyMap<string, PolicyObject> = new Map(),
+) {
   const { snapshot: read, problems } = new ObjectStore(null).update(
     { files: [{ path: 'f.yaml', text: [POD, ...objects].join('\n---\n'), hash: '' }], unreadable: [] },
     { node: 'a', addresses: [], resolvers: [] },
@@ -24,7 +28,8 @@ function statuses(objects: readonly string[], over: Partial<NodeState> = {}) {
   const policies = read.policies.map((one) => ({ ...one, version: { uid: `u-${one.name}`, generation: 3 } }));
   const { hash, versions } = policySet(policies, invalidPolicies(problems));
   const state: NodeState = { report: { hash, refused: [], units: {} }, isSilent: false, versions, ...over };
-  return clusterNetworkPolicyStatuses({ snapshot: { ...read, policies }, problems, nodes: new Map([['a', state]]) });
+  const input = { snapshot: { ...read, policies }, problems, nodes: new Map([['a', state]]), objects: entries };
+  return clusterNetworkPolicyStatuses(input);
 }
 
 function told(...given: Parameters<typeof statuses>): Record<string, string[]> {
@@ -70,10 +75,28 @@ test('every reason', () => {
   );
 });
 
-test('nothing is said of policies that have no part in egress, nor of other kinds', () => {
+test('nothing is said of policies that no object is known of, nor of other kinds', () => {
   const other =
     '{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: np, namespace: shop}, spec: {podSelector: {}, policyTypes: [Egress]}}';
   assert.deepEqual(told([cnp('in', '[]'), other]), {});
+});
+
+test('of ingress is said that it is not enforced here', () => {
+  const of = (egress: string, valid: 'as read' | null | undefined, hasIngress: boolean) => {
+    const [object, snapshot] = [cnp('a', egress), statuses([cnp('a', egress)])];
+    assert.equal(snapshot.size, egress === '[]' ? 0 : 1);
+    const entry = { uid: 'u-a', generation: 4, hasIngress, ...(valid === 'as read' ? {} : { valid }) };
+    const [status] = statuses([object], {}, new Map([['ClusterNetworkPolicy/a', entry]])).values();
+    const [condition, ...more] = status?.conditions ?? [];
+    return [condition?.status, condition?.reason, condition?.message, more.length, status?.version?.generation];
+  };
+  const notOurs = 'Its ingress rules are not enforced here: Postern enforces egress alone.';
+  const nothing = 'The policy has no egress rules, so it does nothing here.';
+  assert.deepEqual(of('[]', null, true), ['True', 'NoEgressRules', `${nothing} ${notOurs}`, 0, 4]);
+  assert.deepEqual(of('[]', null, false), ['True', 'NoEgressRules', nothing, 0, 4]);
+  assert.deepEqual(of(DENY, 'as read', true), ['True', 'Accepted', `The policy is valid. ${notOurs}`, 1, 3]);
+  assert.deepEqual(of(DENY, 'as read', false), ['True', 'Accepted', 'The policy is valid.', 1, 3]);
+  assert.deepEqual(of('[]', undefined, true), [undefined, undefined, undefined, 0, undefined], 'not known to be valid');
 });
 
 test("conditions are as upstream's CRD wants them, and those of other implementations stay", () => {

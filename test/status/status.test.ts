@@ -203,7 +203,16 @@ test('what is written now and is invalid is on no node, whatever holds in its pl
   const status = web({ snapshot: { pods: [pod('p')], policies: [policy('web')] }, problems: [problem('type')] });
   assert.deepEqual(told(status), ['Accepted False Invalid', 'ResolvedRefs True Resolved', 'Programmed False Pending']);
   assert.deepEqual([status.version, status.uid], [null, 'u-web']);
+  assert.equal(status.conditions[2]?.message, 'What is written now is invalid, and on no node.');
   assert.equal(status.counts?.workloads, 1);
+});
+
+test('an Audit policy that is programmed is not said to be enforced', () => {
+  const told = (mode: Policy['mode']) =>
+    web({ snapshot: { pods: [pod('p')], policies: [policy('web', { mode })] } }).conditions[2];
+  assert.equal(told('Enforce')?.message, 'Enforced on 1 of 1 nodes.');
+  assert.equal(told('Audit')?.message, 'In Audit, so that it refuses nothing, on 1 of 1 nodes.');
+  assert.equal(told('Audit')?.status, 'True');
 });
 
 test('DNSAllowed: only with names, and which workloads may not ask', () => {
