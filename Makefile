@@ -97,6 +97,13 @@ build/tools/seccomp.json: | $(DEPS)
 	dpkg-deb --fsys-tarfile $@.d/*.deb | tar -xO ./usr/share/containers/seccomp.json >$@
 	rm -rf $@.d
 
+# Debian's own kernel and what boots it in a virtual machine, for tests on another kernel than this one. Its packages are amd64's.
+GUEST := build/guest/vmlinuz build/guest/initramfs
+
+$(GUEST) &: test/support/build-guest.sh test/support/guest-init.sh | $(DEPS)
+	@mkdir -p build/guest
+	sh $< build/guest
+
 # ---- image ------------------------------------------------------------------------------------------------------------------
 
 # `make image-amd64`, `make image-arm64`: the root file system of the image, in build/image/rootfs-ARCH (Debian's names). The addon is
@@ -169,7 +176,7 @@ check: build
 	$(BIN)/tsc
 
 # A test that is skipped or left to do fails the run as a failing one does. The closing lines of node:test come last.
-test: build $(TEST_OBJECTS) $(TOOLS) build/tools/seccomp.json image-$(HOST_ARCH) build/arm64/postern.bpf.o build/image/postern-arm64.node
+test: build $(TEST_OBJECTS) $(TOOLS) build/tools/seccomp.json $(GUEST) image-$(HOST_ARCH) build/arm64/postern.bpf.o build/image/postern-arm64.node
 	@$(NODE) --test --test-concurrency=2 --test-reporter=spec --test-reporter-destination=stdout \
 		--test-reporter=./test/no-skips.ts --test-reporter-destination=stderr $(TESTS)
 

@@ -25,6 +25,9 @@ if [ "${1:-}" != image ]; then
 	want openssl openssl
 	want unzip unzip
 	want runc runc
+	want qemu-system-x86_64 qemu-system-x86
+	want busybox busybox-static
+	want cpio cpio
 	want readelf binutils
 	want /usr/sbin/nginx nginx
 	want /usr/sbin/dnsmasq dnsmasq-base

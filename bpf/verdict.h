@@ -136,6 +136,15 @@ static __always_inline __u32 compose(const struct row *header, const struct answ
 	return VERDICT_OF(REASON_NOT_ISOLATED, 0, RULE_NONE);
 }
 
+/* The key is copied: an older verifier (6.1) takes none that an argument of a global function points to. */
+static __always_inline const struct identity *identity_of(const struct address *address)
+{
+	struct address key;
+
+	copy_address(&key, address);
+	return bpf_map_lookup_elem(&identities, &key);
+}
+
 /* A global function: the verifier reads it once for all programs. */
 __noinline __u32 judge(__u64 ruleset, const struct question *question)
 {
@@ -154,7 +163,7 @@ __noinline __u32 judge(__u64 ruleset, const struct question *question)
 		return VERDICT_OF(REASON_MISSING_ROW, 0, RULE_NONE);
 	ask_and_merge(header, question, &all);
 
-	identity = bpf_map_lookup_elem(&identities, &question->destination);
+	identity = identity_of(&question->destination);
 	if (identity) {
 		network = identity->network;
 		if (identity->id) {

@@ -22,6 +22,14 @@ constexpr bpf_insn move_immediate(__u8 destination, __s32 value)
 {
 	return {BPF_ALU64 | BPF_MOV | BPF_K, destination, 0, 0, value};
 }
+constexpr bpf_insn move_register(__u8 destination, __u8 source)
+{
+	return {BPF_ALU64 | BPF_MOV | BPF_X, destination, source, 0, 0};
+}
+constexpr bpf_insn add_immediate(__u8 destination, __s32 value)
+{
+	return {BPF_ALU64 | BPF_ADD | BPF_K, destination, 0, 0, value};
+}
 constexpr bpf_insn call_helper(__s32 helper)
 {
 	return {BPF_JMP | BPF_CALL, 0, 0, 0, helper};
@@ -90,6 +98,12 @@ std::map<std::string, std::string> probe()
 	// r1 holds the context, which is the helper's argument.
 	const std::vector<bpf_insn> cookie = {call_helper(BPF_FUNC_get_netns_cookie), move_immediate(BPF_REG_0, 1),
 					      exit_program()};
+	const std::vector<bpf_insn> current_process = {call_helper(BPF_FUNC_get_current_pid_tgid), move_immediate(BPF_REG_0, 1),
+						       exit_program()};
+	// Sixteen bytes of the stack are where it writes.
+	const std::vector<bpf_insn> current_command = {
+		move_register(BPF_REG_1, BPF_REG_10),   add_immediate(BPF_REG_1, -16), move_immediate(BPF_REG_2, 16),
+		call_helper(BPF_FUNC_get_current_comm), move_immediate(BPF_REG_0, 1),  exit_program()};
 	// What fails is in the answer; libbpf would print it besides.
 	const libbpf_print_fn_t print = libbpf_set_print(nullptr);
 	bpf_map_create_opts no_prealloc{};
@@ -111,6 +125,10 @@ std::map<std::string, std::string> probe()
 		{"map/sk_storage", try_socket_storage()},
 		{"map/array_of_maps", try_array_of_maps()},
 		{"helper/cgroup_skb/bpf_get_netns_cookie", try_program(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS, cookie)},
+		{"helper/cgroup_skb/bpf_get_current_pid_tgid",
+		 try_program(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS, current_process)},
+		{"helper/cgroup_skb/bpf_get_current_comm",
+		 try_program(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS, current_command)},
 	};
 	libbpf_set_print(print);
 	return results;

@@ -7,7 +7,23 @@ import type { Native, NativeObject } from './native.ts';
 const OBJECT = fileURLToPath(new URL('../../build/postern.bpf.o', import.meta.url));
 /** Programs that stand at interfaces, not at a cgroup. */
 const GUARDS: readonly string[] = ['guard_in', 'guard_out'];
-const COOKIE_HELPER = 'helper/cgroup_skb/bpf_get_netns_cookie';
+
+/** What cgroup_skb programs may not ask on every kernel: each constant of bpf/maps.h with the helpers that it stands for. */
+const OPTIONAL_HELPERS: Readonly<Record<string, readonly string[]>> = {
+  has_netns_cookie: ['helper/cgroup_skb/bpf_get_netns_cookie'],
+  has_current_process: ['helper/cgroup_skb/bpf_get_current_pid_tgid', 'helper/cgroup_skb/bpf_get_current_comm'],
+};
+
+/** What build/postern.bpf.o must be told of this kernel before it is loaded, found by trying. */
+export function constantsFor(native: Native): Record<string, number> {
+  const refused = native.probe();
+  return Object.fromEntries(
+    Object.entries(OPTIONAL_HELPERS).map(([constant, helpers]) => [
+      constant,
+      helpers.every((helper) => refused[helper] === null) ? 1 : 0,
+    ]),
+  );
+}
 
 /**
  * Loads build/postern.bpf.o; nothing is attached yet. `maxEntries` by map name, where the defaults of bpf/abi.h won't do.
@@ -16,11 +32,7 @@ const COOKIE_HELPER = 'helper/cgroup_skb/bpf_get_netns_cookie';
 export function loadPrograms(native: Native, maxEntries: Readonly<Record<string, number>> = {}): NativeObject {
   const slots = maxEntries.workloads;
   const bySlot = slots === undefined ? {} : { epochs: slots + 1, budgets: slots + 1 };
-  return native.load(
-    OBJECT,
-    { ...bySlot, ...maxEntries },
-    { has_netns_cookie: native.probe()[COOKIE_HELPER] === null ? 1 : 0 },
-  );
+  return native.load(OBJECT, { ...bySlot, ...maxEntries }, constantsFor(native));
 }
 
 /**

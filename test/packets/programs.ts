@@ -38,6 +38,7 @@ import {
   WORKLOAD_BYTES,
 } from '#build/generated/abi.ts';
 import { loadNative, type NativeObject } from '#src/kernel/native.ts';
+import { constantsFor } from '#src/kernel/programs.ts';
 import { cgroupMount } from '../support/lab.ts';
 import { addressKey } from './packet.ts';
 
@@ -105,14 +106,8 @@ export class Maps {
     const native = loadNative();
     this.cgroup = native.cgroupId(folder);
     this.#level = path.relative(cgroupMount(), folder).split('/').length;
-    this.object = native.load(OBJECT, {
-      identities: 1024,
-      networks: 1024,
-      verdicts: 1024,
-      ports: 1024,
-      flows: 1024,
-      ...sizes,
-    });
+    const small = { identities: 1024, networks: 1024, verdicts: 1024, ports: 1024, flows: 1024 };
+    this.object = native.load(OBJECT, { ...small, ...sizes }, constantsFor(native));
     this.settings({});
   }
 
