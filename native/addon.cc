@@ -2,7 +2,9 @@
 // The thin N-API face of the other files here: argument types, error conversion and the hop of events onto Node's loop; no kernel knowledge.
 // Exports what src/kernel/native.ts declares.
 #include "events.h"
+#include "interfaces.h"
 #include "object.h"
+#include "tc.h"
 
 #include <napi.h>
 
@@ -82,6 +84,22 @@ std::map<std::string, std::uint32_t> numbers(const Napi::CallbackInfo &info, std
 		result[name.ToString()] = static_cast<std::uint32_t>(number);
 	}
 	return result;
+}
+
+postern::Side side(const Napi::CallbackInfo &info, std::size_t index)
+{
+	const std::string name = text(info, index);
+	if (name != "ingress" && name != "egress")
+		throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be ingress or egress");
+	return name == "ingress" ? postern::Side::ingress : postern::Side::egress;
+}
+
+// null: this process's own namespace.
+std::optional<std::int32_t> nsid(const Napi::CallbackInfo &info, std::size_t index)
+{
+	if (info[index].IsNull())
+		return std::nullopt;
+	return static_cast<std::int32_t>(number(info, index, 2147483647.0));
 }
 
 Napi::Function callback(const Napi::CallbackInfo &info, std::size_t index)
@@ -199,6 +217,68 @@ class Subscription : public std::enable_shared_from_this<Subscription>
 	bool stopped_ = false;
 };
 
+// Calls back on Node's loop when interfaces changed. Keeps no process alive. Everything but announce() runs on Node's thread.
+class InterfaceSubscription : public std::enable_shared_from_this<InterfaceSubscription>
+{
+      public:
+	static std::shared_ptr<InterfaceSubscription> start(Napi::Env env, Napi::Function on_change)
+	{
+		auto subscription = std::make_shared<InterfaceSubscription>();
+		subscription->on_change_ = Napi::Persistent(on_change);
+		auto *share = new std::shared_ptr<InterfaceSubscription>(subscription);
+		subscription->loop_ =
+			Napi::ThreadSafeFunction::New(env, on_change, "postern interfaces", 0, 1, [share](Napi::Env) {
+				(*share)->loop_open_ = false;
+				if ((*share)->watch_)
+					(*share)->watch_->stop();
+				delete share;
+			});
+		subscription->loop_open_ = true;
+		subscription->loop_.Unref(env);
+		try {
+			subscription->watch_ =
+				std::make_unique<postern::InterfaceWatch>([raw = subscription.get()] { raw->announce(); });
+		} catch (...) {
+			subscription->loop_.Abort();
+			throw;
+		}
+		return subscription;
+	}
+
+	void stop()
+	{
+		if (!watch_)
+			return;
+		watch_->stop();
+		if (loop_open_)
+			loop_.Release();
+		loop_open_ = false;
+		on_change_.Reset();
+		watch_.reset();
+	}
+
+      private:
+	void announce()
+	{
+		loop_.NonBlockingCall([share = weak_from_this()](Napi::Env env, Napi::Function) {
+			const auto subscription = share.lock();
+			if (!subscription || !subscription->watch_)
+				return;
+			subscription->watch_->resume();
+			try {
+				subscription->on_change_.Call({});
+			} catch (const Napi::Error &error) {
+				napi_fatal_exception(env, error.Value());
+			}
+		});
+	}
+
+	std::unique_ptr<postern::InterfaceWatch> watch_;
+	Napi::ThreadSafeFunction loop_;
+	Napi::FunctionReference on_change_;
+	bool loop_open_ = false;
+};
+
 class NativeObject : public Napi::ObjectWrap<NativeObject>
 {
       public:
@@ -211,6 +291,9 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 			 InstanceMethod<&NativeObject::remove>("remove"), InstanceMethod<&NativeObject::dump>("dump"),
 			 InstanceMethod<&NativeObject::wait_for_programs>("waitForPrograms"),
 			 InstanceMethod<&NativeObject::attach_cgroup>("attachCgroup"),
+			 InstanceMethod<&NativeObject::attach_tcx>("attachTcx"),
+			 InstanceMethod<&NativeObject::tcx_place>("tcxPlace"),
+			 InstanceMethod<&NativeObject::attach_clsact>("attachClsact"),
 			 InstanceMethod<&NativeObject::detach>("detach"), InstanceMethod<&NativeObject::test_run>("testRun"),
 			 InstanceMethod<&NativeObject::read_events>("readEvents"),
 			 InstanceMethod<&NativeObject::stop_events>("stopEvents"),
@@ -308,6 +391,39 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 		const std::string program = text(info, 0);
 		const std::string path = text(info, 1);
 		return Napi::Number::New(info.Env(), guarded(info.Env(), [&] { return object_->attach_cgroup(program, path); }));
+	}
+
+	Napi::Value attach_tcx(const Napi::CallbackInfo &info)
+	{
+		const std::string program = text(info, 0);
+		const std::uint32_t ifindex = number(info, 1);
+		const postern::Side at = side(info, 2);
+		return Napi::Number::New(info.Env(), guarded(info.Env(), [&] {
+						 return object_->links().adopt(postern::attach_tcx(
+							 object_->program_fd(program, "attach"), ifindex, at));
+					 }));
+	}
+
+	Napi::Value tcx_place(const Napi::CallbackInfo &info)
+	{
+		const std::uint32_t link = number(info, 0);
+		const postern::TcxPlace place =
+			guarded(info.Env(), [&] { return postern::tcx_place(object_->links().fd(link)); });
+		const Napi::Object result = Napi::Object::New(info.Env());
+		result.Set("ifindex", place.ifindex);
+		result.Set("program", place.program);
+		return result;
+	}
+
+	Napi::Value attach_clsact(const Napi::CallbackInfo &info)
+	{
+		const std::string program = text(info, 0);
+		const std::uint32_t ifindex = number(info, 1);
+		const postern::Side at = side(info, 2);
+		return Napi::Boolean::New(info.Env(), guarded(info.Env(), [&] {
+						  return postern::attach_clsact(object_->program_fd(program, "attach"), ifindex,
+										at);
+					  }));
 	}
 
 	void detach(const Napi::CallbackInfo &info)
@@ -439,6 +555,102 @@ Napi::Value destroy_tcp(const Napi::CallbackInfo &info)
 				  guarded(info.Env(), [&] { return postern::destroy_tcp(netns, local, remote, cookie); }));
 }
 
+Napi::Value namespace_number(const Napi::CallbackInfo &info)
+{
+	const std::string path = text(info, 0);
+	return Napi::Number::New(info.Env(), guarded(info.Env(), [&] { return postern::namespace_number(path); }));
+}
+
+Napi::Value own_namespace_number(const Napi::CallbackInfo &info)
+{
+	const auto number = guarded(info.Env(), [] { return postern::own_namespace_number(); });
+	return number ? Napi::Number::New(info.Env(), *number) : info.Env().Null();
+}
+
+Napi::Value interfaces(const Napi::CallbackInfo &info)
+{
+	const Napi::Env env = info.Env();
+	const auto of = nsid(info, 0);
+	const std::vector<postern::Interface> found = guarded(env, [&] { return postern::interfaces(of); });
+	const Napi::Array result = Napi::Array::New(env, found.size());
+	std::uint32_t at = 0;
+	for (const postern::Interface &one : found) {
+		const Napi::Object entry = Napi::Object::New(env);
+		entry.Set("ifindex", one.ifindex);
+		entry.Set("name", one.name);
+		entry.Set("kind", one.kind);
+		entry.Set("hardware", one.hardware);
+		entry.Set("link", one.link ? Napi::Number::New(env, *one.link) : env.Null());
+		entry.Set("linkNsid", one.link_nsid ? Napi::Number::New(env, *one.link_nsid) : env.Null());
+		entry.Set("mac", buffer(env, one.mac));
+		result.Set(at++, entry);
+	}
+	return result;
+}
+
+Napi::Value interface_addresses(const Napi::CallbackInfo &info)
+{
+	const Napi::Env env = info.Env();
+	const auto of = nsid(info, 0);
+	const std::vector<postern::InterfaceAddress> found = guarded(env, [&] { return postern::interface_addresses(of); });
+	const Napi::Array result = Napi::Array::New(env, found.size());
+	std::uint32_t at = 0;
+	for (const postern::InterfaceAddress &one : found) {
+		const Napi::Object entry = Napi::Object::New(env);
+		entry.Set("ifindex", one.ifindex);
+		entry.Set("address", Napi::Buffer<std::uint8_t>::Copy(env, one.address, sizeof(one.address)));
+		result.Set(at++, entry);
+	}
+	return result;
+}
+
+Napi::Value frames_received(const Napi::CallbackInfo &info)
+{
+	const std::uint32_t ifindex = number(info, 0);
+	return Napi::Number::New(info.Env(),
+				 static_cast<double>(guarded(info.Env(), [&] { return postern::frames_received(ifindex); })));
+}
+
+// watchInterfaces(onChange) -> () => void, which ends it
+Napi::Value watch_interfaces(const Napi::CallbackInfo &info)
+{
+	const Napi::Function on_change = callback(info, 0);
+	const auto subscription = guarded(info.Env(), [&] { return InterfaceSubscription::start(info.Env(), on_change); });
+	return Napi::Function::New(info.Env(), [subscription](const Napi::CallbackInfo &) { subscription->stop(); });
+}
+
+Napi::Value tcx_chain(const Napi::CallbackInfo &info)
+{
+	const std::uint32_t ifindex = number(info, 0);
+	const postern::Side at = side(info, 1);
+	const std::vector<std::uint32_t> programs = guarded(info.Env(), [&] { return postern::tcx_chain(ifindex, at); });
+	const Napi::Array result = Napi::Array::New(info.Env(), programs.size());
+	for (std::uint32_t index = 0; index < programs.size(); index++)
+		result.Set(index, programs[index]);
+	return result;
+}
+
+Napi::Value clsact_program(const Napi::CallbackInfo &info)
+{
+	const std::uint32_t ifindex = number(info, 0);
+	const postern::Side at = side(info, 1);
+	const auto program = guarded(info.Env(), [&] { return postern::clsact_program(ifindex, at); });
+	return program ? Napi::Number::New(info.Env(), *program) : info.Env().Null();
+}
+
+Napi::Value detach_clsact(const Napi::CallbackInfo &info)
+{
+	const std::uint32_t ifindex = number(info, 0);
+	const postern::Side at = side(info, 1);
+	return Napi::Boolean::New(info.Env(), guarded(info.Env(), [&] { return postern::detach_clsact(ifindex, at); }));
+}
+
+Napi::Value remove_empty_clsact(const Napi::CallbackInfo &info)
+{
+	const std::uint32_t ifindex = number(info, 0);
+	return Napi::Boolean::New(info.Env(), guarded(info.Env(), [&] { return postern::remove_empty_clsact(ifindex); }));
+}
+
 // open(KernelError) -> Native
 Napi::Value open(const Napi::CallbackInfo &info)
 {
@@ -451,6 +663,16 @@ Napi::Value open(const Napi::CallbackInfo &info)
 	native.Set("netnsCookie", Napi::Function::New<netns_cookie>(env, "netnsCookie"));
 	native.Set("probe", Napi::Function::New<probe>(env, "probe"));
 	native.Set("destroyTcp", Napi::Function::New<destroy_tcp>(env, "destroyTcp"));
+	native.Set("namespaceNumber", Napi::Function::New<namespace_number>(env, "namespaceNumber"));
+	native.Set("ownNamespaceNumber", Napi::Function::New<own_namespace_number>(env, "ownNamespaceNumber"));
+	native.Set("interfaces", Napi::Function::New<interfaces>(env, "interfaces"));
+	native.Set("interfaceAddresses", Napi::Function::New<interface_addresses>(env, "interfaceAddresses"));
+	native.Set("framesReceived", Napi::Function::New<frames_received>(env, "framesReceived"));
+	native.Set("watchInterfaces", Napi::Function::New<watch_interfaces>(env, "watchInterfaces"));
+	native.Set("tcxChain", Napi::Function::New<tcx_chain>(env, "tcxChain"));
+	native.Set("clsactProgram", Napi::Function::New<clsact_program>(env, "clsactProgram"));
+	native.Set("detachClsact", Napi::Function::New<detach_clsact>(env, "detachClsact"));
+	native.Set("removeEmptyClsact", Napi::Function::New<remove_empty_clsact>(env, "removeEmptyClsact"));
 	return native;
 }
 

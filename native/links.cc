@@ -29,6 +29,14 @@ std::uint32_t Links::attach_cgroup(int program_fd, std::uint32_t attach_type, co
 	return adopt(std::move(link));
 }
 
+int Links::fd(std::uint32_t link) const
+{
+	const auto found = links_.find(link);
+	if (found == links_.end())
+		throw Failure(ENOENT, "find link " + std::to_string(link));
+	return found->second.get();
+}
+
 void Links::detach(std::uint32_t link)
 {
 	if (!links_.erase(link))

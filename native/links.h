@@ -16,6 +16,8 @@ class Links
 	// `attach_type` is the program's. `operation` is what a failure says.
 	std::uint32_t attach_cgroup(int program_fd, std::uint32_t attach_type, const std::string &cgroup_path,
 				    const std::string &operation);
+	// ENOENT: there is none of this number.
+	int fd(std::uint32_t link) const;
 	void detach(std::uint32_t link);
 	// Every link.
 	void close();

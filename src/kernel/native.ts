@@ -27,6 +27,15 @@ export interface NativeObject {
   waitForPrograms(): void;
   /** Attaches a cgroup program (its attach type is the section's). Returns a link number for `detach`. */
   attachCgroup(program: string, cgroupPath: string): number;
+  /**
+   * Attaches a sched_cls program by tcx to an interface of this process's network namespace, before whatever is attached there.
+   * Returns a link number for `detach`. EINVAL: this kernel has no tcx (Linux 6.6); ENODEV: the interface is gone.
+   */
+  attachTcx(program: string, ifindex: number, side: Side): number;
+  /** Where such a link is now: ifindex 0 once its interface is gone; and the program's id. */
+  tcxPlace(link: number): { ifindex: number; program: number };
+  /** The same by a filter of clsact, of priority 1, which replaces ours. It outlives this process. Whether clsact was not there before. */
+  attachClsact(program: string, ifindex: number, side: Side): boolean;
   detach(link: number): void;
   /** BPF_PROG_TEST_RUN. `retval` is the program's, `durationNs` the mean of the repeats. */
   testRun(program: string, packet: Buffer, repeat: number): { retval: number; durationNs: number };
@@ -40,6 +49,24 @@ export interface NativeObject {
   /** Everything in the ring buffer now, at once (for tests and the last read before exit). */
   drainEvents(map: string, onEvent: (event: Buffer) => void): number;
   close(): void;
+}
+
+/** Of an interface, as itself sees it: of a veth on the host, `ingress` is what its pod sends. */
+export type Side = 'ingress' | 'egress';
+
+/** A network interface, as rtnetlink tells of it. */
+export interface Interface {
+  readonly ifindex: number;
+  readonly name: string;
+  /** IFLA_INFO_KIND: `veth`, `macvlan`, …; empty: hardware, or the loopback. */
+  readonly kind: string;
+  /** ARPHRD_* of linux/if_arp.h: 1 Ethernet, 772 loopback. */
+  readonly hardware: number;
+  /** Ifindex of the other end, or of what it lies on, in the namespace `linkNsid`; null: none, 0: gone. */
+  readonly link: number | null;
+  /** This process's namespace's number for that namespace; null: the interface's own. */
+  readonly linkNsid: number | null;
+  readonly mac: Buffer;
 }
 
 export interface Native {
@@ -69,6 +96,26 @@ export interface Native {
     remotePort: number,
     cookie: bigint,
   ): boolean;
+  /** This process's network namespace's number for the one at `path` (`/proc/PID/ns/net`), which is given one where it has none. */
+  namespaceNumber(path: string): number;
+  /** Its number for itself: how interfaces elsewhere name it in `linkNsid`. null: none has a peer here. */
+  ownNamespaceNumber(): number | null;
+  /** Interfaces of the namespace with this number; null: of this process's own. EINVAL: nobody has that number (any more). */
+  interfaces(nsid: number | null): Interface[];
+  /** Their addresses, 16 bytes each, v4 v4-mapped. */
+  interfaceAddresses(nsid: number | null): { readonly ifindex: number; readonly address: Buffer }[];
+  /** Frames that an interface of this process's namespace has received since it was made. ENODEV: it is gone. */
+  framesReceived(ifindex: number): number;
+  /** Calls back on Node's loop after interfaces of this process's namespace came, went or changed. Returns what ends it. */
+  watchInterfaces(onChange: () => void): () => void;
+  /** Ids of the programs attached by tcx, in the order in which they run. */
+  tcxChain(ifindex: number, side: Side): number[];
+  /** The id of the program that `attachClsact` put there; null: nothing of ours is there. */
+  clsactProgram(ifindex: number, side: Side): number | null;
+  /** Whether there was something of ours to take away. */
+  detachClsact(ifindex: number, side: Side): boolean;
+  /** Takes clsact itself away where no filter is left in it; whether it did. */
+  removeEmptyClsact(ifindex: number): boolean;
 }
 
 /** A failure of the kernel or of libbpf. `code` is the errno's name (EPERM, E2BIG, …); `operation` what was tried. */

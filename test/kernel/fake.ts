@@ -99,6 +99,15 @@ export class FakeObject implements NativeObject {
   attachCgroup(): number {
     throw new Error('nothing to attach');
   }
+  attachTcx(): number {
+    throw new Error('nothing to attach');
+  }
+  tcxPlace(): { ifindex: number; program: number } {
+    throw new Error('nothing is attached');
+  }
+  attachClsact(): boolean {
+    throw new Error('nothing to attach');
+  }
   detach(): void {
     throw new Error('nothing to detach');
   }

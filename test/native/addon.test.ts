@@ -69,7 +69,7 @@ test(
     assert.deepEqual(hash, { type: 1, keySize: 4, valueSize: 8, maxEntries: 16, flags: 1 });
     assert.equal(grace?.type, 12);
     assert.equal(events?.type, 27);
-    assert.deepEqual(object.programs().toSorted(), ['refuse', 'tell']);
+    assert.deepEqual(object.programs().toSorted(), ['pass_on', 'refuse', 'shoot', 'tell']);
   }),
 );
 

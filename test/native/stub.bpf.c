@@ -94,4 +94,18 @@ int refuse(struct __sk_buff *skb)
 	return refusal;
 }
 
+/* TCX_NEXT, TC_ACT_UNSPEC: what comes after this decides. */
+SEC("tc")
+int pass_on(struct __sk_buff *skb)
+{
+	return -1;
+}
+
+/* TC_ACT_SHOT */
+SEC("tc")
+int shoot(struct __sk_buff *skb)
+{
+	return 2;
+}
+
 char license_text[] SEC("license") = "Dual BSD/GPL";
