@@ -71,7 +71,7 @@ async function run(options: Options, self: Command): Promise<void> {
   for (const { object, message, advice } of compiled.problems) {
     process.stderr.write(`error: ${object ?? options.policies} ${message}; ${advice}\n`);
   }
-  const { answer, explain } = explainer(snapshot, compiled);
+  const { answer, explain } = explainer(snapshot, compiled, problems);
   if (options.queries !== undefined) return answerAll(options.queries, answer);
 
   const { from, to, port, protocol, icmpType } = options;

@@ -2,7 +2,7 @@
 // `postern run`: one command, with all its children, under a policy in a cgroup of its own. No agent, no cluster.
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { FlowCutter } from '../agent/cut.ts';
 import { Enforcement } from '../agent/enforcement.ts';
 import { levelOf } from '../bind/binding.ts';
@@ -22,6 +22,7 @@ interface Options {
   readonly audit?: boolean;
   readonly user?: string;
   readonly summary?: string;
+  readonly output: 'text' | 'json';
 }
 
 export function command(): Command {
@@ -38,6 +39,14 @@ export function command(): Command {
       .option('--audit', 'refuse nothing, tell what would be refused')
       .option('--user <name>', 'as whom to run it (default: who called sudo, else root)')
       .option('--summary <file>', 'write what was refused as JSON')
+      .addOption(
+        new Option(
+          '-o, --output <format>',
+          'how to tell what was refused: a table, or what --summary writes, in one line',
+        )
+          .choices(['text', 'json'])
+          .default('text'),
+      )
       .passThroughOptions()
       // What is wrong with the command line is postern's failure, not the command's.
       .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : FAILED))
@@ -52,7 +61,8 @@ Without --policy nothing but loopback may be reached; with --audit alone, everyt
 The command runs in a cgroup of its own, below this one, with no_new_privs. As root it could leave it: use --user. Held is what
 is in that cgroup: not what the command gets other processes of the same user to do for it (a container engine, systemd).
 When it ends, processes that it left behind are killed. What was refused is told on stderr: a table of destination, protocol,
-process, policy, rule and count.
+process, policy, rule and count. With -o json the last line of stderr is {command, user, status, audit, refused: [{verdict, destination,
+port, protocol, process, policy, rule, reason, count}], notListed, eventsLost, notes}, also where nothing was refused.
 
 Exit status: the command's own; 128 + n if signal n ended it; 125 if postern itself failed or a policy has a problem,
 126 if the command cannot be executed, 127 if it is not found.
@@ -156,13 +166,10 @@ async function run(argv: readonly string[], options: Options): Promise<number> {
       await removeRunCgroup(cgroup);
     }
   }
-  process.stderr.write(reportText(report, lost));
-  if (options.summary !== undefined) {
-    writeFileSync(
-      options.summary,
-      summary({ command: argv, user: user.name, status, audit: options.audit ?? false }, report, lost, notes),
-    );
-  }
+  const told = summary({ command: argv, user: user.name, status, audit: options.audit ?? false }, report, lost, notes);
+  if (options.output === 'json') process.stderr.write(`${JSON.stringify(told)}\n`);
+  else process.stderr.write(reportText(report, lost));
+  if (options.summary !== undefined) writeFileSync(options.summary, `${JSON.stringify(told, null, 2)}\n`);
   return status;
 }
 

@@ -6,11 +6,11 @@ import { REASON_NAMES, REASON_NO_READY_ENDPOINT } from '#build/generated/abi.ts'
 import type { Compiled } from '../compile/compile.ts';
 import { IcmpKind, Protocol } from '../compile/numbers.ts';
 import { addressKey, addressText } from '../model/address.ts';
-import type { IcmpType, Snapshot } from '../model/objects.ts';
+import type { IcmpType, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type PolicyRef, type WorkloadEntry } from '../model/tables.ts';
 import { policyName } from '../resolve/order.ts';
 import { unitKey } from '../resolve/units.ts';
-import { type Decision, decide, tell } from './decide.ts';
+import { type Decision, decide, type Told, tell } from './decide.ts';
 
 export interface Query {
   /** `namespace/pod`, or `node/NAME.service`: a systemd unit of this node. */
@@ -64,8 +64,11 @@ interface Destination {
   readonly notes: readonly string[];
 }
 
-/** Answers any number of queries about one compiled snapshot. */
-export function explainer(snapshot: Snapshot, compiled: Compiled) {
+/**
+ * Answers any number of queries about one compiled snapshot.
+ * @param problems what is wrong with its objects: where a policy with a part in a refusal does not mean what it says, that is told.
+ */
+export function explainer(snapshot: Snapshot, compiled: Compiled, problems: readonly Problem[] = []) {
   const pods = new Map(snapshot.pods.map((pod) => [`${pod.namespace}/${pod.name}`, pod]));
   const services = new Map(snapshot.services.map((service) => [`${service.namespace}/${service.name}`, service]));
 
@@ -171,6 +174,7 @@ export function explainer(snapshot: Snapshot, compiled: Compiled) {
         ...(isName ? nameNotes(query.to, held) : []),
         ...serviceNotes(query, decision),
         ...otherNotes(query, at, decision),
+        ...problemNotes(decision, told, held, isName, problems),
       ],
     };
   };
@@ -214,6 +218,34 @@ function nameNotes(
     ),
   );
   return ['only its name is known, so only rules that allow every destination were asked', ...naming];
+}
+
+/** Rules that are not as written (see their codes in parse and validate), and policies in whose place something else holds. */
+const NOT_AS_WRITTEN: ReadonlySet<string> = new Set(['unknown_peer', 'not_yet_enforced']);
+const MAX_PROBLEMS = 5;
+
+/** Of a refusal: what is wrong with those who refuse, and with those who by what they say might have allowed. */
+function problemNotes(
+  decision: Decision | null,
+  told: Told | null,
+  held: readonly PolicyRef[],
+  isName: boolean,
+  problems: readonly Problem[],
+): string[] {
+  if (decision === null || told === null || decision.verdict === 'allow') return [];
+  // A rule that allows nothing explains a default denial, not one by name.
+  const asked = told.rule === null ? held : told.policy === null ? [] : [told.policy];
+  const names = new Set(asked.map(policyName));
+  const found = problems.filter(
+    ({ severity, code, object }) =>
+      names.has(object ?? '') &&
+      (severity === 'error' || (NOT_AS_WRITTEN.has(code) && !(isName && code === 'not_yet_enforced'))),
+  );
+  const notes = found.slice(0, MAX_PROBLEMS).map(({ object, path, message, severity }) => {
+    const what = severity === 'error' ? 'is invalid, and something else holds in its place: ' : '';
+    return `${object} ${what}${path === '' ? '' : `${path}: `}${message}`;
+  });
+  return found.length > MAX_PROBLEMS ? [...notes, `and ${found.length - MAX_PROBLEMS} more like these`] : notes;
 }
 
 function nameMatches(pattern: string, name: string): boolean {

@@ -66,8 +66,8 @@ export interface RunOutcome {
   readonly audit: boolean;
 }
 
-/** The shape of `--summary FILE`. */
-export function summary(outcome: RunOutcome, report: Report, lost: number, notes: readonly string[]): string {
+/** The shape of `--summary FILE` and of `-o json`. */
+export function summary(outcome: RunOutcome, report: Report, lost: number, notes: readonly string[]): object {
   const refused = report.lines.map(({ refusal, count }) => ({
     verdict: refusal.verdict,
     destination: refusal.address,
@@ -79,5 +79,5 @@ export function summary(outcome: RunOutcome, report: Report, lost: number, notes
     reason: refusal.reason,
     count,
   }));
-  return `${JSON.stringify({ ...outcome, refused, notListed: report.beyond, eventsLost: lost, notes }, null, 2)}\n`;
+  return { ...outcome, refused, notListed: report.beyond, eventsLost: lost, notes };
 }

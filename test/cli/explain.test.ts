@@ -165,3 +165,56 @@ test('answers may be read in part: whoever goes away early is no failure', () =>
   assert.equal(stdout, '{"verdict":"deny","policy":"EgressPolicy/shop/web","rule":null,"reason":"no_rule"}\n');
   assert.equal(stderr, 'status 0\n');
 });
+
+test('a refusal by what does not mean what it says is told as that', () => {
+  const other = mkdtempSync(path.join(tmpdir(), `postern-explain-${process.pid}-`));
+  try {
+    const cnp = (name: string, tier: string, rule: string) => `---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: ${name}}
+spec: {tier: ${tier}, priority: 1, subject: {pods: {podSelector: {matchLabels: {app: ${name}}}}}, egress: [${rule}]}
+`;
+    const pod = (name: string) =>
+      `---\napiVersion: v1\nkind: Pod\nmetadata: {name: ${name}, namespace: shop, labels: {app: ${name}}}\n`;
+    const egress = (name: string, rule: string) => `---
+apiVersion: postern.dev/v1alpha1
+kind: EgressPolicy
+metadata: {name: ${name}, namespace: shop}
+spec: {podSelector: {matchLabels: {app: ${name}}}, egress: [${rule}]}
+`;
+    writeFileSync(
+      path.join(other, 'a.yaml'),
+      ['future', 'broken', 'via', 'names', 'plain'].map(pod).join('') +
+        cnp('future', 'Admin', '{name: later, action: Deny, to: [{futures: {}}]}') +
+        egress('broken', '{to: [{networks: [198.18.0.0/99]}]}') +
+        egress('via', '{to: [{networks: [198.18.0.0/16]}], via: {gateway: out}}') +
+        egress('names', '{to: [{domainNames: [a.example.com]}]}') +
+        egress('plain', '{to: [{networks: [198.19.0.0/24]}]}'),
+    );
+    const notes = (name: string, to = '198.18.1.1') => {
+      const asked = ['--from', `shop/${name}`, '--to', to, '--port', '80', '-o', 'json'];
+      const { stdout } = spawnSync(bin, ['explain', '--policies', other, ...asked], { encoding: 'utf8' });
+      const { verdict, reason, notes: all } = JSON.parse(stdout) as Explanation;
+      return [verdict, reason, ...all];
+    };
+    assert.deepEqual(notes('future'), [
+      'deny',
+      'admin_deny',
+      'ClusterNetworkPolicy/future spec.egress[0].to[0]: this version does not know this peer: the rule denies everything, as the API says',
+    ]);
+    assert.deepEqual(notes('broken'), [
+      'deny',
+      'no_rule',
+      'EgressPolicy/shop/broken is invalid, and something else holds in its place: spec.egress[0].to[0].networks[0]: "198.18.0.0/99" is no CIDR',
+    ]);
+    const [, , via = ''] = notes('via');
+    assert.match(via, /^EgressPolicy\/shop\/via spec\.egress\[0\]\.via: /);
+    assert.match(notes('names')[2] ?? '', /spec\.egress\[0\]\.to\[0\]\.domainNames: domain names are not yet enforced/);
+    assert.equal(notes('names', 'a.example.com').filter((note) => note.includes('not yet enforced')).length, 0);
+    assert.deepEqual(notes('plain'), ['deny', 'no_rule']);
+    assert.deepEqual(notes('plain', '198.19.0.1'), ['allow', 'rule']);
+  } finally {
+    rmSync(other, { recursive: true });
+  }
+});

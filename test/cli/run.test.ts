@@ -105,6 +105,24 @@ test('what the policy allows passes, the rest gets EPERM, and both stderr and th
   );
 });
 
+test('with -o json the last line of stderr is the summary, and there is no table', async (t) => {
+  const { run, policy, summary } = await world(t);
+  const tries = client('TCP/198.18.1.1/80', 'TCP/198.18.1.1/81');
+  const result = await run('-o', 'json', '--policy', policy, '--summary', summary, '--', ...tries);
+  assert.equal(result.stdout, 'ok EPERM\n', result.stderr);
+  const last = result.stderr.trimEnd().split('\n').at(-1) ?? '';
+  assert.deepEqual(JSON.parse(last), read(summary));
+  assert.deepEqual(
+    read(summary).refused.map((one) => [one.destination, one.port]),
+    [[SERVER, 81]],
+  );
+  assert.doesNotMatch(result.stderr, /VERDICT/);
+  const nothing = await run('--output', 'json', '--policy', policy, '--', ...client('TCP/198.18.1.1/80'));
+  assert.deepEqual((JSON.parse(nothing.stderr.trimEnd().split('\n').at(-1) ?? '') as Summary).refused, []);
+  const wrong = await run('-o', 'yaml', '--', 'true');
+  assert.deepEqual([wrong.status, /Allowed choices are text, json/.test(wrong.stderr)], [125, true], wrong.stderr);
+});
+
 test('--audit refuses nothing and tells what would be refused; without a policy, everything', async (t) => {
   const { run, policy, summary } = await world(t);
   const tries = client('TCP/198.18.1.1/80', 'TCP/198.18.1.1/81');

@@ -138,7 +138,7 @@ test('the report sums what is the same, and makes names of processes harmless', 
   assert.equal(lines[3], 'and 3 more that are not listed');
   assert.equal(reportText(new Report(), 0), '');
   const outcome = { command: ['curl'], user: 'u', status: 7, audit: false };
-  const parsed = JSON.parse(summary(outcome, report, 3, ['note'])) as {
+  const parsed = summary(outcome, report, 3, ['note']) as {
     refused: { count: number }[];
     status: number;
     eventsLost: number;
