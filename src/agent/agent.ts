@@ -10,7 +10,6 @@ import { KernelError, type Native } from '../kernel/native.ts';
 import { Metrics } from '../metrics/metrics.ts';
 import { type ListenAddress, type MetricsServer, serveMetrics } from '../metrics/server.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
-import { policyName } from '../resolve/order.ts';
 import type { ObjectSource } from '../source/source.ts';
 import type { Contents, Place } from '../source/store.ts';
 import { arrivals } from './arrivals.ts';
@@ -18,7 +17,7 @@ import { FlowCutter } from './cut.ts';
 import { Enforcement, type Happening, type Outcome } from './enforcement.ts';
 import { Ground } from './ground.ts';
 import type { AgentHooks } from './hooks.ts';
-import { withoutRulesOf } from './lessened.ts';
+import { lessened } from './lessened.ts';
 import { checkNodeName, isLocal, type Locality } from './local-pods.ts';
 import type { AgentLog } from './log.ts';
 import { names } from './names.ts';
@@ -84,6 +83,7 @@ export class Agent {
   #clashes = '';
   #isFullTold = false;
   #waitingFor = '';
+  #leftOut = '';
   #retry: NodeJS.Timeout | null = null;
   #look: NodeJS.Timeout | null = null;
   #onReady: (result: StartError | KernelError | RollbackFailed | null) => void = () => undefined;
@@ -298,16 +298,15 @@ export class Agent {
     if (this.#retry !== null) clearTimeout(this.#retry);
     this.#retry = null;
     const wanted = this.#attempt(snapshot);
-    const refused = wanted.outcome.status === 'refused' ? wanted.outcome.problems : [];
-    // What was enforced stays, and its pods' folders come and go all the same.
+    const over = wanted.outcome.status === 'refused' ? wanted.outcome.problems : [];
+    const rest = over.length === 0 ? null : this.#attemptRest(snapshot, over);
+    this.#tellLeftOut(rest?.left ?? []);
+    const refused = rest === null ? over : [];
+    // Where nobody is to blame what was enforced stays, and its pods' folders come and go all the same.
     const stays =
-      refused.length === 0
-        ? wanted
-        : this.#enforced === null
-          ? (this.#attemptRest(snapshot, refused) ?? wanted)
-          : this.#attempt(this.#enforced);
+      rest?.attempt ?? (over.length === 0 || this.#enforced === null ? wanted : this.#attempt(this.#enforced));
     this.#clashes = JSON.stringify(stays.bound.problems);
-    const beyond = [...stays.bound.problems, ...refused];
+    const beyond = [...stays.bound.problems, ...refused, ...(rest?.left ?? [])];
     const placed = beyond.map((one) => ({ ...one, ...this.#places.get(one.object ?? '') }));
     const own = checkNodeName(snapshot, this.#options.nodeName);
     this.#refused = refused;
@@ -340,24 +339,31 @@ export class Agent {
   }
 
   /**
-   * At the start there is nothing that could stay, and a node must not be open because one policy goes over a limit: all but
-   * that. null: no policy is to blame, or none alone.
+   * All but the policies that go over a limit: a node must be neither open nor without news of all others because of one.
+   * null: no policy is to blame, or none alone.
    */
-  #attemptRest(snapshot: Snapshot, refused: readonly Problem[]): Attempt | null {
-    let rest = withoutRulesOf(snapshot, refused);
+  #attemptRest(snapshot: Snapshot, over: readonly Problem[]): { attempt: Attempt; left: readonly Problem[] } | null {
+    const left = new Map<string | null, Problem>();
+    let rest = lessened(snapshot, this.#enforced, over);
     while (rest !== null) {
-      const attempt = this.#attempt(rest);
-      if (attempt.outcome.status !== 'refused') {
-        const left = snapshot.policies.filter((policy) => !rest?.policies.includes(policy)).map(policyName);
-        this.#log.error(
-          { event: 'left_out', policies: names(left) },
-          'over a limit, and nothing was enforced that could stay: these allow nothing, the rest is enforced',
-        );
-        return attempt;
-      }
-      rest = withoutRulesOf(rest, attempt.outcome.problems);
+      for (const problem of rest.problems) left.set(problem.object, problem);
+      const attempt = this.#attempt(rest.snapshot);
+      if (attempt.outcome.status !== 'refused') return { attempt, left: [...left.values()] };
+      rest = lessened(rest.snapshot, this.#enforced, attempt.outcome.problems);
     }
     return null;
+  }
+
+  #tellLeftOut(left: readonly Problem[]): void {
+    const policies = left.map(({ object }) => object ?? '').sort();
+    const text = policies.join();
+    if (text !== '' && text !== this.#leftOut) {
+      this.#log.error(
+        { event: 'left_out', policies: names(policies) },
+        'over a limit: what these say now is not enforced, all the rest is',
+      );
+    }
+    this.#leftOut = text;
   }
 
   #settle({ snapshot, bound, outcome }: Attempt, heardMs: number): void {

@@ -307,20 +307,33 @@ test('processes of no pod: allowed by default, refused with --unknown deny, the 
   assert.deepEqual([drop.workload, drop.reason, drop.policy], ['unknown', 'unknown_workload', null]);
 });
 
-test('a change over a limit is refused whole: a problem names the limit, what was enforced stays', async (t) => {
+test('a policy over a limit is refused alone: a problem names it, and all else goes on', async (t) => {
   const { lab, folder, web } = await world(t);
   folder.write('pods.yaml', pod(web));
-  folder.write('policy.yaml', egress('web', PORT_80));
+  folder.write('policy.yaml', egress('web', PORT_80_81));
+  const limit = (name: string, rules = PORT_80_81) => egress(name, rules, '  effect: Limit\n');
+  // The last by name takes 81 away.
+  const eight = Array.from({ length: 8 }, (_, index) => limit(`limit${index}`, index === 7 ? PORT_80 : PORT_80_81));
+  folder.write('limits.yaml', eight.join('---\n'));
   const agent = await startAgent(lab, folder);
-  const limits = Array.from({ length: 9 }, (_, index) => egress(`limit${index}`, PORT_80_81, '  effect: Limit\n'));
-  folder.write('limits.yaml', limits.join('---\n'));
+  assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
+
+  // The ninth goes first by name: who was there stays all the same.
+  folder.write('ninth.yaml', limit('a'));
+  const left = await agent.line((line) => line.event === 'left_out');
+  assert.deepEqual(left.policies, ['EgressPolicy/shop/a']);
   const problem = await agent.line((line) => line.event === 'problem');
-  assert.equal(problem.code, 'limit_exceeded');
-  assert.match(String(problem.where), /\/limits\.yaml:\d+:\d+$/);
+  assert.deepEqual([problem.code, problem.object], ['limit_exceeded', 'EgressPolicy/shop/a']);
+  assert.match(String(problem.where), /\/ninth\.yaml:\d+:\d+$/);
   assert.match(String(problem.msg), /8/);
   assert.equal(await web.actor.tryTcp(SERVER, 80), 'ok');
   assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
-  // Pods' folders come and go all the same, held to what stays.
+
+  // Other policies are changed meanwhile, and pods' folders come and go.
+  const changed = await agent.applied(() => folder.write('policy.yaml', egress('web', '[]')));
+  assert.deepEqual(changed.changed, ['shop/web']);
+  assert.equal(await web.actor.tryTcp(SERVER, 80), 'EPERM');
+  await agent.applied(() => folder.write('policy.yaml', egress('web', PORT_80_81)));
   const moved = await agent.applied(() => lab.removeCgroup(web.cgroup ?? ''));
   assert.deepEqual(moved.unbound, ['shop/web']);
   await agent.applied(() => {
@@ -328,9 +341,15 @@ test('a change over a limit is refused whole: a problem names the limit, what wa
   });
   const again = web.newActor();
   assert.equal(await again.tryTcp(SERVER, 81), 'EPERM');
-  folder.remove('limits.yaml');
-  await agent.line((line) => line.event === 'mended');
   assert.equal(await again.tryTcp(SERVER, 80), 'ok');
+  assert.equal(agent.lines.filter((line) => line.event === 'left_out').length, 1);
+
+  // There is room for it now.
+  await agent.applied(() => folder.write('limits.yaml', eight.slice(0, 7).join('---\n')));
+  await agent.line((line) => line.event === 'mended');
+  assert.equal(await again.tryTcp(SERVER, 81), 'ok');
+  await agent.applied(() => folder.write('ninth.yaml', limit('a', '[]')));
+  assert.equal(await again.tryTcp(SERVER, 80), 'EPERM');
 });
 
 test('a node name that no Node of the folder has is a problem until there is one', async (t) => {
