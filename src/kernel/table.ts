@@ -7,6 +7,9 @@ import { type Delta, diff, diffOf } from './diff.ts';
 import { encodeEntries, encodeKeys, type MapCodec, type MapName } from './encode.ts';
 import type { NativeObject } from './native.ts';
 
+/** Elements that are bytes at once: as many as native/maps.cc hands to the kernel in one batch. */
+const PART = 4096;
+
 export interface TableShape<K, V, EK, EV> {
   readonly codec: MapCodec<EK, EV>;
   readonly same: (a: V, b: V) => boolean;
@@ -67,19 +70,19 @@ export class Table<K, V, EK, EV> {
    */
   upsert(upserts: ReadonlyMap<K, V>, onBegin: (undo: () => void) => void): void {
     if (upserts.size === 0) return;
-    const before = [...upserts.keys()].map((key) => [key, this.#entries.get(key)] as const);
-    const added = [...upserts].flatMap(([key, value]) => this.#shape.elements(key, value));
+    const before = new Map<K, V>();
+    for (const key of upserts.keys()) {
+      const value = this.#entries.get(key);
+      if (value !== undefined) before.set(key, value);
+    }
     onBegin(() => {
-      const old = before.flatMap(([key, value]) => (value === undefined ? [] : this.#shape.elements(key, value)));
-      const fresh = before.flatMap(([key, value]) => {
-        const written = upserts.get(key);
-        return value === undefined && written !== undefined ? this.#shape.elements(key, written) : [];
-      });
-      this.#write(old);
-      this.#erase(fresh.map(([key]) => key));
-      for (const [key, value] of before) value === undefined ? this.#forget(key) : this.#remember(key, value);
+      const fresh = [...upserts].filter(([key]) => !before.has(key));
+      this.#write(before);
+      this.#erase(fresh.flatMap(([key, value]) => this.#shape.elements(key, value).map(([element]) => element)));
+      for (const [key, value] of before) this.#remember(key, value);
+      for (const [key] of fresh) this.#forget(key);
     });
-    this.#write(added);
+    this.#write(upserts);
     for (const [key, value] of upserts) this.#remember(key, value);
   }
 
@@ -90,7 +93,7 @@ export class Table<K, V, EK, EV> {
       return value === undefined ? [] : [[key, value]];
     });
     onBegin(() => {
-      this.#write(before.flatMap(([key, value]) => this.#shape.elements(key, value)));
+      this.#write(before);
       for (const [key, value] of before) this.#remember(key, value);
     });
     this.#erase(before.flatMap(([key, value]) => this.#shape.elements(key, value).map(([element]) => element)));
@@ -105,10 +108,20 @@ export class Table<K, V, EK, EV> {
     for (const [key, value] of entries) this.#remember(key, value);
   }
 
-  #write(elements: readonly (readonly [EK, EV])[]): void {
-    if (elements.length === 0) return;
-    const { keys, values, count } = encodeEntries(this.#shape.codec, elements);
-    this.#object.update(this.map, keys, values, count, this.#shape.codec.flags);
+  /** A part at a time: as one, the first snapshot's would be there four times over, as pairs, lists of them, and bytes. */
+  #write(entries: Iterable<readonly [K, V]>): void {
+    let part: (readonly [EK, EV])[] = [];
+    const flush = (): void => {
+      if (part.length === 0) return;
+      const { keys, values, count } = encodeEntries(this.#shape.codec, part);
+      this.#object.update(this.map, keys, values, count, this.#shape.codec.flags);
+      part = [];
+    };
+    for (const [key, value] of entries) {
+      for (const element of this.#shape.elements(key, value)) part.push(element);
+      if (part.length >= PART) flush();
+    }
+    flush();
   }
 
   #erase(keys: readonly EK[]): void {
