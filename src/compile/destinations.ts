@@ -121,7 +121,7 @@ export class DestinationTracker {
     if (old === null || old.endpointSlices !== snapshot.endpointSlices) {
       this.#slices = slicesByService(snapshot.endpointSlices);
     }
-    const moving = movingFacts(snapshot, demand, this.#slices, (name, address) => this.#podAt(name, address));
+    const moving = movingFacts(snapshot, demand, this.#slices, (pod, address) => this.#isAt(pod, address));
     this.#moving = replaced(this.#moving, moving, touched);
 
     this.#plain = this.#plain.with(mapped(touched, (address) => this.#identityAt(address)));
@@ -212,12 +212,10 @@ export class DestinationTracker {
     else this.#claims.set(address, pods.length === 1 ? first : pods);
   }
 
-  /** The live pod of this name (`namespace/name`), if it has this address. */
-  #podAt(name: string, address: AddressKey): Pod | undefined {
-    const claimant = this.#claimants(address).find((pod) => nameOf(pod) === name);
-    if (claimant !== undefined) return claimant;
-    const host = this.#hostPods.get(name);
-    return host?.addresses.some((text) => keyOf(text) === address) ? host : undefined;
+  /** Has the live pod of this name (`namespace/name`) this address? */
+  #isAt(name: string, address: AddressKey): boolean {
+    if (this.#claimants(address).some((pod) => nameOf(pod) === name)) return true;
+    return this.#hostPods.get(name)?.addresses.some((text) => keyOf(text) === address) ?? false;
   }
 
   /** What is to be said of an address, Services aside. */

@@ -42,8 +42,8 @@ export const NO_FACTS: Facts = {
 export interface Backend {
   readonly address: AddressKey;
   readonly port: number;
-  /** `namespace/name` of the Pod that the slice names. */
-  readonly pod: string | null;
+  /** The Pod that the slice names. */
+  readonly pod: { readonly namespace: string; readonly name: string } | null;
 }
 
 /** By Service (`namespace/name`), the slices that name it. */
@@ -73,9 +73,7 @@ export function backendsOf(
         const [text] = addresses;
         if (!ready || text === undefined) continue;
         const address = keyOf(text);
-        found.set(`${address} ${port.port}`, {
-          ...{ address, port: port.port, pod: pod === null ? null : `${pod.namespace}/${pod.name}` },
-        });
+        found.set(`${address} ${port.port}`, { address, port: port.port, pod });
       }
     }
   }
@@ -124,7 +122,7 @@ export function movingFacts(
   { services, host }: Snapshot,
   demand: Demand,
   slices: ReadonlyMap<string, readonly EndpointSlice[]>,
-  podAt: (name: string, address: AddressKey) => Pod | undefined,
+  isThere: (pod: string, address: AddressKey) => boolean,
 ): Map<AddressKey, Facts> {
   const book = new Book();
   const own = (service: Service, which: 'apiServer' | 'dns'): void => {
@@ -150,8 +148,7 @@ export function movingFacts(
     for (const port of service.ports) {
       for (const backend of backendsOf(port, slices.get(name) ?? [])) {
         // Whoever writes endpoints that are no pods of this namespace would write policy.
-        const pod = backend.pod === null ? undefined : podAt(backend.pod, backend.address);
-        if (pod === undefined || pod.namespace !== service.namespace) continue;
+        if (backend.pod?.namespace !== service.namespace || !isThere(nameOf(backend.pod), backend.address)) continue;
         const fact = book.at(backend.address);
         const protocol = Protocol[port.protocol];
         const membership = { service: name, protocol, portName: port.name, port: port.port, target: backend.port };

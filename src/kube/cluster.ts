@@ -60,15 +60,21 @@ export class Cluster {
   /**
    * @param state null: nothing is remembered beyond this process. A folder of its own, not a folder source's.
    * @param kept what `state` kept from an earlier run.
+   * @param nodeName where a Pod's uid matters; null: on every node.
    * @param onChange something may have changed: `contents` tells.
    */
-  constructor(state: StateDir | null, kept: ReadonlyMap<string, readonly KeptObject[]>, onChange: () => void) {
+  constructor(
+    state: StateDir | null,
+    kept: ReadonlyMap<string, readonly KeptObject[]>,
+    nodeName: string | null,
+    onChange: () => void,
+  ) {
     const sharing = new Sharing();
     this.#state = state;
     this.#namespaces = new Objects((object) => parseNamespace(object), onChange);
     this.#nodes = new Objects((object) => parseNode(object), onChange);
     // The annotation postern.dev/cgroup is not among the fields: a pod's author could name another pod's cgroup.
-    this.#pods = new Objects((object) => shared(parsePod(object, null), sharing), onChange);
+    this.#pods = new Objects((object) => shared(parsePod(object, null), nodeName, sharing), onChange);
     this.#services = new Objects((object) => parseService(object), onChange);
     this.#endpointSlices = new Objects((object) => parseEndpointSlice(object), onChange);
     this.#policies = new Map(
@@ -273,9 +279,11 @@ function renamed(before: Contents, known: ReadonlyMap<string, unknown>): Readonl
   return new Set([...gone, ...come]);
 }
 
-function shared(pod: Pod, sharing: Sharing): Pod {
+/** What differs from pod to pod is most of what a large cluster weighs: cgroups are named by uid, and those of other nodes are not here. */
+function shared(pod: Pod, nodeName: string | null, sharing: Sharing): Pod {
   return {
     ...pod,
+    uid: nodeName === null || pod.node === nodeName ? pod.uid : null,
     namespace: sharing.share(pod.namespace),
     node: sharing.share(pod.node),
     labels: sharing.share(pod.labels),

@@ -66,8 +66,10 @@ export class Collection<E> implements Sink {
       commit: () => {
         const before = this.#entries;
         this.#entries = next;
-        for (const [key, entry] of next) if (before.get(key) !== entry) this.#note(key);
-        for (const key of before.keys()) if (!next.has(key)) this.#note(key);
+        const { size } = this.#changed;
+        for (const [key, entry] of next) if (before.get(key) !== entry) this.#changed.add(key);
+        for (const key of before.keys()) if (!next.has(key)) this.#changed.add(key);
+        if (this.#changed.size > size) this.#onChange();
       },
     };
   }

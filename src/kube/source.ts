@@ -53,7 +53,7 @@ export class KubeSource implements ObjectSource {
     this.#nodeName = nodeName;
     this.#pace = pace;
     this.#connection = new Connection(access);
-    this.#cluster = new Cluster(state, kept, () => this.#soon());
+    this.#cluster = new Cluster(state, kept, nodeName, () => this.#soon());
     this.#reflectors = resources.map(
       (resource) =>
         new Reflector(resource, this.#connection, this.#cluster.sink(resource.kind), pace, () => this.#soon()),

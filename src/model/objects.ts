@@ -38,7 +38,10 @@ export interface ContainerPort {
 export interface Pod {
   readonly namespace: string;
   readonly name: string;
-  /** As the pod's cgroup is named: of a static pod's mirror the static pod's, not the object's. */
+  /**
+   * As the pod's cgroup is named: of a static pod's mirror the static pod's, not the object's. null: the object has none, or the pod is
+   * known to be another node's.
+   */
   readonly uid: string | null;
   readonly labels: Readonly<Record<string, string>>;
   readonly node: string | null;

@@ -122,7 +122,11 @@ export function parseEndpointSlice(object: Json<V1EndpointSlice>): EndpointSlice
         ready: endpoint?.conditions?.ready !== false,
         pod:
           target?.kind === 'Pod' && target.name
-            ? { namespace: target.namespace || namespace, name: target.name }
+            ? // One string for all, where it is the slice's own, as it has to be for anybody to go by it.
+              {
+                namespace: target.namespace === namespace ? namespace : target.namespace || namespace,
+                name: target.name,
+              }
             : null,
       };
     }),

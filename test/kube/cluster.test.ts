@@ -57,7 +57,7 @@ function replaced(value: unknown, [step, ...rest]: readonly (string | number)[],
 for (const { kind, shape } of resources) {
   test(`a ${kind} with anything anywhere is read, and without a name it is none`, () => {
     const scanner = new Scanner(shape);
-    const cluster = new Cluster(null, new Map(), () => undefined);
+    const cluster = new Cluster(null, new Map(), null, () => undefined);
     const put = (of: Kind, object: unknown) => cluster.sink(of).put(object as Cut);
     put('Namespace', { metadata: { name: 'shop', resourceVersion: '1' } });
     const strange = [null, true, 0, -1, 1e9, '', 'x', 'a/b', [], [null], [[]], {}, { a: null }, { '': {} }];
