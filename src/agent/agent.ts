@@ -453,8 +453,11 @@ export class Agent {
     }
   }
 
-  #onHappening({ refusal, cut }: Happening): void {
-    if (refusal !== null) this.#telling.refuse(refusal);
+  #onHappening({ refusal, stranger, cut }: Happening): void {
+    if (refusal !== null) {
+      const cgroup = stranger === null ? null : (this.#ground?.folderOf(stranger) ?? null);
+      this.#telling.refuse({ ...refusal, cgroup });
+    }
     if (cut === null) return;
     const binding = this.#bindings.get(cut.workload);
     const folder = path.join(this.#options.root.mount, binding?.path ?? this.#ground?.root ?? '');

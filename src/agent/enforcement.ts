@@ -36,8 +36,10 @@ export type Outcome =
 
 /** Something that the programs told. */
 export interface Happening {
-  /** null: not worth telling (it passed). */
+  /** null: not worth telling (it passed). Where an unknown workload runs is not in it yet. */
   readonly refusal: Refusal | null;
+  /** cgroup2 id of an unknown workload; null: it is known. */
+  readonly stranger: bigint | null;
   /** An established TCP flow that was cut, whose socket should be ended; null: none was. */
   readonly cut: { readonly workload: string; readonly flow: CutFlow } | null;
 }
@@ -209,7 +211,8 @@ export class Enforcement {
 
   #tell(record: Buffer): void {
     const event = readEvent(record, this.#applier.names);
-    this.#onHappening({ refusal: refusalOf(event), cut: cutOf(event) });
+    const stranger = event.workload === null ? event.cgroup : null;
+    this.#onHappening({ refusal: refusalOf(event), stranger, cut: cutOf(event) });
   }
 }
 
@@ -242,6 +245,7 @@ function refusalOf(event: FlowEvent): Refusal | null {
   return {
     verdict,
     workload: workload === null ? UNKNOWN : workloadName(workload),
+    cgroup: null,
     address: remote.address,
     port: remote.port,
     protocol: PROTOCOLS[protocol] ?? String(protocol),

@@ -92,6 +92,12 @@ export class Ground {
     return bind(here, this.#cgroups, this.root, before, { selected, own: this.#self ?? '' });
   }
 
+  /** Where a cgroup is, absolute; null: see `Cgroups.pathOf`. */
+  folderOf(cgroup: bigint): string | null {
+    const below = this.#cgroups.pathOf(cgroup);
+    return below === null ? null : path.join(this.#search.mount, below);
+  }
+
   /** Every pod's folder that is there now, whosever it is, the own pod's left out. */
   existingPods(): Bindings {
     return new Map(

@@ -5,11 +5,14 @@ import { type FSWatcher, readdirSync, watch } from 'node:fs';
 import path from 'node:path';
 import type { CgroupFolder, Folders } from './binding.ts';
 import { podUidOf } from './pod-folder.ts';
+import { foldersIn } from './root.ts';
 import { Slices } from './slices.ts';
 
 /** Bounds: a node has some hundred pods; beyond this, folders are found by the rescan alone, and it is said. */
 const MAX_WATCHES = 8192;
 const MAX_DEPTH = 15;
+/** Whoever asks by id again and again has everything looked at so often at most. */
+const LOOK_MS = 1000;
 
 export interface CgroupsOptions {
   /** The cgroup2 mount. */
@@ -37,6 +40,9 @@ export class Cgroups implements Folders {
   #scheduled = false;
   #rescan: NodeJS.Timeout | null = null;
   #closed = false;
+  /** Every folder below the root, those inside pods' included, by id; as of `#lookedMs`. */
+  #paths: ReadonlyMap<bigint, string> = new Map();
+  #lookedMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: CgroupsOptions) {
     this.#options = options;
@@ -83,6 +89,27 @@ export class Cgroups implements Folders {
 
   byUnit(unit: string): readonly CgroupFolder[] {
     return this.#slices.byUnit(unit).flatMap((below) => this.at(below) ?? []);
+  }
+
+  /** Where the cgroup with this id is, below the mount; null: not below the root, or gone, or not there a second ago. */
+  pathOf(id: bigint): string | null {
+    const known = this.#paths.get(id);
+    // Ids are not used again, but a folder may be moved with its parent.
+    if (known !== undefined && this.#id(known) === id) return known;
+    const now = performance.now();
+    if (now - this.#lookedMs < LOOK_MS) return null;
+    this.#lookedMs = now;
+    this.#paths = new Map(this.#everything(this.#options.root, 0));
+    return this.#paths.get(id) ?? null;
+  }
+
+  #everything(below: string, depth: number): [bigint, string][] {
+    const id = this.#id(below);
+    if (id === null || depth > MAX_DEPTH) return [];
+    const inside = foldersIn(path.join(this.#options.mount, below)).flatMap((name) =>
+      this.#everything(below === '' ? name : `${below}/${name}`, depth + 1),
+    );
+    return [[id, below], ...inside];
   }
 
   /** Every pod's folder that is there. */

@@ -7,6 +7,8 @@ export interface Refusal {
   readonly verdict: 'deny' | 'audit';
   /** `namespace/name` of the pod, or `unknown`. */
   readonly workload: string;
+  /** Where an unknown workload runs: the folder of its cgroup, absolute. null: of a known one, or it is gone or cannot be told. */
+  readonly cgroup: string | null;
   readonly address: string;
   /** 0 where the protocol has none. */
   readonly port: number;
@@ -36,6 +38,7 @@ export function sameness(one: Refusal): string {
   return JSON.stringify([
     one.verdict,
     one.workload,
+    one.cgroup,
     one.address,
     one.port,
     one.protocol,

@@ -55,6 +55,28 @@ test('folders are found when they are there, when they appear late and when they
   }
 });
 
+test('a folder is found by its id, also inside of a pod, and not once it is gone', async () => {
+  const lab = await Lab.create();
+  const mount = cgroupMount();
+  const root = path.relative(mount, lab.root);
+  const cgroups = new Cgroups({ mount, root, idOf, rescanMs: 3_600_000 });
+  try {
+    const inside = lab.cgroup('kubepods/pod1111-aa/container');
+    const id = idOf(inside);
+    assert.equal(cgroups.pathOf(id), path.relative(mount, inside));
+    assert.equal(cgroups.pathOf(idOf(lab.root)), root);
+    assert.equal(cgroups.pathOf(idOf(mount)), null, 'above the root');
+    rmdirSync(inside);
+    assert.equal(cgroups.pathOf(id), null);
+    const after = new Cgroups({ mount, root, idOf, rescanMs: 3_600_000 });
+    assert.equal(after.pathOf(id), null);
+    after.close();
+  } finally {
+    cgroups.close();
+    await lab.close();
+  }
+});
+
 test('units are found in slices alone, when asked, also outside the root, and when they appear late', async () => {
   const lab = await Lab.create();
   const mount = cgroupMount();

@@ -305,6 +305,12 @@ test('processes of no pod: allowed by default, refused with --unknown deny, the 
   assert.equal(await web.actor.tryTcp(SERVER, 80), 'ok');
   const drop = await strict.line((line) => line.event === 'drop');
   assert.deepEqual([drop.workload, drop.reason, drop.policy], ['unknown', 'unknown_workload', null]);
+  assert.equal(drop.cgroup, stranger.cgroup, 'where to look for it');
+  folder.write('policy.yaml', egress('web', PORT_80));
+  await strict.line((line) => line.event === 'applied');
+  assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
+  const known = await strict.line((line) => line.event === 'drop' && line.workload === 'shop/web');
+  assert.equal(known.cgroup, null);
 });
 
 test('a policy over a limit is refused alone: a problem names it, and all else goes on', async (t) => {

@@ -109,6 +109,7 @@ test('the snapshot is one workload on no node', () => {
 const refusal: Refusal = {
   ...{
     verdict: 'deny',
+    cgroup: null,
     workload: 'run/curl',
     address: '198.18.1.1',
     port: 443,

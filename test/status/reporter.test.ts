@@ -214,7 +214,15 @@ test('what is refused is told once, and once when it is taken again', async () =
 });
 
 const refusal: Refusal = {
-  ...{ verdict: 'deny', workload: 'shop/p1', address: '192.0.2.1', port: 443, protocol: 'TCP', icmp: null },
+  ...{
+    verdict: 'deny',
+    cgroup: null,
+    workload: 'shop/p1',
+    address: '192.0.2.1',
+    port: 443,
+    protocol: 'TCP',
+    icmp: null,
+  },
   ...{ process: 'curl', pid: 1, policy: 'EgressPolicy/shop/web', rule: null, ruleName: null },
   ...{ isolatedBy: ['EgressPolicy/shop/web'], reason: 'no_rule', shadow: null },
 };

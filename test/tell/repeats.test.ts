@@ -9,6 +9,7 @@ function refusal(over: Partial<Refusal> = {}): Refusal {
   return {
     verdict: 'deny',
     workload: 'shop/web',
+    cgroup: null,
     address: '198.18.1.1',
     port: 80,
     protocol: 'TCP',
