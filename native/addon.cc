@@ -3,6 +3,8 @@
 // Exports what src/kernel/native.ts declares.
 #include "events.h"
 #include "interfaces.h"
+#include "inventory.h"
+#include "layout.h"
 #include "object.h"
 #include "tc.h"
 
@@ -102,16 +104,72 @@ std::optional<std::int32_t> nsid(const Napi::CallbackInfo &info, std::size_t ind
 	return static_cast<std::int32_t>(number(info, index, 2147483647.0));
 }
 
+Napi::Buffer<std::uint8_t> buffer(Napi::Env env, const Bytes &content)
+{
+	return Napi::Buffer<std::uint8_t>::Copy(env, content.data(), content.size());
+}
+
+std::map<std::string, std::string> texts(const Napi::CallbackInfo &info, std::size_t index)
+{
+	const Napi::Env env = info.Env();
+	std::map<std::string, std::string> result;
+	if (info[index].IsUndefined())
+		return result;
+	if (!info[index].IsObject())
+		throw Napi::TypeError::New(env, "argument " + std::to_string(index) + " must be an object of strings");
+	const Napi::Object given = info[index].As<Napi::Object>();
+	const Napi::Array names = given.GetPropertyNames();
+	for (std::uint32_t at = 0; at < names.Length(); at++) {
+		const Napi::Value name = names[at];
+		const Napi::Value value = given.Get(name);
+		if (!value.IsString())
+			throw Napi::TypeError::New(env, "argument " + std::to_string(index) + " must hold strings");
+		result[name.ToString()] = value.As<Napi::String>().Utf8Value();
+	}
+	return result;
+}
+
+Napi::Object object_of(Napi::Env env, const std::map<std::string, std::string> &texts)
+{
+	const Napi::Object result = Napi::Object::New(env);
+	for (const auto &[name, value] : texts)
+		result.Set(name, value);
+	return result;
+}
+
+Napi::Object object_of(Napi::Env env, const postern::LinkInfo &link)
+{
+	const Napi::Object result = Napi::Object::New(env);
+	result.Set("id", link.id);
+	result.Set("type", link.type);
+	result.Set("program", link.program);
+	result.Set("cgroup", Napi::BigInt::New(env, link.cgroup));
+	result.Set("ifindex", link.ifindex);
+	result.Set("attachType", link.attach_type);
+	return result;
+}
+
+Napi::Object object_of(Napi::Env env, const postern::ProgramInfo &program)
+{
+	const Napi::Object maps = Napi::Object::New(env);
+	for (const auto &[id, name] : program.maps)
+		maps.Set(name, id);
+	const Napi::Object result = Napi::Object::New(env);
+	result.Set("id", program.id);
+	result.Set("type", program.type);
+	result.Set("name", program.name);
+	result.Set("tag", program.tag);
+	result.Set("loadedNs", Napi::BigInt::New(env, program.loaded_ns));
+	result.Set("maps", maps);
+	result.Set("constants", buffer(env, program.constants));
+	return result;
+}
+
 Napi::Function callback(const Napi::CallbackInfo &info, std::size_t index)
 {
 	if (!info[index].IsFunction())
 		throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be a function");
 	return info[index].As<Napi::Function>();
-}
-
-Napi::Buffer<std::uint8_t> buffer(Napi::Env env, const Bytes &content)
-{
-	return Napi::Buffer<std::uint8_t>::Copy(env, content.data(), content.size());
 }
 
 // A reader of one ring buffer and its way onto Node's loop. Everything but announce() runs on Node's thread.
@@ -284,30 +342,52 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
       public:
 	static Napi::Function define(Napi::Env env)
 	{
-		return DefineClass(
-			env, "NativeObject",
-			{InstanceMethod<&NativeObject::maps>("maps"), InstanceMethod<&NativeObject::programs>("programs"),
-			 InstanceMethod<&NativeObject::update>("update"), InstanceMethod<&NativeObject::lookup>("lookup"),
-			 InstanceMethod<&NativeObject::remove>("remove"), InstanceMethod<&NativeObject::dump>("dump"),
-			 InstanceMethod<&NativeObject::wait_for_programs>("waitForPrograms"),
-			 InstanceMethod<&NativeObject::attach_cgroup>("attachCgroup"),
-			 InstanceMethod<&NativeObject::attach_tcx>("attachTcx"),
-			 InstanceMethod<&NativeObject::tcx_place>("tcxPlace"),
-			 InstanceMethod<&NativeObject::attach_clsact>("attachClsact"),
-			 InstanceMethod<&NativeObject::detach>("detach"), InstanceMethod<&NativeObject::test_run>("testRun"),
-			 InstanceMethod<&NativeObject::read_events>("readEvents"),
-			 InstanceMethod<&NativeObject::stop_events>("stopEvents"),
-			 InstanceMethod<&NativeObject::drain_events>("drainEvents"),
-			 InstanceMethod<&NativeObject::close>("close")});
+		return DefineClass(env, "NativeObject",
+				   {InstanceMethod<&NativeObject::maps>("maps"),
+				    InstanceMethod<&NativeObject::programs>("programs"),
+				    InstanceMethod<&NativeObject::update>("update"),
+				    InstanceMethod<&NativeObject::lookup>("lookup"),
+				    InstanceMethod<&NativeObject::remove>("remove"),
+				    InstanceMethod<&NativeObject::dump>("dump"),
+				    InstanceMethod<&NativeObject::wait_for_programs>("waitForPrograms"),
+				    InstanceMethod<&NativeObject::attach_cgroup>("attachCgroup"),
+				    InstanceMethod<&NativeObject::attach_tcx>("attachTcx"),
+				    InstanceMethod<&NativeObject::tcx_place>("tcxPlace"),
+				    InstanceMethod<&NativeObject::attach_clsact>("attachClsact"),
+				    InstanceMethod<&NativeObject::detach>("detach"),
+				    InstanceMethod<&NativeObject::test_run>("testRun"),
+				    InstanceMethod<&NativeObject::map_ids>("mapIds"),
+				    InstanceMethod<&NativeObject::layouts>("layouts"),
+				    InstanceMethod<&NativeObject::pin_map>("pinMap"),
+				    InstanceMethod<&NativeObject::program>("program"),
+				    InstanceMethod<&NativeObject::open_link>("openLink"),
+				    InstanceMethod<&NativeObject::pin_link>("pinLink"),
+				    InstanceMethod<&NativeObject::update_link>("updateLink"),
+				    InstanceMethod<&NativeObject::link>("link"),
+				    InstanceMethod<&NativeObject::read_events>("readEvents"),
+				    InstanceMethod<&NativeObject::stop_events>("stopEvents"),
+				    InstanceMethod<&NativeObject::drain_events>("drainEvents"),
+				    InstanceMethod<&NativeObject::close>("close")});
 	}
 
 	explicit NativeObject(const Napi::CallbackInfo &info) : Napi::ObjectWrap<NativeObject>(info)
 	{
 		const Napi::Env env = info.Env();
+		if (!info[0].IsString()) {
+			if (info[1].IsUndefined()) {
+				const auto paths = texts(info, 0);
+				guarded(env, [&] { object_ = std::make_unique<postern::Object>(paths); });
+			} else {
+				const auto ids = numbers(info, 1);
+				guarded(env, [&] { object_ = std::make_unique<postern::Object>(ids); });
+			}
+			return;
+		}
 		const std::string path = text(info, 0);
 		const auto sizes = numbers(info, 1);
 		const auto constants = numbers(info, 2);
-		guarded(env, [&] { object_ = std::make_unique<postern::Object>(path, sizes, constants); });
+		const auto pinned = texts(info, 3);
+		guarded(env, [&] { object_ = std::make_unique<postern::Object>(path, sizes, constants, pinned); });
 	}
 
 	~NativeObject() override
@@ -432,6 +512,59 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 		guarded(info.Env(), [&] { object_->links().detach(link); });
 	}
 
+	Napi::Value map_ids(const Napi::CallbackInfo &info)
+	{
+		const Napi::Object result = Napi::Object::New(info.Env());
+		for (const auto &[name, id] : guarded(info.Env(), [&] { return object_->maps().ids(); }))
+			result.Set(name, id);
+		return result;
+	}
+
+	Napi::Value layouts(const Napi::CallbackInfo &info)
+	{
+		return object_of(info.Env(), guarded(info.Env(), [&] { return object_->maps().layouts(); }));
+	}
+
+	void pin_map(const Napi::CallbackInfo &info)
+	{
+		const std::string map = text(info, 0);
+		const std::string path = text(info, 1);
+		guarded(info.Env(), [&] { object_->maps().pin(map, path); });
+	}
+
+	Napi::Value program(const Napi::CallbackInfo &info)
+	{
+		const std::string program = text(info, 0);
+		return object_of(info.Env(), guarded(info.Env(), [&] { return object_->info(program); }));
+	}
+
+	Napi::Value open_link(const Napi::CallbackInfo &info)
+	{
+		const std::string path = text(info, 0);
+		return Napi::Number::New(info.Env(), guarded(info.Env(), [&] { return object_->links().open(path); }));
+	}
+
+	void pin_link(const Napi::CallbackInfo &info)
+	{
+		const std::uint32_t link = number(info, 0);
+		const std::string path = text(info, 1);
+		guarded(info.Env(), [&] { object_->links().pin(link, path); });
+	}
+
+	void update_link(const Napi::CallbackInfo &info)
+	{
+		const std::uint32_t link = number(info, 0);
+		const std::string program = text(info, 1);
+		guarded(info.Env(),
+			[&] { object_->links().update(link, object_->program_fd(program, "update the link of"), program); });
+	}
+
+	Napi::Value link(const Napi::CallbackInfo &info)
+	{
+		const std::uint32_t link = number(info, 0);
+		return object_of(info.Env(), guarded(info.Env(), [&] { return object_->links().info(link); }));
+	}
+
 	Napi::Value test_run(const Napi::CallbackInfo &info)
 	{
 		const Napi::Env env = info.Env();
@@ -503,7 +636,46 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 
 Napi::Value load(const Napi::CallbackInfo &info)
 {
-	return instance(info.Env()).object_class.New({info[0], info[1], info[2]});
+	return instance(info.Env()).object_class.New({info[0], info[1], info[2], info[3]});
+}
+
+Napi::Value open_maps(const Napi::CallbackInfo &info)
+{
+	return instance(info.Env()).object_class.New({info[0]});
+}
+
+Napi::Value open_maps_by_id(const Napi::CallbackInfo &info)
+{
+	return instance(info.Env()).object_class.New({info.Env().Null(), info[0]});
+}
+
+Napi::Value layouts(const Napi::CallbackInfo &info)
+{
+	const std::string path = text(info, 0);
+	const auto sizes = numbers(info, 1);
+	return object_of(info.Env(), guarded(info.Env(), [&] { return postern::layouts_in(path, sizes); }));
+}
+
+Napi::Value links(const Napi::CallbackInfo &info)
+{
+	const auto found = guarded(info.Env(), [] { return postern::all_links(); });
+	const Napi::Array result = Napi::Array::New(info.Env(), found.size());
+	for (std::uint32_t index = 0; index < found.size(); index++)
+		result.Set(index, object_of(info.Env(), found[index]));
+	return result;
+}
+
+Napi::Value program(const Napi::CallbackInfo &info)
+{
+	const std::uint32_t id = number(info, 0);
+	const auto found = guarded(info.Env(), [&] { return postern::program_info(id); });
+	return found ? object_of(info.Env(), *found) : info.Env().Null();
+}
+
+Napi::Value lock_folder(const Napi::CallbackInfo &info)
+{
+	const std::string path = text(info, 0);
+	return Napi::Number::New(info.Env(), guarded(info.Env(), [&] { return postern::lock_folder(path).release(); }));
 }
 
 Napi::Value cgroup_id(const Napi::CallbackInfo &info)
@@ -659,6 +831,12 @@ Napi::Value open(const Napi::CallbackInfo &info)
 	instance(env).object_class = Napi::Persistent(NativeObject::define(env));
 	const Napi::Object native = Napi::Object::New(env);
 	native.Set("load", Napi::Function::New<load>(env, "load"));
+	native.Set("openMaps", Napi::Function::New<open_maps>(env, "openMaps"));
+	native.Set("openMapsById", Napi::Function::New<open_maps_by_id>(env, "openMapsById"));
+	native.Set("layouts", Napi::Function::New<layouts>(env, "layouts"));
+	native.Set("links", Napi::Function::New<links>(env, "links"));
+	native.Set("program", Napi::Function::New<program>(env, "program"));
+	native.Set("lockFolder", Napi::Function::New<lock_folder>(env, "lockFolder"));
 	native.Set("cgroupId", Napi::Function::New<cgroup_id>(env, "cgroupId"));
 	native.Set("netnsCookie", Napi::Function::New<netns_cookie>(env, "netnsCookie"));
 	native.Set("probe", Napi::Function::New<probe>(env, "probe"));

@@ -60,6 +60,14 @@ std::uint64_t cgroup_id(const std::string &path);
 // Cookie of the network namespace at this path.
 std::uint64_t netns_cookie(const std::string &path);
 
+// flock(2) on a folder, held as long as the descriptor is open. EAGAIN: another process holds it.
+Descriptor lock_folder(const std::string &path);
+
+// What was pinned at `path`. EINVAL: it is of another kind than that, as /proc/PID/fd names it.
+Descriptor open_pin(const std::string &path, const char *kind);
+constexpr const char *pinned_map = "bpf-map";
+constexpr const char *pinned_link = "bpf-link";
+
 // Name of a program type, map type or helper -> empty, or why the kernel refused it.
 std::map<std::string, std::string> probe();
 

@@ -29,6 +29,28 @@ std::uint32_t Links::attach_cgroup(int program_fd, std::uint32_t attach_type, co
 	return adopt(std::move(link));
 }
 
+std::uint32_t Links::open(const std::string &path)
+{
+	return adopt(open_pin(path, pinned_link));
+}
+
+void Links::pin(std::uint32_t link, const std::string &path) const
+{
+	if (bpf_obj_pin(fd(link), path.c_str()))
+		throw Failure(errno, "pin " + path);
+}
+
+void Links::update(std::uint32_t link, int program_fd, const std::string &program) const
+{
+	if (bpf_link_update(fd(link), program_fd, nullptr))
+		throw Failure(errno, "update the link of " + program);
+}
+
+LinkInfo Links::info(std::uint32_t link) const
+{
+	return link_info(fd(link));
+}
+
 int Links::fd(std::uint32_t link) const
 {
 	const auto found = links_.find(link);

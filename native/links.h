@@ -3,7 +3,7 @@
 #ifndef POSTERN_LINKS_H
 #define POSTERN_LINKS_H
 
-#include "kernel.h"
+#include "inventory.h"
 
 namespace postern
 {
@@ -18,6 +18,14 @@ class Links
 				    const std::string &operation);
 	// ENOENT: there is none of this number.
 	int fd(std::uint32_t link) const;
+	// One that was pinned at `path`, by whomever.
+	std::uint32_t open(const std::string &path);
+	// It then outlives this process, until the file is removed.
+	void pin(std::uint32_t link, const std::string &path) const;
+	// No packet falls between the old program and the new one.
+	void update(std::uint32_t link, int program_fd, const std::string &program) const;
+	LinkInfo info(std::uint32_t link) const;
+	// Lets go of it: what is not pinned is detached.
 	void detach(std::uint32_t link);
 	// Every link.
 	void close();

@@ -4,9 +4,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <memory>
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
+
+#include "layout.h"
 
 namespace postern
 {
@@ -45,7 +49,29 @@ bool lacks_batches(int error)
 	return error == kernel_enotsupp || error == ENOTSUP;
 }
 
+bpf_map_info info_of(int map_fd, const std::string &name)
+{
+	bpf_map_info info{};
+	std::uint32_t size = sizeof(info);
+	if (bpf_obj_get_info_by_fd(map_fd, &info, &size))
+		throw Failure(errno, "ask about map " + name);
+	return info;
+}
+
+struct BtfCloser {
+	void operator()(btf *types) const
+	{
+		btf__free(types);
+	}
+};
+
 } // namespace
+
+MapShape shape_of(int map_fd, const std::string &path)
+{
+	const bpf_map_info info = info_of(map_fd, path);
+	return {info.type, info.key_size, info.value_size, info.max_entries, info.map_flags};
+}
 
 void Maps::add(const std::string &name, int fd, const MapShape &shape)
 {
@@ -74,6 +100,37 @@ const Maps::Handle &Maps::find(const std::string &name, const char *operation) c
 	if (found == handles_.end())
 		throw Failure(ENOENT, std::string(operation) + " " + name, "no such map");
 	return found->second;
+}
+
+std::map<std::string, std::uint32_t> Maps::ids() const
+{
+	std::map<std::string, std::uint32_t> ids;
+	for (const auto &[name, handle] : handles_)
+		ids[name] = info_of(handle.fd, name).id;
+	return ids;
+}
+
+std::map<std::string, std::string> Maps::layouts() const
+{
+	std::map<std::string, std::string> layouts;
+	std::map<std::uint32_t, std::unique_ptr<btf, BtfCloser>> known;
+	for (const auto &[name, handle] : handles_) {
+		const bpf_map_info info = info_of(handle.fd, name);
+		auto &types = known[info.btf_id];
+		if (info.btf_id && !types) {
+			types.reset(btf__load_from_kernel_by_id(info.btf_id));
+			if (!types)
+				throw Failure(errno, "read the types of map " + name);
+		}
+		layouts[name] = layout_of(handle.shape, types.get(), info.btf_key_type_id, info.btf_value_type_id);
+	}
+	return layouts;
+}
+
+void Maps::pin(const std::string &name, const std::string &path) const
+{
+	if (bpf_obj_pin(fd(name, "pin"), path.c_str()))
+		throw Failure(errno, "pin " + path);
 }
 
 int Maps::fd(const std::string &name, const char *operation) const

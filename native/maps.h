@@ -34,6 +34,10 @@ class Maps
 	void close();
 
 	std::map<std::string, MapShape> shapes() const;
+	std::map<std::string, std::uint32_t> ids() const;
+	// As layout.h has them, from what the kernel knows of each.
+	std::map<std::string, std::string> layouts() const;
+	void pin(const std::string &name, const std::string &path) const;
 	int fd(const std::string &name, const char *operation) const;
 	// EINVAL if it is another type.
 	int ring_buffer_fd(const std::string &name) const;
@@ -54,6 +58,9 @@ class Maps
 	std::map<std::string, Handle> handles_;
 	bool closed_ = false;
 };
+
+// Of a map that was pinned at `path`. EINVAL: something else is pinned there.
+MapShape shape_of(int map_fd, const std::string &path);
 
 } // namespace postern
 

@@ -104,33 +104,83 @@ void set_constant(bpf_object *object, const std::string &name, std::uint32_t val
 	throw Failure(ENOENT, operation);
 }
 
+// The map that is pinned at `path` instead of a new one.
+void reuse(bpf_object *object, const std::string &name, const std::string &path)
+{
+	const std::string operation = "reuse map " + name;
+	bpf_map *map = bpf_object__find_map_by_name(object, name.c_str());
+	if (!map)
+		throw Failure(ENOENT, operation);
+	const Descriptor pinned = open_pin(path, pinned_map);
+	const MapShape there = shape_of(pinned.get(), path);
+	const MapShape wanted = shape_of(map);
+	if (there.type != wanted.type || there.key_size != wanted.key_size || there.value_size != wanted.value_size ||
+	    there.max_entries != wanted.max_entries || there.flags != wanted.flags)
+		throw Failure(EINVAL, operation, path + " has another shape");
+	const int error = bpf_map__reuse_fd(map, pinned.get());
+	if (error)
+		throw Failure(-error, operation);
+}
+
 } // namespace
 
-void Object::ObjectCloser::operator()(bpf_object *object) const
+void ObjectCloser::operator()(bpf_object *object) const
 {
 	bpf_object__close(object);
 }
 
-Object::Object(const std::string &path, const std::map<std::string, std::uint32_t> &max_entries,
-	       const std::map<std::string, std::uint32_t> &constants)
+std::unique_ptr<bpf_object, ObjectCloser> open_object(const std::string &path,
+						      const std::map<std::string, std::uint32_t> &max_entries)
 {
-	raise_memlock();
 	libbpf_set_print(catch_log);
 	library_log.clear();
-
-	bpf_object *opened = bpf_object__open_file(path.c_str(), nullptr);
-	if (!opened)
+	std::unique_ptr<bpf_object, ObjectCloser> object(bpf_object__open_file(path.c_str(), nullptr));
+	if (!object)
 		throw Failure(errno, "open " + path, library_log);
-	object_.reset(opened);
-
 	for (const auto &[name, entries] : max_entries) {
-		bpf_map *map = bpf_object__find_map_by_name(opened, name.c_str());
+		bpf_map *map = bpf_object__find_map_by_name(object.get(), name.c_str());
 		if (!map)
 			throw Failure(ENOENT, "resize map " + name);
 		const int error = bpf_map__set_max_entries(map, entries);
 		if (error)
 			throw Failure(-error, "resize map " + name);
 	}
+	return object;
+}
+
+MapShape shape_of(const bpf_map *map)
+{
+	return {bpf_map__type(map), bpf_map__key_size(map), bpf_map__value_size(map), bpf_map__max_entries(map),
+		bpf_map__map_flags(map)};
+}
+
+Object::Object(const std::map<std::string, std::string> &pinned)
+{
+	for (const auto &[name, path] : pinned) {
+		const int fd = opened_.emplace_back(open_pin(path, pinned_map)).get();
+		maps_.add(name, fd, shape_of(fd, path));
+	}
+}
+
+Object::Object(const std::map<std::string, std::uint32_t> &ids)
+{
+	for (const auto &[name, id] : ids) {
+		const int fd = opened_.emplace_back(bpf_map_get_fd_by_id(id)).get();
+		if (fd < 0)
+			throw Failure(errno, "open map " + std::to_string(id));
+		maps_.add(name, fd, shape_of(fd, name));
+	}
+}
+
+Object::Object(const std::string &path, const std::map<std::string, std::uint32_t> &max_entries,
+	       const std::map<std::string, std::uint32_t> &constants, const std::map<std::string, std::string> &pinned)
+{
+	raise_memlock();
+	object_ = open_object(path, max_entries);
+	bpf_object *opened = object_.get();
+
+	for (const auto &[name, place] : pinned)
+		reuse(opened, name, place);
 
 	for (const auto &[name, value] : constants)
 		set_constant(opened, name, value);
@@ -156,9 +206,7 @@ Object::Object(const std::string &path, const std::map<std::string, std::uint32_
 	{
 		if (bpf_map__is_internal(map))
 			continue;
-		const MapShape shape{bpf_map__type(map), bpf_map__key_size(map), bpf_map__value_size(map),
-				     bpf_map__max_entries(map), bpf_map__map_flags(map)};
-		maps_.add(bpf_map__name(map), bpf_map__fd(map), shape);
+		maps_.add(bpf_map__name(map), bpf_map__fd(map), shape_of(map));
 	}
 
 	if (inner)
@@ -184,6 +232,7 @@ void Object::close()
 	for (Descriptor &turn : grace_)
 		turn.reset();
 	object_.reset();
+	opened_.clear();
 }
 
 const bpf_program *Object::program(const std::string &name, const char *operation) const
@@ -199,6 +248,19 @@ const bpf_program *Object::program(const std::string &name, const char *operatio
 int Object::program_fd(const std::string &name, const char *operation) const
 {
 	return bpf_program__fd(program(name, operation));
+}
+
+ProgramInfo Object::info(const std::string &name) const
+{
+	const int fd = program_fd(name, "ask about");
+	bpf_prog_info raw{};
+	std::uint32_t size = sizeof(raw);
+	if (bpf_obj_get_info_by_fd(fd, &raw, &size))
+		throw Failure(errno, "ask about " + name);
+	const auto info = program_info(raw.id);
+	if (!info)
+		throw Failure(ENOENT, "ask about " + name);
+	return *info;
 }
 
 std::uint32_t Object::attach_cgroup(const std::string &name, const std::string &cgroup_path)

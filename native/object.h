@@ -9,6 +9,7 @@
 #include "links.h"
 #include "maps.h"
 
+struct bpf_map;
 struct bpf_object;
 struct bpf_program;
 
@@ -20,13 +21,27 @@ struct TestRun {
 	std::uint32_t duration_ns;
 };
 
-// A loaded object file. Closing it closes every descriptor and link.
+struct ObjectCloser {
+	void operator()(bpf_object *object) const;
+};
+
+// Opened and sized, and nothing of it loaded.
+std::unique_ptr<bpf_object, ObjectCloser> open_object(const std::string &path,
+						      const std::map<std::string, std::uint32_t> &max_entries);
+MapShape shape_of(const bpf_map *map);
+
+// A loaded object file, or maps alone. Closing it closes every descriptor and link.
 class Object
 {
       public:
-	// `constants`: values of `const volatile` variables, which the verifier then takes as known.
+	// `constants`: values of `const volatile` variables, which the verifier then takes as known. `pinned`: maps that are there
+	// already, by name, and where; their shapes must be the file's.
 	Object(const std::string &path, const std::map<std::string, std::uint32_t> &max_entries,
-	       const std::map<std::string, std::uint32_t> &constants);
+	       const std::map<std::string, std::uint32_t> &constants, const std::map<std::string, std::string> &pinned);
+	// Maps that are pinned somewhere, without a program.
+	explicit Object(const std::map<std::string, std::string> &pinned);
+	// Maps by id, whether pinned or not.
+	explicit Object(const std::map<std::string, std::uint32_t> &ids);
 	~Object();
 	Object(const Object &) = delete;
 	Object &operator=(const Object &) = delete;
@@ -42,6 +57,8 @@ class Object
 	std::vector<std::string> programs() const;
 	// ENOENT: there is none of this name.
 	int program_fd(const std::string &name, const char *operation) const;
+	// ProgramInfo of a program of this object.
+	ProgramInfo info(const std::string &program) const;
 	// Returns the link's number.
 	std::uint32_t attach_cgroup(const std::string &program, const std::string &cgroup_path);
 
@@ -53,10 +70,8 @@ class Object
       private:
 	const bpf_program *program(const std::string &name, const char *operation) const;
 
-	struct ObjectCloser {
-		void operator()(bpf_object *object) const;
-	};
 	std::unique_ptr<bpf_object, ObjectCloser> object_;
+	std::vector<Descriptor> opened_; // maps of no object file
 	Maps maps_;
 	Links links_;
 	Descriptor grace_[2];

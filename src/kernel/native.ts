@@ -5,6 +5,38 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
+/** As the kernel tells of a link. */
+export interface LinkInfo {
+  readonly id: number;
+  /** enum bpf_link_type: 3 cgroup, 11 tcx. */
+  readonly type: number;
+  /** Id of its program. */
+  readonly program: number;
+  /** cgroup2 id; 0n: another kind of link, or it was detached. */
+  readonly cgroup: bigint;
+  /** Of tcx; 0: another kind of link, or the interface is gone. */
+  readonly ifindex: number;
+  /** enum bpf_attach_type. */
+  readonly attachType: number;
+}
+
+/** As the kernel tells of a program. */
+export interface ProgramInfo {
+  readonly id: number;
+  /** enum bpf_prog_type. */
+  readonly type: number;
+  /** The first 15 bytes of its name. */
+  readonly name: string;
+  /** A hash of its instructions, in hex; maps and constants are not in it. */
+  readonly tag: string;
+  /** When it was loaded: ns since boot. */
+  readonly loadedNs: bigint;
+  /** Ids of the maps that it uses, by name; its constants left out. */
+  readonly maps: Readonly<Record<string, number>>;
+  /** What its constants hold. */
+  readonly constants: Buffer;
+}
+
 /** A loaded object: its maps and programs. Closing it closes every descriptor and link that was not pinned. */
 export interface NativeObject {
   /** Maps of the object by name. */
@@ -36,6 +68,7 @@ export interface NativeObject {
   tcxPlace(link: number): { ifindex: number; program: number };
   /** The same by a filter of clsact, of priority 1, which replaces ours. It outlives this process. Whether clsact was not there before. */
   attachClsact(program: string, ifindex: number, side: Side): boolean;
+  /** Lets go of it: what is not pinned is detached. */
   detach(link: number): void;
   /** BPF_PROG_TEST_RUN. `retval` is the program's, `durationNs` the mean of the repeats. */
   testRun(program: string, packet: Buffer, repeat: number): { retval: number; durationNs: number };
@@ -49,6 +82,23 @@ export interface NativeObject {
   /** Everything in the ring buffer now, at once (for tests and the last read before exit). */
   drainEvents(map: string, onEvent: (event: Buffer) => void): number;
   close(): void;
+}
+
+/** What outlives the process that loaded it, by pins below a folder of bpffs. */
+export interface LoadedObject extends NativeObject {
+  /** Of each map, by name. */
+  mapIds(): Record<string, number>;
+  /** Of each map, by name: type, sizes, flags and every field of key and value, as text; equal text, equal meaning. */
+  layouts(): Record<string, string>;
+  /** The map then outlives this process, until the file is removed; so does a link. Throws EEXIST where something is there. */
+  pinMap(map: string, path: string): void;
+  pinLink(link: number, path: string): void;
+  /** Opens a pinned link. Returns its number here. */
+  openLink(path: string): number;
+  link(link: number): LinkInfo;
+  /** Puts a program of this object in the place of the link's, so that no packet falls between. ENOLINK: it was detached. */
+  updateLink(link: number, program: string): void;
+  program(name: string): ProgramInfo;
 }
 
 /** Of an interface, as itself sees it: of a veth on the host, `ingress` is what its pod sends. */
@@ -72,9 +122,29 @@ export interface Interface {
 export interface Native {
   /**
    * Opens, sizes and loads an object file. `maxEntries` by map name; `constants` are values of its `const volatile` variables.
-   * libbpf's and the verifier's log is in the error's message.
+   * `pinned`: maps that are there already, by name, and the path of each; EINVAL where a shape is another. libbpf's and the
+   * verifier's log is in the error's message.
    */
-  load(path: string, maxEntries: Record<string, number>, constants?: Record<string, number>): NativeObject;
+  load(
+    path: string,
+    maxEntries: Record<string, number>,
+    constants?: Record<string, number>,
+    pinned?: Record<string, string>,
+  ): LoadedObject;
+  /** Maps alone, by name: those pinned at these paths, or those with these ids. */
+  openMaps(paths: Record<string, string>): LoadedObject;
+  openMapsById(ids: Record<string, number>): LoadedObject;
+  /** What `layouts` of an object would say that is loaded from this file with these sizes. Loads nothing. */
+  layouts(path: string, maxEntries: Record<string, number>): Record<string, string>;
+  /** Every link of this machine, whoever's it is. */
+  links(): LinkInfo[];
+  /** null: there is no such program any more. */
+  program(id: number): ProgramInfo | null;
+  /**
+   * Takes the lock of a folder (flock), which ends with the descriptor that it returns, or with the process. EAGAIN: another holds
+   * it.
+   */
+  lockFolder(path: string): number;
   /** The cgroup2 id of a folder; EINVAL if it is not on a cgroup2 mount. */
   cgroupId(path: string): bigint;
   /** Cookie of the network namespace at this path (`/proc/self/ns/net`, `/run/netns/x`). */
