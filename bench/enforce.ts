@@ -12,7 +12,7 @@ import { WORKLOAD } from './policy.ts';
 /** `object`: with Postern's maps, empty. Throws where the compiler has something against the policy: that is no measurement. */
 export function enforce(native: Native, object: NativeObject, snapshot: Snapshot, cgroup: string): void {
   const { tables, problems } = compile(snapshot, {
-    isLocal: ({ namespace, name }) => `${namespace}/${name}` === WORKLOAD,
+    local: snapshot.pods.filter(({ namespace, name }) => `${namespace}/${name}` === WORKLOAD),
   });
   if (problems.length > 0) throw new Error(`the policy does not compile: ${JSON.stringify(problems)}`);
   const applier = new Applier(object, { unknown: 'allow', hostNetns: 0n });

@@ -18,7 +18,7 @@ import { Enforcement, type Happening, type Outcome } from './enforcement.ts';
 import { Ground } from './ground.ts';
 import type { AgentHooks } from './hooks.ts';
 import { lessened } from './lessened.ts';
-import { checkNodeName, isLocal, type Locality } from './local-pods.ts';
+import { checkNodeName, isLocal, type Locality, LocalPods } from './local-pods.ts';
 import type { AgentLog } from './log.ts';
 import { names } from './names.ts';
 import { type NodePolicies, nodePolicies } from './node-policies.ts';
@@ -71,6 +71,7 @@ export class Agent {
   #server: MetricsServer | null = null;
   #socket: AgentSocket | null = null;
   #ground: Ground | null = null;
+  #here = this.#followHere();
   /** What the source says now. */
   #snapshot: Snapshot | null = null;
   /** What the kernel is held to: an older one where the newest was refused. */
@@ -102,7 +103,6 @@ export class Agent {
     this.#enforcement = new Enforcement(native, {
       unknown: options.unknown,
       ownNode: options.ownNode,
-      isLocal: (pod) => this.#isHere(pod) && (pod.cgroup !== null || pod.uid !== null),
     });
     this.#cutter = new FlowCutter(native);
     this.#telling = new Telling(out.log, options.hooks);
@@ -203,6 +203,8 @@ export class Agent {
     const { root: search } = this.#options;
     if (search.find() === null) this.#log.info({ event: 'waiting', for: search.what });
     this.#ground = await Ground.find(search, this.#native, this.#end.signal, () => this.#onCgroups());
+    // Which pod is the agent's own may have another answer now.
+    this.#here = this.#followHere();
   }
 
   /** Attaches before there is a snapshot: pods that are there go on, and whatever comes later is unknown until it is known. */
@@ -284,9 +286,15 @@ export class Agent {
     return isLocal(this.#options, this.#ground?.ownUid ?? null, pod);
   }
 
+  #followHere(): { readonly all: LocalPods; readonly bindable: LocalPods } {
+    return {
+      all: new LocalPods((pod) => this.#isHere(pod)),
+      bindable: new LocalPods((pod) => this.#isHere(pod) && (pod.cgroup !== null || pod.uid !== null)),
+    };
+  }
+
   #bind(snapshot: Snapshot): Bound {
-    const here = snapshot.pods.filter((pod) => this.#isHere(pod));
-    return this.#standingGround().bind(snapshot, here, this.#bindings);
+    return this.#standingGround().bind(snapshot, this.#here.bindable.of(snapshot.pods), this.#bindings);
   }
 
   /** Brings the kernel to what the source and the folders say now. */
@@ -330,11 +338,9 @@ export class Agent {
 
   #attempt(snapshot: Snapshot): Attempt {
     const bound = this.#bind(snapshot);
-    const outcome = this.#enforcement.enforce(
-      snapshot,
-      bound.bindings,
-      this.#standingGround().ownBeside(bound.bindings),
-    );
+    const own = this.#standingGround().ownBeside(bound.bindings);
+    const local = this.#here.bindable.of(snapshot.pods);
+    const outcome = this.#enforcement.enforce(snapshot, bound.bindings, own, local);
     return { snapshot, bound, outcome };
   }
 
@@ -384,6 +390,7 @@ export class Agent {
     this.#bindings = bound.bindings;
     this.#enforced = snapshot;
     this.#telling.name(snapshot);
+    this.#here.all.of(snapshot.pods);
     this.#save();
     const ms = performance.now() - heardMs;
     const { changed, bound: added, unbound, written } = outcome;
@@ -479,8 +486,8 @@ export class Agent {
       ['unbound', 0],
     ]);
     const add = (state: string) => states.set(state, (states.get(state) ?? 0) + 1);
-    for (const pod of this.#snapshot?.pods ?? []) {
-      if (pod.ended || !this.#isHere(pod)) continue;
+    for (const pod of this.#snapshot === null ? [] : this.#here.all.of(this.#snapshot.pods)) {
+      if (pod.ended) continue;
       const name = `${pod.namespace}/${pod.name}`;
       if (!this.#bindings.has(name)) add('unbound');
       else add(this.#enforcement.hasPolicy(name) ? 'enforced' : 'open');

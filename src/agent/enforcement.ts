@@ -51,8 +51,6 @@ const EVENTS = 'events';
 export interface EnforcementOptions {
   /** What processes may do that are in no bound cgroup. */
   readonly unknown: 'allow' | 'deny';
-  /** Pods that may be bound here, now or later; all others are peers alone. Default: every pod. */
-  readonly isLocal?: (pod: Pod) => boolean;
   /** See `Options` of compile. */
   readonly ownNode?: boolean;
   /** Sizes of maps, by name, where the defaults of bpf/abi.h won't do. */
@@ -60,12 +58,13 @@ export interface EnforcementOptions {
 }
 
 export class Enforcement {
-  readonly #compiling: Pick<CompileOptions, 'isLocal' | 'ownNode'>;
+  readonly #compiling: Pick<CompileOptions, 'ownNode'>;
   readonly #object: NativeObject;
   readonly #applier: Applier;
   #attached: { detach(): void } | null = null;
   #compiled: Compiled | null = null;
   #snapshot: Snapshot | null = null;
+  #local: readonly Pod[] = [];
   #bindings: Bindings = new Map();
   #onHappening: (happening: Happening) => void = () => undefined;
   #isReading = false;
@@ -73,8 +72,7 @@ export class Enforcement {
 
   /** Loads the programs; attaches nothing yet. Throws KernelError. */
   constructor(native: Native, options: EnforcementOptions) {
-    const { isLocal = () => true, ownNode = false } = options;
-    this.#compiling = { isLocal, ownNode };
+    this.#compiling = { ownNode: options.ownNode ?? false };
     this.#object = loadPrograms(native, options.maxEntries);
     try {
       this.#applier = new Applier(this.#object, { unknown: options.unknown, hostNetns: hostNetns(native) });
@@ -85,14 +83,14 @@ export class Enforcement {
   }
 
   /**
-   * All or nothing. `own` is the cgroup of this very process, bound without a policy. Blocks until every packet that begins
-   * from now on is judged by it.
+   * All or nothing. `own` is the cgroup of this very process, bound without a policy; `local` the pods that may be bound here, now or
+   * later: all others are peers alone. Blocks until every packet that begins from now on is judged by it.
    */
-  enforce(snapshot: Snapshot, bindings: Bindings, own: Binding | null): Outcome {
+  enforce(snapshot: Snapshot, bindings: Bindings, own: Binding | null, local: readonly Pod[] = snapshot.pods): Outcome {
     const { steps, compiled } =
-      snapshot === this.#snapshot && this.#compiled !== null
+      snapshot === this.#snapshot && local === this.#local && this.#compiled !== null
         ? { steps: [again(this.#compiled)], compiled: this.#compiled }
-        : transition(this.#compiled, snapshot, this.#compiling);
+        : transition(this.#compiled, snapshot, { ...this.#compiling, local });
     const errors = compiled.problems.filter((one) => one.severity === 'error');
     if (errors.length > 0) return { status: 'refused', problems: errors };
 
@@ -122,6 +120,7 @@ export class Enforcement {
     this.#bindings = bindings;
     this.#compiled = compiled;
     this.#snapshot = snapshot;
+    this.#local = local;
     return {
       status: 'enforced',
       changed: [...bindings.keys()].filter((name) => {

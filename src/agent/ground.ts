@@ -22,6 +22,8 @@ export class Ground {
   readonly #own: Binding | null;
   readonly #ownPod: PodFolder | null;
   #isGivenUp = false;
+  /** What was bound last, and all that it depends on; null: some folder came or went since. */
+  #last: { readonly from: readonly unknown[]; readonly bound: Bound } | null = null;
   /** Path of the root below the mount. */
   readonly root: string;
 
@@ -48,7 +50,10 @@ export class Ground {
       // Gone again between two looks.
       if (id === null) continue;
       const ground = new Ground(search, native, root, id);
-      ground.#cgroups.start(onChange);
+      ground.#cgroups.start(() => {
+        ground.#last = null;
+        onChange();
+      });
       return ground;
     }
   }
@@ -88,8 +93,16 @@ export class Ground {
 
   /** Folders of these pods, and of the units that the snapshot's policies select. `before`: see `bind`. */
   bind(snapshot: Snapshot, here: readonly Pod[], before: Bindings): Bound {
+    const { policies, nodes, host } = snapshot;
+    const last = this.#last;
+    // Bound once more beside its own outcome, it comes to the same.
+    const beside = before === last?.bound.bindings ? last.from.at(-1) : before;
+    const from = [here, policies, nodes, host, beside];
+    if (last?.from.every((part, index) => part === from[index])) return last.bound;
     const selected = new Map([...unitSelections(snapshot)].map(([unit, { shadow }]) => [unit, shadow.map(policyName)]));
-    return bind(here, this.#cgroups, this.root, before, { selected, own: this.#self ?? '' });
+    const bound = bind(here, this.#cgroups, this.root, before, { selected, own: this.#self ?? '' });
+    this.#last = { from: [here, policies, nodes, host, before], bound };
+    return bound;
   }
 
   /** Where a cgroup is, absolute; null: see `Cgroups.pathOf`. */

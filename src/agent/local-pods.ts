@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which pods are this node's, and is its name right? Knows neither cgroups nor the kernel.
+import { changeBetween } from '../model/list-change.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
 import { names } from './names.ts';
 
@@ -14,6 +15,35 @@ export interface Locality {
 export function isLocal({ nodeName, unscheduled }: Locality, ownUid: string | null, pod: Pod): boolean {
   if (pod.cgroup === null && pod.uid !== null && pod.uid === ownUid) return false;
   return nodeName === null || pod.node === nodeName || (pod.node === null && unscheduled === 'here');
+}
+
+/** Follows lists of pods; what did not change from one to the next is not looked at again. */
+export class LocalPods {
+  readonly #isLocal: (pod: Pod) => boolean;
+  #all: readonly Pod[] = [];
+  #local: readonly Pod[] = [];
+
+  /** `isLocal` gives the same answer for the same pod, always. */
+  constructor(isLocal: (pod: Pod) => boolean) {
+    this.#isLocal = isLocal;
+  }
+
+  /** Those of `all` that are local, in the order of their names; the same list where they are the same. */
+  of(all: readonly Pod[]): readonly Pod[] {
+    const { gone, come } = changeBetween(this.#all, all);
+    this.#all = all;
+    const local = new Set(this.#local);
+    for (const pod of gone) local.delete(pod);
+    for (const pod of come) if (this.#isLocal(pod)) local.add(pod);
+    const isSame = local.size === this.#local.length && this.#local.every((pod) => local.has(pod));
+    if (!isSame) this.#local = [...local].sort(byName);
+    return this.#local;
+  }
+}
+
+function byName(a: Pod, b: Pod): number {
+  if (a.namespace !== b.namespace) return a.namespace < b.namespace ? -1 : 1;
+  return a.name < b.name ? -1 : a.name > b.name ? 1 : 0;
 }
 
 /** A mistyped node name makes every pod another node's, and nothing is held. Without any Node there is nothing to compare. */

@@ -10,6 +10,7 @@ import {
   NO_ID,
   type PortPrefix,
   type Row,
+  type RulesetInfo,
   type Tables,
   type WorkloadEntry,
 } from '../model/tables.ts';
@@ -26,8 +27,8 @@ import { RowCache, type RowTable, rowTable } from './row-table.ts';
 import { type Place, type Ruleset, ruleset, rulesetContent } from './ruleset.ts';
 
 export interface Options {
-  /** Which pods are compiled as workloads. Default: all. */
-  readonly isLocal?: (pod: Pod) => boolean;
+  /** Those of the snapshot's pods that are compiled as workloads. Default: all. */
+  readonly local?: readonly Pod[];
   /** Pods that a NetworkPolicy holds may reach their own node, as upstream's text has it. Default: no. */
   readonly ownNode?: boolean;
   /** Asked of destinations beside what the rulesets ask; never changes a verdict. */
@@ -55,11 +56,22 @@ export interface CompilerState {
   readonly tracker: DestinationTracker | null;
   readonly rows?: RowTable;
   readonly identities?: IdentityTable;
+  readonly held?: Held;
+}
+
+/** Workloads and their rulesets, and all that they depend on. */
+interface Held {
+  readonly from: readonly unknown[];
+  readonly workloads: ReadonlyMap<string, WorkloadEntry>;
+  readonly rulesets: ReadonlyMap<Id, Ruleset>;
+  readonly infos: ReadonlyMap<Id, RulesetInfo>;
+  readonly demand: Demand;
+  readonly problems: readonly Problem[];
 }
 
 export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
-  const { workloads, rulesets, problems } = workloadsOf(snapshot, options);
-  const demand = demandOf(rulesets.values());
+  const held = heldBy(snapshot, options);
+  const { workloads, rulesets, infos, demand, problems } = held;
   const asked = union(demand, options.extraDemand ?? NO_DEMAND);
   // Nobody is held and nobody was: no subject matters.
   const { state } = options;
@@ -78,11 +90,11 @@ export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
       networks: networksOf(reached),
       rows: rows.rows,
       portSets: portSetsOf(rows.rows.values()),
-      rulesets: new Map([...rulesets].map(([id, { info }]) => [id, info])),
+      rulesets: infos,
       workloads,
     },
     ...{ rulesets, destinations: reached, demand, problems: [...problems, ...clash] },
-    state: { cache, tracker, rows, identities },
+    state: { cache, tracker, rows, identities, held },
   };
 }
 
@@ -108,9 +120,22 @@ export function portSetsOf(rows: Iterable<Row>): Map<Id, readonly PortPrefix[]> 
   return sets;
 }
 
+/** Pods of other nodes come and go without a part in it. */
+function heldBy(snapshot: Snapshot, options: Options): Held {
+  const { namespaces, nodes, policies, host, pods } = snapshot;
+  const { local = pods, ownNode = false } = options;
+  const from = [local, namespaces, nodes, policies, host, ownNode];
+  const known = options.state?.held;
+  if (known?.from.every((part, index) => part === from[index])) return known;
+  const { workloads, rulesets, problems } = workloadsOf(snapshot, local, ownNode);
+  const infos = new Map([...rulesets].map(([id, { info }]) => [id, info]));
+  return { from, workloads, rulesets, infos, demand: demandOf(rulesets.values()), problems };
+}
+
 function workloadsOf(
   snapshot: Snapshot,
-  { isLocal = () => true, ownNode = false }: Options,
+  local: readonly Pod[],
+  ownNode: boolean,
 ): { workloads: Map<string, WorkloadEntry>; rulesets: Map<Id, Ruleset>; problems: Problem[] } {
   const select = selections(snapshot);
   const nodes = new Set(snapshot.nodes.map(({ name }) => name));
@@ -140,8 +165,8 @@ function workloadsOf(
     return id;
   };
 
-  for (const pod of snapshot.pods) {
-    if (pod.ended || !isLocal(pod)) continue;
+  for (const pod of local) {
+    if (pod.ended) continue;
     const selected = select(pod);
     const [enforced, shadow] = [selected.enforced, selected.shadow].map((each) =>
       ownNode ? andOwnNode(each) : each,

@@ -5,6 +5,7 @@
 import { KIND_STRANGER } from '#build/generated/abi.ts';
 import { isIPv4 } from '../model/address.ts';
 import { idOf } from '../model/hash.ts';
+import { changeBetween } from '../model/list-change.ts';
 import type { EndpointSlice, Pod, Service, Snapshot } from '../model/objects.ts';
 import { ShardedMap } from '../model/sharded-map.ts';
 import type { AddressKey, Id } from '../model/tables.ts';
@@ -161,17 +162,7 @@ export class DestinationTracker {
 
   /** Pods that are new objects came, went or changed. */
   #followPods(before: readonly Pod[], after: readonly Pod[], touched: Set<AddressKey>): void {
-    let gone: Iterable<Pod>;
-    let come: Iterable<Pod>;
-    if (before.length === after.length) {
-      const differing = after.flatMap((pod, index) => (pod === before[index] ? [] : [index]));
-      gone = differing.map((index) => before[index] as Pod);
-      come = differing.map((index) => after[index] as Pod);
-    } else {
-      const [old, fresh] = [new Set(before), new Set(after)];
-      gone = old.difference(fresh);
-      come = fresh.difference(old);
-    }
+    const { gone, come } = changeBetween(before, after);
     for (const pod of gone) {
       if (pod.ended) continue;
       if (pod.hostNetwork) {

@@ -2,10 +2,15 @@
 // What is the cluster now, as one value? Built from what has changed alone: a list, or an object, in which nothing changed is the
 // very one of the snapshot before. Knows neither requests nor what objects mean.
 
-/** Values in the order of their keys, replaced as a whole at each change. */
-export class SortedList<T> {
+import { type ListChange, noteChange } from '../model/list-change.ts';
+
+/**
+ * Values in the order of their keys, replaced as a whole at each change. Lists are not frozen: V8 copies a frozen array a hundred
+ * times as slowly, 5 ms for 50,000 pods.
+ */
+export class SortedList<T extends object> {
   #keys: readonly string[] = [];
-  #values: readonly T[] = Object.freeze([]);
+  #values: readonly T[] = [];
 
   get values(): readonly T[] {
     return this.#values;
@@ -17,8 +22,8 @@ export class SortedList<T> {
     if (this.#isReplaced(sorted, standsFor)) return this.#values;
     const keys: string[] = [];
     const values: T[] = [];
+    const change: Change<T> = { gone: [], come: [] };
     let taken = 0;
-    let isSame = true;
     const takeUntil = (end: number) => {
       for (let i = taken; i < end; i++) {
         keys.push(this.#keys[i] as string);
@@ -31,18 +36,21 @@ export class SortedList<T> {
       const isThere = this.#keys[at] === key;
       const value = standsFor(key);
       if (isThere ? value === this.#values[at] : value === null) continue;
-      isSame = false;
       takeUntil(at);
       if (value !== null) {
         keys.push(key);
         values.push(value);
+        change.come.push(value);
       }
-      if (isThere) taken = at + 1;
+      if (isThere) {
+        change.gone.push(this.#values[at] as T);
+        taken = at + 1;
+      }
     }
-    if (isSame) return this.#values;
+    if (change.gone.length + change.come.length === 0) return this.#values;
     takeUntil(this.#keys.length);
     this.#keys = keys;
-    this.#values = Object.freeze(values);
+    this.#replace(values, change);
     return this.#values;
   }
 
@@ -51,16 +59,22 @@ export class SortedList<T> {
     const places = keys.map((key) => this.#find(key));
     if (!keys.every((key, i) => this.#keys[places[i] as number] === key && standsFor(key) !== null)) return false;
     const values = this.#values.slice();
-    let isSame = true;
+    const change: Change<T> = { gone: [], come: [] };
     for (const [i, key] of keys.entries()) {
       const at = places[i] as number;
       const value = standsFor(key) as T;
       if (value === values[at]) continue;
+      change.gone.push(values[at] as T);
+      change.come.push(value);
       values[at] = value;
-      isSame = false;
     }
-    if (!isSame) this.#values = Object.freeze(values);
+    if (change.come.length > 0) this.#replace(values, change);
     return true;
+  }
+
+  #replace(values: readonly T[], change: ListChange<T>): void {
+    noteChange(this.#values, values, change);
+    this.#values = values;
   }
 
   /** The index of the first key that is not before this one. */
@@ -74,4 +88,9 @@ export class SortedList<T> {
     }
     return low;
   }
+}
+
+interface Change<T> {
+  readonly gone: T[];
+  readonly come: T[];
 }

@@ -116,14 +116,14 @@ test('a change that a map cannot hold is refused whole, and names the map and it
 });
 
 test('pods that cannot be here are peers alone', () => {
-  const enforcement = new Enforcement(loadNative(), { unknown: 'allow', isLocal: ({ name }) => name === 'web' });
+  const enforcement = new Enforcement(loadNative(), { unknown: 'allow' });
   try {
-    const pods = [pod('web', ['198.18.0.1']), pod('db', ['198.18.0.2'])];
-    enforcement.enforce(
-      snapshot(pods, [policy('web', ['10.0.0.0/8']), policy('db', ['10.0.0.0/9'])]),
-      bound('web'),
-      null,
+    const web = pod('web', ['198.18.0.1']);
+    const all = snapshot(
+      [web, pod('db', ['198.18.0.2'])],
+      [policy('web', ['10.0.0.0/8']), policy('db', ['10.0.0.0/9'])],
     );
+    enforcement.enforce(all, bound('web'), null, [web]);
     assert.equal(enforcement.hasPolicy('shop/web'), true);
     assert.equal(enforcement.hasPolicy('shop/db'), false);
     assert.equal(size(enforcement, 'workloads'), 1);

@@ -3,6 +3,7 @@
 // object and all at once, and after each change the tables are those of a fresh compile.
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { LocalPods } from '../../src/agent/local-pods.ts';
 import { type Compiled, compile } from '../../src/compile/compile.ts';
 import { transition } from '../../src/compile/transition.ts';
 import type { Snapshot } from '../../src/model/objects.ts';
@@ -60,10 +61,13 @@ test('after any changes the tables are those of a fresh compile', () => {
     // Refused changes leave the compiler ahead of what is enforced; some are refused here.
     let enforced: Compiled | null = null;
     const isLocal = random.chance(0.5) ? (pod: { readonly name: string }) => !pod.name.endsWith('1') : () => true;
+    const followed = new LocalPods(isLocal);
     for (let change = 0; change < CHANGES; change++) {
-      const { steps, compiled }: ReturnType<typeof transition> = transition(enforced, snapshot, { isLocal });
+      const { steps, compiled }: ReturnType<typeof transition> = transition(enforced, snapshot, {
+        local: followed.of(snapshot.pods),
+      });
       const at = `POSTERN_SEED=${seed}, change ${change}`;
-      const fresh = compile(snapshot, { isLocal });
+      const fresh = compile(snapshot, { local: snapshot.pods.filter(isLocal) });
       assert.deepEqual(plain(compiled.tables), plain(fresh.tables), at);
       assert.equal(steps.at(-1)?.tables, compiled.tables, at);
       assert.deepEqual(compiled.problems, fresh.problems, at);

@@ -9,6 +9,7 @@ import type { Cut } from '../../src/kube/reflector.ts';
 import { resources } from '../../src/kube/resources.ts';
 import { Scanner } from '../../src/kube/scan.ts';
 import { SortedList } from '../../src/kube/snapshot.ts';
+import { changeBetween } from '../../src/model/list-change.ts';
 import type { Kind } from '../../src/validate/kind.ts';
 
 const HOST = { node: null, addresses: [], resolvers: [] };
@@ -78,29 +79,60 @@ for (const { kind, shape } of resources) {
   });
 }
 
-test('a list after any changes is that of a fresh one, and the same where nothing came of them', () => {
+test('a list after any changes is that of a fresh one, the same where nothing came of them, and says what changed', () => {
   const key = fc.constantFrom('a', 'a/b', 'a-b', 'b', 'c', 'd/e', 'z');
-  const steps = fc.array(fc.array(fc.tuple(key, fc.constantFrom(null, 'x', 'y')), { maxLength: 5 }), { maxLength: 10 });
+  const steps = fc.array(fc.array(fc.tuple(key, fc.constantFrom(null, 0, 1)), { maxLength: 5 }), { maxLength: 10 });
+  const objects = new Map<string, readonly [object, object]>();
+  const objectOf = (name: string, which: 0 | 1): object => {
+    const both = objects.get(name) ?? [{ name }, { name }];
+    objects.set(name, both);
+    return both[which];
+  };
   fc.assert(
     fc.property(steps, (all) => {
-      const list = new SortedList<string>();
-      const held = new Map<string, string>();
+      const list = new SortedList<object>();
+      const held = new Map<string, object>();
       for (const changes of all) {
         const before = new Map(held);
         const values = list.values;
-        for (const [name, value] of changes) {
-          if (value === null) held.delete(name);
-          else held.set(name, value);
+        for (const [name, which] of changes) {
+          if (which === null) held.delete(name);
+          else held.set(name, objectOf(name, which));
         }
         list.update(new Set(changes.map(([name]) => name)), (name) => held.get(name) ?? null);
         const expected = [...held].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, value]) => value);
-        assert.deepEqual(list.values, expected);
-        if (equal(Object.fromEntries(before), Object.fromEntries(held))) assert.equal(list.values, values);
+        assert.ok(sameItems(list.values, expected));
+        const isSame = before.size === held.size && [...before].every(([name, one]) => held.get(name) === one);
+        assert.equal(list.values === values, isSame);
+        const { gone, come } = changeBetween(values, list.values);
+        assert.ok(
+          sameItems(
+            gone,
+            [...before]
+              .filter(([name, one]) => held.get(name) !== one)
+              .sort(byName)
+              .map(second),
+          ),
+        );
+        assert.ok(
+          sameItems(
+            come,
+            [...held]
+              .filter(([name, one]) => before.get(name) !== one)
+              .sort(byName)
+              .map(second),
+          ),
+        );
       }
     }),
     { numRuns: 1000 },
   );
 });
+
+const byName = ([a]: readonly [string, object], [b]: readonly [string, object]): number => (a < b ? -1 : 1);
+const second = ([, value]: readonly [string, object]): object => value;
+const sameItems = (a: readonly object[], b: readonly object[]): boolean =>
+  a.length === b.length && a.every((one, index) => one === b[index]);
 
 test('equal is what deepEqual is', () => {
   const value = fc.jsonValue({ maxDepth: 3 });

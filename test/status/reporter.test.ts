@@ -37,7 +37,7 @@ function snapshot(node: string, policies: readonly Policy[]): Snapshot {
 
 function standing(node: string, policies: readonly Policy[], over: Partial<Standing> = {}): Standing {
   const wanted = snapshot(node, policies);
-  const compiled = compile(wanted, { isLocal: (one) => one.node === node });
+  const compiled = compile(wanted, { local: wanted.pods.filter((one) => one.node === node) });
   return { ...{ wanted, enforced: wanted, compiled, bindings: new Map(), refused: [], problems: [] }, ...over };
 }
 
