@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What makes no sense between objects that are right by themselves? Only what the folder can tell: where it holds no pods or no services,
 // they are elsewhere, and nothing is said of them.
+
+import { askers } from '../judge/dns.ts';
 import type { Entity, Peer, Pod, Policy, PortProtocol, Rule, Service, Snapshot } from '../model/objects.ts';
 import { mayAskDns, namesNames } from '../resolve/dns.ts';
 import { selections } from '../resolve/selection.ts';
@@ -20,6 +22,12 @@ export function checkBetween(snapshot: Snapshot): Between[] {
   for (const pod of snapshot.pods) {
     for (const policy of selectionOf(pod).shadow) held.set(policy, [...(held.get(policy) ?? []), pod]);
   }
+  let answers: ReadonlyMap<Pod, boolean | null> | null = null;
+  /** Asked only where some policy has names. */
+  const asks = () => {
+    answers ??= askers(snapshot, [...new Set([...held].flatMap(([policy, pods]) => (namesNames(policy) ? pods : [])))]);
+    return answers;
+  };
   const policies = snapshot.policies.flatMap((policy) => {
     const pods = held.get(policy) ?? [];
     const beside =
@@ -28,7 +36,14 @@ export function checkBetween(snapshot: Snapshot): Between[] {
         : [...new Set(pods.flatMap((pod) => selectionOf(pod).shadow))];
     const findings = [
       ...checkSubject(policy, pods, snapshot),
-      ...checkDns(policy, () => (beside.length > 0 ? beside : [policy, ...snapshot.policies.filter(isForAll)])),
+      ...checkDns(policy, () => {
+        if (pods.length === 0) {
+          const all = beside.length > 0 ? beside : [policy, ...snapshot.policies.filter(isForAll)];
+          return mayAskDns(all) ? null : 'the workload';
+        }
+        const mute = pods.find((pod) => !(asks().get(pod) ?? mayAskDns(selectionOf(pod).shadow)));
+        return mute === undefined ? null : `${mute.namespace}/${mute.name}`;
+      }),
       ...checkUnits(policy, beside),
       ...checkTier(policy, snapshot.policies, held),
       ...policy.rules.flatMap((rule, index) => checkRule(policy, rule, index, snapshot)),
@@ -121,13 +136,15 @@ function isForAll({ effect, subject }: Policy): boolean {
   );
 }
 
-/** domainNames open no DNS: a workload that may not ask learns no name. */
-function checkDns(policy: Policy, beside: () => readonly Policy[]): Finding[] {
+/** domainNames open no DNS: a workload that may not ask learns no name. @param mute who may not; null: nobody. */
+function checkDns(policy: Policy, mute: () => string | null): Finding[] {
   const index = policy.rules.findIndex(({ peers }) => peers.some(({ type }) => type === 'domainNames'));
-  if (index < 0 || !namesNames(policy) || mayAskDns(beside())) return [];
+  if (index < 0 || !namesNames(policy)) return [];
+  const who = mute();
+  if (who === null) return [];
   const peer = policy.rules[index]?.peers.findIndex(({ type }) => type === 'domainNames') ?? 0;
   const path = ['spec', 'egress', index, 'to', peer, 'domainNames'];
-  const message = 'the workload may not ask DNS, so it learns no address of these names';
+  const message = `${who} may not ask DNS, so it learns no address of these names`;
   const advice =
     policy.kind === 'ClusterNetworkPolicy'
       ? 'Accept UDP and TCP 53 to the resolvers in a rule before the denial'

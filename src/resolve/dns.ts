@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// May a workload ask DNS under these policies? By what rules say, not by which addresses they come to: a policy that names names
-// should not look healthy or broken depending on where the resolver happens to run.
+// May a workload ask DNS under these policies? By what rules say, for where it is not known which address a resolver has: a policy that
+// names names should not look broken while the resolver is away. Where one is known, judge/dns.ts knows better.
 
 import type { Peer, Policy, Port, Rule } from '../model/objects.ts';
 

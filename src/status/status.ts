@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What became of each policy, as its status says it: whom it selects, and on how many nodes it is enforced. Pure; knows neither
 // what was written before nor how anything is written. The table of conditions and reasons is that of the API's documentation.
+
+import { askers } from '../judge/dns.ts';
 import type { Peer, Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import { mayAskDns, namesNames } from '../resolve/dns.ts';
 import { policyName } from '../resolve/order.ts';
@@ -68,6 +70,7 @@ export function policyStatuses(input: StatusInput): ReadonlyMap<string, WantedSt
   const selected = selectedBy(snapshot);
   const services = servicesOf(snapshot);
   const byObject = Map.groupBy(problems, ({ object }) => object ?? '');
+  const asks = asksDns(snapshot, selected);
   const statuses = new Map<string, WantedStatus>();
   for (const policy of snapshot.policies) {
     const { kind } = policy;
@@ -89,7 +92,7 @@ export function policyStatuses(input: StatusInput): ReadonlyMap<string, WantedSt
         accepted([...own, ...limitsToldBy(name, input)], isInvalid),
         resolvedRefs(policy, services),
         nodes.condition,
-        ...(namesNames(policy) ? [dnsAllowed(policy, who, snapshot)] : []),
+        ...(namesNames(policy) ? [dnsAllowed(policy, who, snapshot, asks)] : []),
       ],
     });
   }
@@ -345,13 +348,32 @@ function programmedCondition(
   };
 }
 
-function dnsAllowed(policy: Policy, who: Selected, { policies }: Snapshot): WantedCondition {
+/** Of each set of policies some of which has names: may whom it holds ask? */
+function asksDns(snapshot: Snapshot, selected: ReadonlyMap<Policy, Selected>): (selection: Selection) => boolean {
+  const kinds = new Map([...selected].flatMap(([policy, { kinds: all }]) => (namesNames(policy) ? [...all] : [])));
+  const answers = askers(
+    snapshot,
+    [...kinds.values()].map(({ pod }) => pod),
+  );
+  return (selection) => {
+    const kind = kinds.get(selection);
+    const answer = kind === undefined ? undefined : answers.get(kind.pod);
+    return answer ?? mayAskDns(selection.shadow);
+  };
+}
+
+function dnsAllowed(
+  policy: Policy,
+  who: Selected,
+  { policies }: Snapshot,
+  asks: (selection: Selection) => boolean,
+): WantedCondition {
   const type = 'DNSAllowed';
   const cutOff =
     policy.subject.type === 'nodeServices'
       ? cutOffUnits(policy, policies)
       : [...who.kinds]
-          .filter(([{ shadow }]) => !mayAskDns(shadow))
+          .filter(([selection]) => !asks(selection))
           .map(([, { pod, count }]) => `${pod.namespace}/${pod.name}${count > 1 ? ` and ${count - 1} like it` : ''}`);
   if (cutOff.length === 0) {
     return { type, status: 'True', reason: 'Allowed', message: 'Whom it selects may ask for its names.' };

@@ -61,6 +61,40 @@ test('names without a way to ask DNS', () => {
   assert.deepEqual(told(names(), pod('p', 'web'), upstream('b', '{podSelector: {}, policyTypes: [Egress]}')), missing);
 });
 
+const KUBE_DNS = [
+  '{apiVersion: v1, kind: Service, metadata: {name: kube-dns, namespace: kube-system}, spec: {clusterIP: 198.18.96.10, ports: [{name: dns, protocol: UDP, port: 53, targetPort: 53}]}}',
+  '{apiVersion: v1, kind: Pod, metadata: {name: coredns, namespace: kube-system, labels: {k8s-app: kube-dns}}, status: {podIP: 198.18.3.3}}',
+];
+const READY =
+  '{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: d, namespace: kube-system, labels: {kubernetes.io/service-name: kube-dns}}, addressType: IPv4, ports: [{name: dns, protocol: UDP, port: 53}], endpoints: [{addresses: [198.18.3.3], targetRef: {kind: Pod, namespace: kube-system, name: coredns}}]}';
+
+test('where the cluster has a resolver, names ask for a way to that one', () => {
+  const names = (more: string) => policy('a', `{egress: [{to: [{domainNames: [example.com]}]}, ${more}]}`);
+  const missing = ['warning no_dns_rule spec.egress[0].to[0].domainNames'];
+  const of = (rule: string, ...more: string[]) => told(names(rule), pod('p', 'web'), ...KUBE_DNS, ...more);
+  const udp = 'ports: [{protocol: UDP, port: 53}]';
+  const elsewhere = `{to: [{networks: [198.18.7.7/32]}], ${udp}}`;
+  assert.deepEqual(of(elsewhere, READY), missing);
+  assert.deepEqual(of(elsewhere), [], 'nothing stands behind the resolver: by what rules say');
+  assert.deepEqual(of('{to: [{entities: [DNS]}]}', READY), []);
+  assert.deepEqual(of(`{to: [{networks: [198.18.3.0/24]}], ${udp}}`, READY), [], 'by the pod behind it');
+  assert.deepEqual(of('{to: [{services: [{namespace: kube-system, name: kube-dns}]}]}', READY), []);
+  const byLabel = (app: string) =>
+    `{to: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {k8s-app: ${app}}}}}], ${udp}}`;
+  assert.deepEqual(of(byLabel('kube-dns'), READY), []);
+  assert.deepEqual(of(byLabel('coredns'), READY), missing, 'a selector that misses');
+  // One of two that it selects.
+  const asks = policy('b', '{podSelector: {matchLabels: {app: api}}, egress: [{to: [{entities: [DNS]}]}]}');
+  const one = '{to: [{networks: [198.18.1.0/24]}]}';
+  const { problems } = lintFiles([
+    { path: 'f', text: [names(one), asks, pod('p', 'api'), pod('q', 'web'), ...KUBE_DNS, READY].join('\n---\n') },
+  ]);
+  assert.deepEqual(
+    problems.filter(({ code }) => code === 'no_dns_rule').map(({ message }) => message),
+    ['shop/q may not ask DNS, so it learns no address of these names'],
+  );
+});
+
 test('services: not there, and not followed', () => {
   const uses = policy('a', '{egress: [{to: [{services: [{name: db}, {namespace: data, name: db}]}]}]}');
   assert.deepEqual(told(uses), [], 'no services: they are elsewhere');

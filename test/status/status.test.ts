@@ -234,6 +234,37 @@ test('DNSAllowed: only with names, and which workloads may not ask', () => {
   assert.equal(told(of([names, dns], limit))[3], 'DNSAllowed False NoDNSRule');
 });
 
+test('DNSAllowed goes by the resolver that the cluster has, and by what rules say while nothing stands behind it', () => {
+  const udp53 = [{ protocol: 'UDP' as const, port: 53, endPort: null }];
+  const to = (cidr: string) => rule({ peers: [{ type: 'networks', cidrs: [cidr], except: [] }], ports: udp53 });
+  const resolver = pod('coredns', { namespace: 'kube-system', labels: {}, addresses: ['198.18.3.3'] });
+  const kubeDns = {
+    ...{ namespace: 'kube-system', name: 'kube-dns', clusterIPs: ['198.18.96.10'], externalName: null },
+    ports: [{ name: 'dns', protocol: 'UDP' as const, port: 53, nodePort: null }],
+  };
+  const slice = (ready: boolean) => ({
+    ...{ namespace: 'kube-system', name: 'kube-dns-1', service: 'kube-dns' },
+    ports: [{ name: 'dns', protocol: 'UDP' as const, port: 53 }],
+    endpoints: [{ addresses: ['198.18.3.3'], ready, pod: { namespace: 'kube-system', name: 'coredns' } }],
+  });
+  const of = (allow: Rule, ready: boolean, mode: Policy['mode'] = 'Enforce') =>
+    told(
+      web({
+        snapshot: {
+          pods: [pod('p'), resolver],
+          ...{ services: [kubeDns], endpointSlices: [slice(ready)] },
+          policies: [policy('web', { rules: [names, allow], mode })],
+        },
+      }),
+    )[3];
+  assert.equal(of(dns, true), 'DNSAllowed True Allowed');
+  assert.equal(of(to('198.18.3.3/32'), true), 'DNSAllowed True Allowed');
+  assert.equal(of(to('198.18.7.7/32'), true), 'DNSAllowed False NoDNSRule');
+  assert.equal(of(to('198.18.7.7/32'), true, 'Audit'), 'DNSAllowed False NoDNSRule', 'as if it were enforced');
+  assert.equal(of(to('198.18.7.7/32'), false), 'DNSAllowed True Allowed');
+  assert.equal(of(dns, false), 'DNSAllowed True Allowed', 'a restart of the resolver is no change of policy');
+});
+
 test('node services: nodes by their labels, units where they are held', () => {
   const runtime = (nodeSelector: typeof everything) =>
     policy('runtime', {
