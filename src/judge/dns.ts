@@ -37,7 +37,7 @@ export function askers(snapshot: Snapshot, pods: readonly Pod[]): ReadonlyMap<Po
       services: service === undefined ? [] : [service],
       endpointSlices: slices,
     },
-    { isLocal: (pod) => asking.has(pod) },
+    { local: pods },
   );
   return new Map(
     pods.map((pod) => {
