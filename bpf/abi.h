@@ -213,7 +213,7 @@ enum reason {
 	REASON_NEIGHBOUR_DISCOVERY = 8, /* ARP, too */
 	REASON_ICMP_ERROR = 9, /* belongs to a known flow */
 	REASON_UNKNOWN_ALLOWED = 10, /* workload unknown, --unknown allow */
-	REASON_UNKNOWN_HOST = 11, /* workload unknown, in the host's network namespace */
+	REASON_UNKNOWN_HOST = 11, /* workload unknown, in the host's network namespace or outside the cgroup of all pods */
 	REASON_FRAGMENT = 12, /* later fragment of a datagram that was allowed */
 
 	REASON_DENIED = 32, /* not a reason: the first number of refusals */
@@ -387,6 +387,9 @@ struct settings {
 	__u32 levels; /* bit n: some workload's cgroup is an ancestor at level n (the cgroup2 root is level 0) */
 	__u32 unknown; /* unknown_policy */
 	__u64 host_netns; /* cookie of the host's network namespace; 0: not known, nobody is in it */
+	__u64 pods; /* cgroup that all pods are below: whatever is not is the host's; 0: what is enforced is pods and nothing else */
+	__u32 pods_level; /* its depth below the cgroup2 root */
+	__u32 reserved;
 };
 
 /*

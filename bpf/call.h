@@ -101,7 +101,7 @@ static __always_inline int judge_call(struct bpf_sock_addr *call, struct packet 
 	if (held)
 		decide(&subject, packet, &decision);
 	else
-		decide_unknown(packet, bpf_get_netns_cookie(call), &decision);
+		decide_unknown(&subject, packet, bpf_get_netns_cookie(call), &decision);
 	if (!kept) {
 		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
 		/* Nothing stands behind this call that could refuse in silence. */

@@ -104,13 +104,14 @@ static __always_inline bool is_neighbour_discovery(const struct packet *packet)
 }
 
 /* A workload that nobody named. Its decision is under slot 0, ruleset 0. */
-static __always_inline void decide_unknown(const struct packet *packet, __u64 netns, struct decision *decision)
+static __always_inline void decide_unknown(const struct subject *subject, const struct packet *packet, __u64 netns,
+					   struct decision *decision)
 {
 	const struct settings *setting = read_settings();
 
 	if (!setting || setting->unknown == UNKNOWN_ALLOW)
 		allow(decision, 0, REASON_UNKNOWN_ALLOWED);
-	else if (setting->host_netns && netns == setting->host_netns)
+	else if (subject->is_host || (setting->host_netns && netns == setting->host_netns))
 		allow(decision, 0, REASON_UNKNOWN_HOST);
 	else if (packet->reason)
 		deny(decision, 0, packet->reason);

@@ -181,7 +181,7 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 	if (sk && sk->type == SOCKET_DATAGRAM && sk->protocol == IPPROTO_UDP && packet->protocol == IPPROTO_UDP)
 		packet->socket_port = bpf_htons(sk->src_port);
 	if (!find_by_socket(skb, &subject)) {
-		decide_unknown(packet, netns_of(skb), &decision);
+		decide_unknown(&subject, packet, netns_of(skb), &decision);
 	} else if (packet->reason) {
 		refuse_unread(&subject, &decision, packet->reason);
 		if (sk && sk->type == SOCKET_STREAM && decision.verdict == VERDICT_DENY && !decision.silent) {

@@ -20,7 +20,7 @@ struct subject {
 	__u32 slot;
 	__u32 epoch;
 	__u32 lasting; /* the epoch can be relied on: what is decided may be recorded under it */
-	__u32 reserved;
+	__u32 is_host; /* an unknown one that cannot be a pod: it is outside the cgroup of all pods */
 };
 
 /*
@@ -72,11 +72,13 @@ static __noinline int find_by_socket(struct __sk_buff *skb, struct subject *subj
 		cgroup = bpf_skb_ancestor_cgroup_id(skb, level);
 		workload = bpf_map_lookup_elem(&workloads, &cgroup);
 	}
-	if (workload)
+	if (workload) {
 		hold(subject, cgroup, workload);
-	else
-		subject->cgroup = bpf_skb_cgroup_id(skb);
-	return !!workload;
+		return true;
+	}
+	subject->cgroup = bpf_skb_cgroup_id(skb);
+	subject->is_host = setting->pods && bpf_skb_ancestor_cgroup_id(skb, setting->pods_level) != setting->pods;
+	return false;
 }
 
 /* By the cgroup of whoever calls: the socket may be another's. */
@@ -94,11 +96,13 @@ static __noinline int find_by_caller(struct subject *subject)
 		cgroup = bpf_get_current_ancestor_cgroup_id(level);
 		workload = bpf_map_lookup_elem(&workloads, &cgroup);
 	}
-	if (workload)
+	if (workload) {
 		hold(subject, cgroup, workload);
-	else
-		subject->cgroup = bpf_get_current_cgroup_id();
-	return !!workload;
+		return true;
+	}
+	subject->cgroup = bpf_get_current_cgroup_id();
+	subject->is_host = setting->pods && bpf_get_current_ancestor_cgroup_id(setting->pods_level) != setting->pods;
+	return false;
 }
 
 static __always_inline bool has_ruleset(const struct subject *subject)

@@ -29,6 +29,8 @@ import { Watchdog } from './watchdog.ts';
 export interface AgentOptions extends Locality {
   /** Where everything is enforced; waited for where it is not there. */
   readonly root: RootSearch;
+  /** What all pods are below, where more than them is below the root: the rest is the host's. null: the root holds pods alone. */
+  readonly pods: RootSearch | null;
   readonly metrics: ListenAddress;
   /** Where `postern policies` asks; null: nowhere. */
   readonly socket: string | null;
@@ -55,6 +57,8 @@ const RETRY_MS = 5000;
 /** How often the source's state and the root are looked at. */
 const LOOK_MS = 1000;
 const GOODBYE_MS = 3000;
+const HOST_HIDDEN =
+  "what is unknown is denied in the host's network namespace too, where it should pass: a static pod that is new or changed, until its mirror is known";
 
 export class Agent {
   readonly #options: AgentOptions;
@@ -135,6 +139,9 @@ export class Agent {
     if (this.#options.socket !== null) {
       this.#socket = await serveSocket(this.#options.socket, { '/policies': () => this.policies() });
     }
+    if (this.#options.unknown === 'deny' && this.#enforcement.hostHidden !== null) {
+      this.#log.warn({ event: 'host_hidden', why: this.#enforcement.hostHidden }, HOST_HIDDEN);
+    }
     await this.#settleDown();
     this.#enforcement.onHappening((happening) => this.#onHappening(happening));
     if (this.#options.attach === 'at_once') this.#holdNewPods();
@@ -200,9 +207,11 @@ export class Agent {
 
   /** Finds the root, or waits for it, and looks at what is below. Never resolves after `stop`. */
   async #settleDown(): Promise<void> {
-    const { root: search } = this.#options;
-    if (search.find() === null) this.#log.info({ event: 'waiting', for: search.what });
-    this.#ground = await Ground.find(search, this.#native, this.#end.signal, () => this.#onCgroups());
+    const { root, pods } = this.#options;
+    for (const search of [root, pods]) {
+      if (search !== null && search.find() === null) this.#log.info({ event: 'waiting', for: search.what });
+    }
+    this.#ground = await Ground.find({ root, pods }, this.#native, this.#end.signal, () => this.#onCgroups());
     // Which pod is the agent's own may have another answer now.
     this.#here = this.#followHere();
   }
@@ -218,7 +227,8 @@ export class Agent {
   }
 
   #attach(): void {
-    this.#enforcement.attach(this.#standingGround().folder);
+    const { folder, pods } = this.#standingGround();
+    this.#enforcement.attach(folder, pods);
     this.#isAttached = true;
   }
 

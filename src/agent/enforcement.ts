@@ -9,7 +9,7 @@ import { Applier } from '../kernel/apply.ts';
 import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
 import { type FlowEvent, readEvent } from '../kernel/events.ts';
 import { KernelError, type Native, type NativeObject } from '../kernel/native.ts';
-import { attachPrograms, loadPrograms } from '../kernel/programs.ts';
+import { attachPrograms, loadPrograms, namespacesHidden } from '../kernel/programs.ts';
 import type { KernelCount } from '../metrics/metrics.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type Step } from '../model/tables.ts';
@@ -59,6 +59,8 @@ export interface EnforcementOptions {
 
 export class Enforcement {
   readonly #compiling: Pick<CompileOptions, 'ownNode'>;
+  /** Why the host's own processes cannot be told by their network namespace: unknown ones are denied like any. null: they can. */
+  readonly hostHidden: string | null;
   readonly #object: NativeObject;
   readonly #applier: Applier;
   #attached: { detach(): void } | null = null;
@@ -75,7 +77,9 @@ export class Enforcement {
     this.#compiling = { ownNode: options.ownNode ?? false };
     this.#object = loadPrograms(native, options.maxEntries);
     try {
-      this.#applier = new Applier(this.#object, { unknown: options.unknown, hostNetns: hostNetns(native) });
+      const { hostNetns, hidden } = host(native);
+      this.hostHidden = hidden;
+      this.#applier = new Applier(this.#object, { unknown: options.unknown, hostNetns });
     } catch (error) {
       this.#object.close();
       throw error;
@@ -135,8 +139,12 @@ export class Enforcement {
     };
   }
 
-  /** From here on, whatever is in this cgroup (absolute path) or below it is judged. Throws KernelError. */
-  attach(cgroup: string): void {
+  /**
+   * From here on, whatever is in this cgroup (absolute path) or below it is judged. `pods`: what all pods are below, where more than
+   * them is in there. Throws KernelError.
+   */
+  attach(cgroup: string, pods: Binding | null = null): void {
+    this.#applier.expectPods(pods);
     this.#attached = attachPrograms(this.#object, cgroup);
   }
 
@@ -301,12 +309,14 @@ function limitProblem({ map, limit, message }: LimitExceeded): Problem {
   };
 }
 
-/** The namespace of process 1, where that can be seen; 0n: not known, and nobody is taken for the host. */
-function hostNetns(native: Native): bigint {
+/**
+ * The namespace of process 1, where that can be seen; 0n: not known, and nobody is taken for the host. `hidden`: why nobody, or null.
+ */
+function host(native: Native): { readonly hostNetns: bigint; readonly hidden: string | null } {
   try {
-    return native.netnsCookie('/proc/1/ns/net');
+    return { hostNetns: native.netnsCookie('/proc/1/ns/net'), hidden: namespacesHidden(native) };
   } catch (error) {
-    if (error instanceof KernelError) return 0n;
+    if (error instanceof KernelError) return { hostNetns: 0n, hidden: error.message };
     throw error;
   }
 }

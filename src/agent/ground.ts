@@ -13,6 +13,7 @@ import { unitSelections } from '../resolve/units.ts';
 
 export class Ground {
   readonly #search: RootSearch;
+  readonly #podsSearch: RootSearch | null;
   readonly #native: Native;
   readonly #id: bigint;
   readonly #cgroups: Cgroups;
@@ -26,9 +27,14 @@ export class Ground {
   #last: { readonly from: readonly unknown[]; readonly bound: Bound } | null = null;
   /** Path of the root below the mount. */
   readonly root: string;
+  /** What all pods are below, where more than them is below the root. */
+  readonly pods: Binding | null;
 
-  private constructor(search: RootSearch, native: Native, root: string, id: bigint) {
+  private constructor(searches: Searches, native: Native, root: string, id: bigint, pods: Binding | null) {
+    const search = searches.root;
     this.#search = search;
+    this.#podsSearch = searches.pods;
+    this.pods = pods;
     this.#native = native;
     this.#id = id;
     this.root = root;
@@ -40,16 +46,19 @@ export class Ground {
   }
 
   /**
-   * Waits for the root; never resolves once `signal` is aborted. Calls back whenever a folder came or went there, until `close`.
-   * Throws KernelError.
+   * Waits for the root, and for that of the pods; never resolves once `signal` is aborted. Calls back whenever a folder came or went
+   * there, until `close`. Throws KernelError.
    */
-  static async find(search: RootSearch, native: Native, signal: AbortSignal, onChange: () => void): Promise<Ground> {
+  static async find(searches: Searches, native: Native, signal: AbortSignal, onChange: () => void): Promise<Ground> {
+    const { root: search, pods: podsSearch } = searches;
     for (;;) {
       const root = await awaitRoot(search, signal);
+      const podsRoot = podsSearch === null ? null : await awaitRoot(podsSearch, signal);
       const id = idOf(native, path.join(search.mount, root));
+      const pods = podsRoot === null ? null : bindingOf(native, search.mount, podsRoot);
       // Gone again between two looks.
-      if (id === null) continue;
-      const ground = new Ground(search, native, root, id);
+      if (id === null || (podsRoot !== null && pods === null)) continue;
+      const ground = new Ground(searches, native, root, id, pods);
       ground.#cgroups.start(() => {
         ground.#last = null;
         onChange();
@@ -75,11 +84,18 @@ export class Ground {
 
   /** The root is another now, or nothing can be attached to it. */
   isGone(): boolean {
-    if (this.#isGivenUp) return true;
+    if (this.#isGivenUp || this.#haveOtherPods()) return true;
     if (this.root === '') return false;
     if (idOf(this.#native, this.folder) !== this.#id) return true;
     // Kubelet with another driver makes another root, and leaves the old one behind.
     return (this.#search.find() ?? this.root) !== this.root;
+  }
+
+  #haveOtherPods(): boolean {
+    const { pods } = this;
+    if (pods === null || this.#podsSearch === null) return false;
+    if (idOf(this.#native, path.join(this.#search.mount, pods.path)) !== pods.cgroup) return true;
+    return (this.#podsSearch.find() ?? pods.path) !== pods.path;
   }
 
   /** From now on it counts as gone. */
@@ -133,6 +149,14 @@ export class Ground {
   }
 }
 
+/** Where to look. */
+export interface Searches {
+  /** Where everything is enforced. */
+  readonly root: RootSearch;
+  /** What all pods are below, where more than them is below the root; null: the root holds pods alone. */
+  readonly pods: RootSearch | null;
+}
+
 interface OwnPlace {
   readonly self: string | null;
   readonly own: Binding | null;
@@ -148,6 +172,11 @@ function ownPlace(mount: string, root: string, native: Native): OwnPlace {
   const below = ownPod?.path ?? self;
   const own = { path: below, cgroup: native.cgroupId(path.join(mount, below)), level: levelOf(below) };
   return { self, own, ownPod };
+}
+
+function bindingOf(native: Native, mount: string, below: string): Binding | null {
+  const cgroup = idOf(native, path.join(mount, below));
+  return cgroup === null ? null : { path: below, cgroup, level: levelOf(below) };
 }
 
 function idOf(native: Native, folder: string): bigint | null {

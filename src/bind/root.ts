@@ -28,16 +28,24 @@ const MAX_DEPTH = 3;
 const KUBEPODS = /^(?:kubepods|(?:[0-9a-zA-Z_-]+-)?kubepods\.slice)$/;
 const IS_INSIDE_PODS = /pod[0-9a-f_-]{8,}|\.scope$|\.service$/;
 
-/** Kubelet's root of all pods, in either driver's spelling; where both are there, the one in which something runs. */
-export function kubeletRoot(mount: string): RootSearch {
+/**
+ * Kubelet's root of all pods, in either driver's spelling; where both are there, the one in which something runs. Looked for below
+ * `below`, a path below the mount.
+ */
+export function kubeletRoot(mount: string, below = ''): RootSearch {
   return {
     mount,
-    what: `kubelet's cgroup: kubepods or kubepods.slice below ${mount}; kubelet makes it when it starts`,
+    what: `kubelet's cgroup: kubepods or kubepods.slice below ${path.join(mount, below)}; kubelet makes it when it starts`,
     find: () => {
-      const found = kubepodsBelow(mount, '', 1);
+      const found = kubepodsBelow(mount, below, 1);
       return found.find((root) => isPopulated(path.join(mount, root))) ?? found[0] ?? null;
     },
   };
+}
+
+/** This path below the mount is kubelet's root of all pods, or inside of it: nothing but pods is there. */
+export function isOfPods(below: string): boolean {
+  return below.split('/').some((part) => KUBEPODS.test(part));
 }
 
 function kubepodsBelow(mount: string, below: string, depth: number): string[] {

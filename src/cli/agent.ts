@@ -10,7 +10,7 @@ import { type AgentLog, LEVELS, type Level, openLog } from '../agent/log.ts';
 import { SOCKET, SocketError } from '../agent/socket.ts';
 import { pathBelow } from '../bind/binding.ts';
 import { cgroupMount } from '../bind/mount.ts';
-import { kubeletRoot, namedRoot, type RootSearch } from '../bind/root.ts';
+import { isOfPods, kubeletRoot, namedRoot, type RootSearch } from '../bind/root.ts';
 import { RollbackFailed } from '../kernel/errors.ts';
 import { KernelError, loadNative } from '../kernel/native.ts';
 import { type ListenAddress, ListenError, listenAddress } from '../metrics/server.ts';
@@ -53,7 +53,7 @@ export function command(): Command {
     .option('--context <name>', 'which context of the kubeconfig')
     .option(
       '--cgroup-root <path>',
-      "enforce below this cgroup only: a path below the cgroup2 mount (default: the whole mount; with --kube kubelet's root of all pods)",
+      "enforce below this cgroup only: a path below the cgroup2 mount (default: the whole mount; with --kube kubelet's root of all pods, which holds no systemd unit: nodeServices need /)",
     )
     .addOption(
       new Option('--metrics-address <host:port>', 'where to serve /metrics, /healthz and /readyz; port 0: any free one')
@@ -125,7 +125,7 @@ async function start(options: Options): Promise<number> {
   try {
     const { source, hooks } = inCluster ? await openCluster(options, nodeName ?? '', out) : openFolder(options, out);
     const settings: AgentOptions = {
-      root,
+      ...{ root, pods: podsWithin(options, mount) },
       metrics: options.metricsAddress,
       socket: options.socket === false ? null : path.resolve(options.socket),
       unknown: options.unknown ?? (inCluster ? 'deny' : 'allow'),
@@ -229,6 +229,12 @@ function rootOf({ kube, cgroupRoot }: Options, mount: string): RootSearch | null
   if (root === null) return null;
   const search = namedRoot(mount, root);
   return kube === true || search.find() !== null ? search : null;
+}
+
+/** Where kubelet's pods are, below a root that was named and is none of kubelet's; null: there is nothing else below the root. */
+function podsWithin({ kube, cgroupRoot }: Options, mount: string): RootSearch | null {
+  const root = kube === undefined || cgroupRoot === undefined ? null : rootBelow(cgroupRoot, mount);
+  return root === null || isOfPods(root) ? null : kubeletRoot(mount, root);
 }
 
 /** `text` below the mount; it may be given with the mount before it. null: not a plain path. */

@@ -93,7 +93,8 @@ export class Applier {
     this.#tables = kernelTables(object);
     this.#maxEntries = new Map(Object.entries(object.maps()).map(([name, { maxEntries }]) => [name, maxEntries]));
     this.#counters = new Counters(object, this.names);
-    this.#settings = { levels: 0, unknown: unknown === 'deny' ? UNKNOWN_DENY : UNKNOWN_ALLOW, hostNetns };
+    const policy = unknown === 'deny' ? UNKNOWN_DENY : UNKNOWN_ALLOW;
+    this.#settings = { levels: 0, unknown: policy, hostNetns, pods: 0n, podsLevel: 0 };
     this.#write(this.#settings);
   }
 
@@ -180,6 +181,14 @@ export class Applier {
       rejudged: affected.size,
       leftover,
     };
+  }
+
+  /**
+   * Whatever is not below this cgroup is the host's, and never denied for being unknown. null: all that is enforced is pods.
+   * To be called while nothing is attached. Throws KernelError.
+   */
+  expectPods(below: CgroupBinding | null): void {
+    this.#write({ ...this.#settings, pods: below?.cgroup ?? 0n, podsLevel: below?.level ?? 0 });
   }
 
   /** Exact totals since start, whatever became of workloads and rulesets. Throws KernelError. */

@@ -7,10 +7,11 @@ import type { Native, NativeObject } from './native.ts';
 const OBJECT = fileURLToPath(new URL('../../build/postern.bpf.o', import.meta.url));
 /** Programs that stand at interfaces, not at a cgroup. */
 const GUARDS: readonly string[] = ['guard_in', 'guard_out'];
+const COOKIE_HELPER = 'helper/cgroup_skb/bpf_get_netns_cookie';
 
 /** What cgroup_skb programs may not ask on every kernel: each constant of bpf/maps.h with the helpers that it stands for. */
 const OPTIONAL_HELPERS: Readonly<Record<string, readonly string[]>> = {
-  has_netns_cookie: ['helper/cgroup_skb/bpf_get_netns_cookie'],
+  has_netns_cookie: [COOKIE_HELPER],
   has_current_process: ['helper/cgroup_skb/bpf_get_current_pid_tgid', 'helper/cgroup_skb/bpf_get_current_comm'],
 };
 
@@ -23,6 +24,11 @@ export function constantsFor(native: Native): Record<string, number> {
       helpers.every((helper) => refused[helper] === null) ? 1 : 0,
     ]),
   );
+}
+
+/** Why programs on this kernel cannot tell in which network namespace a packet is sent; null: they can. Throws KernelError. */
+export function namespacesHidden(native: Native): string | null {
+  return native.probe()[COOKIE_HELPER] ?? null;
 }
 
 /**

@@ -63,6 +63,7 @@ class World {
     const agent = new Agent(
       {
         root: namedRoot(mount, path.relative(mount, this.kubelet.root)),
+        pods: null,
         metrics: { host: '127.0.0.1', port: 0 },
         socket: null,
         unknown: 'deny',
@@ -219,6 +220,29 @@ test("kubelet's other driver makes another root, and what it makes there is held
   assert.equal((await world.line('ready', from)).root, other.root);
   assert.equal(await web.place.actor.tryTcp(SERVER, 81), 'EPERM');
   assert.equal(await web.place.actor.tryTcp(SERVER, 80), 'ok');
+});
+
+test('below a wider root, too: what is outside the pods is let alone before and after, and a new pod is refused', async (t) => {
+  const world = await World.create(t, 'cgroupfs');
+  world.cluster.put(namespace('shop'));
+  const root = namedRoot(cgroupMount(), world.lab.name);
+  const agent = world.agent(t, { root, pods: kubeletRoot(cgroupMount(), world.lab.name) });
+  const starting = agent.start();
+  assert.match(String((await world.line('waiting')).for), /^kubelet's cgroup/);
+  world.kubelet.makeRoot();
+  await starting;
+  const build = await world.lab.workload('build', { addresses: ['198.18.2.9'], cgroup: 'system.slice/docker-1.scope' });
+  assert.equal(await build.actor.tryTcp(SERVER, 81), 'ok');
+  const from = world.lines.length;
+  const other = new Kubelet(world.lab, { node: NODE, driver: 'systemd', cluster: world.cluster });
+  other.makeRoot();
+  await world.lab.removeCgroup(world.kubelet.root);
+  await world.line('root_gone', from);
+  await world.line('ready', from);
+  const stranger = other.plan({ ...WEB, name: 'stranger' });
+  stranger.makeCgroup();
+  assert.equal(await (await stranger.makeNetwork()).actor.tryTcp(SERVER, 80), 'EPERM');
+  assert.equal(await build.actor.tryTcp(SERVER, 81), 'ok');
 });
 
 test("a static pod's mirror stands for the cgroup that kubelet named by the manifest", async (t) => {

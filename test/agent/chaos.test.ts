@@ -63,7 +63,7 @@ async function start(api: ApiServer, lab: Lab): Promise<Running> {
   let standing: Standing | null = null;
   const agent = new Agent(
     {
-      root: namedRoot(cgroupMount(), path.join(lab.name, 'kubepods')),
+      ...{ root: namedRoot(cgroupMount(), path.join(lab.name, 'kubepods')), pods: null },
       ...{ metrics: { host: '127.0.0.1', port: 0 }, socket: null, unknown: 'deny', ownNode: false, nodeName: 'a' },
       ...{ unscheduled: 'elsewhere', attach: 'at_once' },
       hooks: {

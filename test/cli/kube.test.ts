@@ -3,17 +3,19 @@
 // Are they held from their first packet, through edits, with the API server away and back, and with CRDs that come late?
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
 import { parseAllDocuments } from 'yaml';
 import { PolicyFolder, TestAgent } from '../support/agent.ts';
 import { ApiServer, type JsonObject } from '../support/apiserver/server.ts';
 import { connectFromTheStart, type Driver, Kubelet, type KubeObject } from '../support/kubelet.ts';
-import { Lab } from '../support/lab.ts';
+import { cgroupMount, Lab } from '../support/lab.ts';
 
 const NODE = 'node-a';
 const SERVER = '198.18.1.1';
+/** This process's own. Nothing is sent in it but over loopback. */
+const HOST_NETNS = '/proc/self/ns/net';
 const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
 const CRDS = path.join(import.meta.dirname, '../../daemonset/crds');
 
@@ -45,6 +47,15 @@ const isolated: KubeObject = {
   metadata: { namespace: 'shop', name: 'none' },
   spec: { podSelector: { matchLabels: { app: 'web' } }, policyTypes: ['Egress'] },
 };
+const services = (...units: readonly string[]): KubeObject => ({
+  apiVersion: 'postern.dev/v1alpha1',
+  kind: 'ClusterEgressPolicy',
+  metadata: { name: 'runtime' },
+  spec: {
+    subject: { nodeServices: { units } },
+    egress: [{ to: [{ networks: [`${SERVER}/32`] }], ports: [{ port: 80 }] }],
+  },
+});
 const WEB = { namespace: 'shop', name: 'web', labels: { app: 'web' }, addresses: ['198.18.2.1'] };
 
 interface World {
@@ -52,6 +63,11 @@ interface World {
   readonly api: ApiServer;
   readonly kubelet: Kubelet;
   launch(...args: readonly string[]): TestAgent;
+  /**
+   * The same, in this cgroup (absolute path), as the first process of a pid namespace: so in a container without hostPID. There it
+   * sees that it is in the host's network namespace, which the machine's own first process may hide.
+   */
+  launchIn(cgroup: string, ...args: readonly string[]): TestAgent;
 }
 
 async function world(
@@ -69,14 +85,24 @@ async function world(
   await lab.addOutside(SERVER);
   for (const port of [80, 81]) await lab.outside.actor.listen('TCP', SERVER, port);
   const kubelet = new Kubelet(lab, { node: NODE, driver: options.driver ?? 'cgroupfs', cluster: api });
+  const all = (args: readonly string[]): string[] => [
+    ...['agent', '--kube', '--kubeconfig', api.kubeconfig, '--node-name', NODE, '--cgroup-root', kubelet.root],
+    ...['--state-dir', folder.stateDir, '--socket', folder.socket, '--metrics-address', '127.0.0.1:0', ...args],
+  ];
   const launch = (...args: readonly string[]): TestAgent => {
-    const fixed = ['--kube', '--kubeconfig', api.kubeconfig, '--node-name', NODE, '--cgroup-root', kubelet.root];
-    const places = ['--state-dir', folder.stateDir, '--socket', folder.socket, '--metrics-address', '127.0.0.1:0'];
-    const child = spawn(POSTERN, ['agent', ...fixed, ...places, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(POSTERN, all(args), { stdio: ['ignore', 'pipe', 'pipe'] });
     lab.adopt(child);
     return new TestAgent(child);
   };
-  return { lab, api, kubelet, launch };
+  const launchIn = (cgroup: string, ...args: readonly string[]): TestAgent =>
+    new TestAgent(
+      lab.spawnIn(
+        ...([HOST_NETNS, cgroup, 'unshare'] as const),
+        ['--pid', '--fork', '--kill-child', '--mount-proc', POSTERN, ...all(args)],
+        'pipe',
+      ),
+    );
+  return { lab, api, kubelet, launch, launchIn };
 }
 
 async function readiness(agent: TestAgent): Promise<number> {
@@ -237,6 +263,96 @@ test('a node name that is no Node cuts off nobody: it is waited for, and said', 
   api.put({ apiVersion: 'v1', kind: 'Node', metadata: { name: 'node-x' } });
   await agent.line((line) => line.event === 'ready');
   assert.equal(await web.place.actor.tryTcp(SERVER, 80), 'EPERM');
+});
+
+for (const driver of ['cgroupfs', 'systemd'] as const) {
+  test(`${driver}: a root above pods and services holds both; the rest of the node is let alone, and counted`, async (t) => {
+    const { lab, api, kubelet, launchIn } = await world(t, { driver });
+    api.put(egress(80));
+    api.put(services('kubelet.service', 'postern.service'));
+    const service = (name: string, address: string) =>
+      lab.workload(name, { addresses: [address], cgroup: `system.slice/${name}.service` });
+    const unit = await service('kubelet', '198.18.3.1');
+    // A container that is no pod, as a build runs it: in a namespace of its own.
+    const build = await service('docker', '198.18.3.2');
+    const sshd = lab.placeIn(HOST_NETNS, lab.cgroup('system.slice/sshd.service'));
+    const port = await sshd.actor.listen('TCP', '127.0.0.1', 0);
+
+    const home = lab.cgroup('system.slice/postern.service');
+    const agent = launchIn(home, '--cgroup-root', lab.root);
+    const waiting = await agent.line((line) => line.event === 'waiting');
+    assert.match(String(waiting.for), /kubepods.* below /);
+    kubelet.makeRoot();
+    await agent.line((line) => line.event === 'ready');
+    assert.equal(await unit.actor.tryTcp(SERVER, 80), 'ok');
+    assert.equal(await unit.actor.tryTcp(SERVER, 81), 'EPERM');
+
+    const web = await kubelet.run(WEB);
+    await agent.line((line) => JSON.stringify(line.bound) === '["shop/web"]');
+    assert.equal(await web.place.actor.tryTcp(SERVER, 80), 'ok');
+    assert.equal(await web.place.actor.tryTcp(SERVER, 81), 'EPERM');
+
+    // Nobody can tell the agent of these: a pod, and a static pod as a control plane's, in the host's namespace.
+    const stranger = kubelet.plan({ ...WEB, name: 'stranger', addresses: ['198.18.2.2'] });
+    stranger.makeCgroup();
+    assert.equal(await (await stranger.makeNetwork()).actor.tryTcp(SERVER, 80), 'EPERM');
+    const controlPlane = kubelet.plan({ ...WEB, name: 'apiserver', addresses: [], hostNetwork: true });
+    const apiserver = lab.placeIn(HOST_NETNS, controlPlane.makeCgroup());
+
+    const passed = async (reason: string, workload = 'unknown') =>
+      [...(await agent.metrics())]
+        .filter(([series]) => series.startsWith(`postern_forward_count_total{workload="${workload}"`))
+        .filter(([series]) => series.includes(`reason="${reason}"`))
+        .reduce((sum, [, count]) => sum + count, 0);
+    for (const place of [sshd, apiserver]) {
+      const before = await passed('unknown_host');
+      assert.equal(await place.actor.tryTcp('127.0.0.1', port), 'ok');
+      assert.ok((await passed('unknown_host')) > before);
+    }
+    const before = await passed('unknown_host');
+    assert.equal(await build.actor.tryTcp(SERVER, 81), 'ok');
+    assert.ok((await passed('unknown_host')) > before);
+
+    const own = await agent.line((line) => line.code === 'unit_is_agent');
+    assert.equal(own.object, 'ClusterEgressPolicy/runtime');
+    assert.ok((await passed('loopback', 'postern')) > 0, 'it talks to its API server, and no policy has a say in that');
+    // unshare passes no signal on.
+    for (const pid of readFileSync(path.join(home, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean))
+      process.kill(Number(pid), 'SIGTERM');
+    assert.equal((await agent.ended()).status, 0, agent.errors);
+    assert.equal(await unit.actor.tryTcp(SERVER, 81), 'ok');
+  });
+}
+
+test('a unit outside the root: log, condition and Event say which root would hold it', async (t) => {
+  const { api, kubelet, launch } = await world(t);
+  // A slice of the whole machine, since units are looked for in such.
+  const slice = path.join(cgroupMount(), `postern-${process.pid}-900.slice`);
+  const unit = `postern-test-${process.pid}.service`;
+  mkdirSync(path.join(slice, unit), { recursive: true });
+  t.after(() => {
+    rmdirSync(path.join(slice, unit));
+    rmdirSync(slice);
+  });
+  kubelet.makeRoot();
+  api.put(services(unit));
+  const agent = launch();
+  const problem = await agent.line((line) => line.event === 'problem');
+  const remedy = '--cgroup-root / (helm: --set agent.cgroupRoot=/)';
+  assert.deepEqual([problem.code, problem.severity], ['unit_outside_root', 'error']);
+  assert.ok(String(problem.advice).includes(remedy), String(problem.advice));
+  type Status = { conditions?: { type: string; status: string; reason: string; message: string }[] };
+  const programmed = () => {
+    const found = api.get('postern.dev/v1alpha1', 'ClusterEgressPolicy', 'runtime');
+    return ((found?.status ?? {}) as Status).conditions?.find(({ type }) => type === 'Programmed');
+  };
+  await api.until(() => programmed()?.reason === 'RefusedByNode');
+  assert.equal(programmed()?.status, 'False');
+  assert.ok(programmed()?.message.startsWith(`${NODE}: ${unit} has its cgroup at `));
+  assert.ok(programmed()?.message.includes(remedy));
+  const events = () => api.list('events.k8s.io/v1', 'Event') as unknown as { reason: string; note: string }[];
+  await api.until(() => events().some(({ reason, note }) => reason === 'RefusedByNode' && note.includes(remedy)));
+  assert.equal(await agent.stop(), 0, agent.errors);
 });
 
 test('what cannot work is said at once, in a sentence', async (t) => {

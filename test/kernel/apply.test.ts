@@ -160,7 +160,18 @@ test(
 
     applier.apply(step(FIRST), BOUND);
     assertHolds(object, expected(step(FIRST), BOUND, slots));
-    assert.deepEqual(applier.readSettings(), { levels: 1 << 3, unknown: abi.UNKNOWN_ALLOW, hostNetns: 7n });
+    assert.deepEqual(applier.readSettings(), {
+      levels: 1 << 3,
+      unknown: abi.UNKNOWN_ALLOW,
+      hostNetns: 7n,
+      pods: 0n,
+      podsLevel: 0,
+    });
+    applier.expectPods({ cgroup: 12n, level: 1 });
+    assert.deepEqual([applier.readSettings().pods, applier.readSettings().podsLevel], [12n, 1]);
+    assert.equal(applier.readSettings().levels, 1 << 3, 'all else stays');
+    applier.expectPods(null);
+    assert.equal(applier.readSettings().pods, 0n);
     assert.deepEqual(epochs(object, 4), [1, 1, 1, 0]);
     assert.deepEqual(
       applier.fills().map(({ map, entries }) => [map, entries]),

@@ -236,6 +236,16 @@ describe('the unknown', () => {
     programs.settings({ levels: 0, unknown: UNKNOWN_DENY, hostNetns: loadNative().netnsCookie('/proc/self/ns/net') });
     assert.equal(reason(packet), 'unknown_host');
   });
+  test('outside the cgroup of all pods pass, whatever their namespace; inside they do not', () => {
+    const settings = { levels: 0, unknown: UNKNOWN_DENY, hostNetns: 1n };
+    programs.settings({ ...settings, pods: programs.cgroup + 1n, podsLevel: programs.level });
+    assert.equal(reason(packet), 'unknown_host');
+    // Deeper than this process is: it cannot be inside.
+    programs.settings({ ...settings, pods: programs.cgroup, podsLevel: programs.level + 1 });
+    assert.equal(reason(packet), 'unknown_host');
+    programs.settings({ ...settings, pods: programs.cgroup, podsLevel: programs.level });
+    assert.equal(reason(packet), 'unknown_workload');
+  });
   test('elsewhere are refused, and told by their own cgroup', () => {
     programs.settings({ levels: 0, unknown: UNKNOWN_DENY, hostNetns: 1n });
     const outcome = programs.run(packet);

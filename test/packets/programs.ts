@@ -33,6 +33,8 @@ import {
   REASON_NAMES,
   ROW_PORT_SET,
   RULE_NONE,
+  SETTINGS_BYTES,
+  type Settings,
   SLOT_UNKNOWN,
   VERDICT_NAMES,
   WORKLOAD_BYTES,
@@ -99,13 +101,14 @@ export interface Outcome extends Counted {
 export class Maps {
   readonly object: NativeObject;
   readonly cgroup: bigint;
-  readonly #level: number;
+  /** Its depth below the cgroup2 mount. */
+  readonly level: number;
 
   /** `folder` is the workload's cgroup; `sizes` are by map name. */
   constructor(folder: string, sizes: Record<string, number> = {}) {
     const native = loadNative();
     this.cgroup = native.cgroupId(folder);
-    this.#level = path.relative(cgroupMount(), folder).split('/').length;
+    this.level = path.relative(cgroupMount(), folder).split('/').length;
     const small = { identities: 1024, networks: 1024, verdicts: 1024, ports: 1024, flows: 1024 };
     this.object = native.load(OBJECT, { ...small, ...sizes }, constantsFor(native));
     this.settings({});
@@ -134,13 +137,15 @@ export class Maps {
     this.settings({});
   }
 
-  settings(fields: { unknown?: number; hostNetns?: bigint; levels?: number }): void {
-    const value = Buffer.alloc(16);
+  settings(fields: Partial<Settings>): void {
+    const value = Buffer.alloc(SETTINGS_BYTES);
     encodeSettings(
       {
-        levels: fields.levels ?? 1 << this.#level,
+        levels: fields.levels ?? 1 << this.level,
         unknown: fields.unknown ?? 0,
         hostNetns: fields.hostNetns ?? 0n,
+        pods: fields.pods ?? 0n,
+        podsLevel: fields.podsLevel ?? 0,
       },
       value,
     );
