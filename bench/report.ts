@@ -83,7 +83,7 @@ function clusterRows({
     `${median} ms, 99 of 100 in ${p99}, at most ${max} (${count})`;
   return [
     ['from start to enforcing', `${readyMs} ms`],
-    ['memory of the agent', `${peakMiB} MiB at its peak, ${settledMiB} after`],
+    ['memory of the agent', `${peakMiB} MiB at its peak, ${settledMiB} before any change`],
     ['memory of the kernel', `${kernelMiB} MiB`],
     ['asked of the API server', `${listMiB} MiB`],
     ["a policy's edit to enforced", spread(policyEditMs)],
