@@ -26,7 +26,9 @@ Reads *.yaml, *.yml and *.json, in folders below too. A line for each problem, s
   FILE:LINE:COLUMN: path.in.object: what is wrong; what to write instead
 After the path of a warning stands "warning: ". An error makes an object invalid: an agent keeps its last valid version, and where
 there is none isolates what an invalid policy selects. A warning is something that holds, but hardly means what it says: host bits
-in a CIDR, a selector that selects nobody in this folder, a Service that is not there, a feature that is not enforced yet.
+in a CIDR, a selector that selects nobody in this folder, a Service that is not there, a feature that is not enforced yet, names
+that may not be asked for, a rule of which a Limit leaves nothing or that names one IP family of a destination that has two, a policy
+that takes DNS or the API server from cluster DNS, hostNetwork pods or node services.
 Objects of kinds that Postern has no part in (Deployment, ConfigMap, ...) are passed over, others' network policies with a warning.
 
 With -o json: an array of {severity, code, file, line, column, path, object, message, advice}.

@@ -2,13 +2,17 @@
 // What makes no sense between objects that are right by themselves? Only what the folder can tell: where it holds no pods or no services,
 // they are elsewhere, and nothing is said of them.
 
+import type { Compiled } from '../compile/compile.ts';
 import { askers } from '../judge/dns.ts';
-import type { Entity, Peer, Pod, Policy, PortProtocol, Rule, Service, Snapshot } from '../model/objects.ts';
+import type { Peer, Pod, Policy, PortProtocol, Rule, Service, Snapshot } from '../model/objects.ts';
 import { mayAskDns, namesNames } from '../resolve/dns.ts';
 import { selections } from '../resolve/selection.ts';
 import { matches } from '../resolve/selector.ts';
 import { doubtful, type Finding, quote } from '../validate/finding.ts';
+import { checkCutOff } from './cut-off.ts';
+import { checkFamilies, dualStacked } from './families.ts';
 import { checkTier } from './tiers.ts';
+import { checkVoided } from './voided.ts';
 
 export interface Between {
   /** Of the object: `Kind/namespace/name`. */
@@ -16,8 +20,11 @@ export interface Between {
   readonly finding: Finding;
 }
 
-export function checkBetween(snapshot: Snapshot): Between[] {
+/** @param compiled the snapshot, every pod a workload. */
+export function checkBetween(snapshot: Snapshot, compiled: Compiled): Between[] {
   const selectionOf = selections(snapshot);
+  const onPod = (pod: Pod) => selectionOf(pod).shadow;
+  const duals = dualStacked(snapshot);
   const held = new Map<Policy, Pod[]>();
   for (const pod of snapshot.pods) {
     for (const policy of selectionOf(pod).shadow) held.set(policy, [...(held.get(policy) ?? []), pod]);
@@ -30,6 +37,7 @@ export function checkBetween(snapshot: Snapshot): Between[] {
   };
   const policies = snapshot.policies.flatMap((policy) => {
     const pods = held.get(policy) ?? [];
+    const [first] = pods;
     const beside =
       policy.subject.type === 'nodeServices'
         ? snapshot.policies.filter((other) => sharesUnits(policy, other))
@@ -44,7 +52,9 @@ export function checkBetween(snapshot: Snapshot): Between[] {
         const mute = pods.find((pod) => !(asks().get(pod) ?? mayAskDns(selectionOf(pod).shadow)));
         return mute === undefined ? null : `${mute.namespace}/${mute.name}`;
       }),
-      ...checkUnits(policy, beside),
+      ...checkCutOff(policy, pods, onPod, beside, snapshot),
+      ...checkVoided(policy, pods, onPod, snapshot),
+      ...(first === undefined ? [] : checkFamilies(policy, first, compiled, duals)),
       ...checkTier(policy, snapshot.policies, held),
       ...policy.rules.flatMap((rule, index) => checkRule(policy, rule, index, snapshot)),
     ];
@@ -96,34 +106,6 @@ function checkSubject(policy: Policy, held: readonly Pod[], snapshot: Snapshot):
 function sharesUnits({ subject }: Policy, { subject: other }: Policy): boolean {
   if (subject.type !== 'nodeServices' || other.type !== 'nodeServices') return false;
   return subject.units.some((unit) => other.units.includes(unit));
-}
-
-/** A node whose services lost their names or its API server cannot be mended through that API server. */
-function checkUnits(policy: Policy, beside: readonly Policy[]): Finding[] {
-  const { subject, effect } = policy;
-  if (subject.type !== 'nodeServices' || (effect !== 'Isolate' && effect !== 'Limit')) return [];
-  const counted = effect === 'Limit' ? [policy] : beside.filter((other) => other.effect !== 'Limit');
-  const reaches = (...entities: readonly Entity[]) =>
-    counted.some(({ rules }) =>
-      rules.some(({ peers }) =>
-        peers.some(
-          (peer) =>
-            peer.type === 'networks' ||
-            (peer.type === 'entities' && peer.entities.some((one) => entities.includes(one))),
-        ),
-      ),
-    );
-  const told = (entity: Entity) => {
-    const path = ['spec', 'subject', 'nodeServices', 'units'];
-    const message = `nothing here lets ${subject.units.join(', ')} reach ${entity}`;
-    const advice = `add a rule to: [{entities: [${entity}]}], if the node needs it`;
-    return { ...doubtful('node_service_cut_off', path, message, advice), at: 'key' as const };
-  };
-  const isKubeletCutOff = subject.units.includes('kubelet.service') && !reaches('KubeAPIServer', 'Cluster', 'All');
-  return [
-    ...(isKubeletCutOff ? [told('KubeAPIServer')] : []),
-    ...(reaches('DNS', 'Cluster', 'All') ? [] : [told('DNS')]),
-  ];
 }
 
 /** A Grant or Isolate on every pod, as far as its subject says. */

@@ -28,11 +28,12 @@ export function lintFiles(files: readonly SourceFile[]): LintResult {
   const snapshot = snapshotOf(objects);
 
   const byKey = new Map(objects.map((parsed) => [parsed.key, places.get(parsed)]));
-  const between = checkBetween(snapshot).flatMap(({ key, finding }) => {
+  const compiled = compile(snapshot);
+  const between = checkBetween(snapshot, compiled).flatMap(({ key, finding }) => {
     const place = byKey.get(key);
     return place ? [toProblem(place, finding)] : [];
   });
-  const limits = compile(snapshot).problems.map((problem): Problem => {
+  const limits = compiled.problems.map((problem): Problem => {
     const place = byKey.get(problem.object)?.parsed;
     return place ? { ...problem, ...place.position } : problem;
   });

@@ -82,7 +82,7 @@ function differ(a: Policy, b: Policy): boolean {
 /** Unless it is plain that no flow is meant by both. */
 function mayMeet(a: Rule, b: Rule): boolean {
   const ports =
-    a.ports === null || b.ports === null || a.ports.some((one) => b.ports?.some((other) => meet(one, other)));
+    a.ports === null || b.ports === null || a.ports.some((one) => b.ports?.some((other) => portsMayMeet(one, other)));
   return ports && a.peers.some((one) => b.peers.some((other) => peersMayMeet(one, other)));
 }
 
@@ -94,6 +94,10 @@ function peersMayMeet(a: Peer, b: Peer): boolean {
   // A node's address is never a pod's.
   if (a.type !== 'pods' || b.type !== 'pods')
     return ![a.type, b.type].every((type) => type === 'pods' || type === 'nodes') || a.type === b.type;
+  return podsMayMeet(a, b);
+}
+
+export function podsMayMeet(a: PodPeer, b: PodPeer): boolean {
   return (
     !excludes(a.podSelector, b.podSelector) &&
     (a.namespaceSelector === null ||
@@ -110,8 +114,13 @@ function excludes(a: Selector, b: Selector): boolean {
   });
 }
 
-function meet(a: Port, b: Port): boolean {
-  if (a.protocol === 'ICMP' || b.protocol === 'ICMP' || a.protocol !== b.protocol) return false;
+/** Unless it is plain that no flow has both. */
+export function portsMayMeet(a: Port, b: Port): boolean {
+  if (a.protocol === 'ICMP') {
+    return b.protocol === 'ICMP' && (a.icmpType === null || b.icmpType === null || a.icmpType === b.icmpType);
+  }
+  if (b.protocol === 'ICMP') return false;
+  if (a.protocol !== b.protocol) return false;
   const [first, second] = [rangeOf(a), rangeOf(b)];
   return first === null || second === null || (first[0] <= second[1] && second[0] <= first[1]);
 }
@@ -177,7 +186,7 @@ function peerCovers(outer: Peer, inner: Peer): boolean {
   return false;
 }
 
-function isWithin(inner: string, outer: string): boolean {
+export function isWithin(inner: string, outer: string): boolean {
   const [a, b] = [prefix(inner), prefix(outer)];
   return (
     a !== null && b !== null && inner.includes(':') === outer.includes(':') && a.bits >= b.bits && contains(b, a.key)

@@ -178,3 +178,155 @@ test('an address that two have', () => {
     'a pod that has ended gave its address back',
   );
 });
+
+const in_ = (namespace: string, name: string, labels: string, spec = '') =>
+  `{apiVersion: v1, kind: Pod, metadata: {name: ${name}, namespace: ${namespace}, labels: {${labels}}}, spec: {${spec}}}`;
+
+test('cluster DNS and hostNetwork pods that are cut off from what they live on', () => {
+  const coredns = in_('kube-system', 'coredns', 'k8s-app: kube-dns');
+  const cut = (field: string) => [`warning cut_off spec.${field}`, `warning cut_off spec.${field}`];
+  const np = (egress: string) =>
+    `{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: np, namespace: kube-system}, spec: {podSelector: {}, policyTypes: [Egress], egress: ${egress}}}`;
+  assert.deepEqual(told(np('[]'), coredns), cut('podSelector'));
+  assert.deepEqual(told(np('[]'), in_('kube-system', 'other', 'app: x')), [], 'only what others live on');
+  assert.deepEqual(told(np('[{}]'), coredns), []);
+  assert.deepEqual(told(np('[{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}]'), coredns), []);
+  const all = (more: string) => cluster('c', `{subject: {namespaces: {}}, ${more}}`);
+  assert.deepEqual(told(all('effect: Grant, egress: []'), coredns), [], 'it takes nothing from anybody');
+  assert.deepEqual(told(all('egress: [{to: [{entities: [DNS]}]}]'), coredns), ['warning cut_off spec.subject']);
+  assert.deepEqual(told(all('egress: [{to: [{entities: [DNS, KubeAPIServer]}]}]'), coredns), []);
+  assert.deepEqual(told(np('[]'), all('effect: Grant, egress: [{to: [{entities: [Cluster]}]}]'), coredns), []);
+  // A Limit is helped by nobody.
+  const guard = all('effect: Limit, egress: [{to: [{entities: [All], except: [KubeAPIServer]}]}]');
+  const helped = all('effect: Grant, egress: [{to: [{entities: [KubeAPIServer]}]}]').replace('{name: c}', '{name: d}');
+  assert.deepEqual(
+    told(guard, helped, coredns).filter((one) => one.includes('cut_off')),
+    ['warning cut_off spec.subject'],
+  );
+  // hostNetwork pods, where a policy holds them.
+  const host = in_('shop', 'shipper', 'app: shipper', 'hostNetwork: true');
+  const shipper = (hostNetwork: string, egress: string) =>
+    policy('s', `{hostNetwork: ${hostNetwork}, egress: ${egress}}`);
+  assert.deepEqual(told(shipper('Include', '[]'), host), cut('podSelector'));
+  assert.deepEqual(told(shipper('Include', '[{to: [{entities: [DNS, KubeAPIServer]}]}]'), host), []);
+  assert.deepEqual(told(shipper('Exclude', '[]'), host), ['warning selects_nobody spec.podSelector']);
+  const { problems } = lintFiles([{ path: 'f', text: [np('[]'), coredns].join('\n---\n') }]);
+  assert.deepEqual(
+    problems.map(({ message, advice }) => `${message}; ${advice}`)[1],
+    'nothing here lets kube-system/coredns, which answers for the whole cluster, reach DNS; add a rule to: [{entities: [DNS]}], if it needs that',
+  );
+});
+
+test('a rule of which a Limit leaves nothing', () => {
+  const of = (rule: string, limit: string, more: readonly string[] = [pod('p', 'web')], setting = '') =>
+    told(
+      policy('a', `{egress: [{to: [{networks: [198.18.0.0/15]}]}, ${rule}]}`),
+      policy('l', `{effect: Limit, ${setting}egress: [${limit}]}`),
+      ...more,
+    ).filter((one) => one.includes('voided_by_limit spec.egress[1]'));
+  const voided = ['warning voided_by_limit spec.egress[1]'];
+  const cases: [rule: string, limit: string, isVoided: boolean][] = [
+    ['{to: [{networks: [203.0.113.0/24]}]}', '{to: [{networks: [192.0.2.0/24]}]}', true],
+    ['{to: [{networks: [203.0.113.0/24]}]}', '{to: [{networks: [203.0.113.7/32]}]}', false],
+    ['{to: [{networks: [203.0.113.0/24]}]}', '{to: [{networks: [0.0.0.0/0], except: [203.0.0.0/16]}]}', true],
+    ['{to: [{networks: [203.0.0.0/16]}]}', '{to: [{networks: [0.0.0.0/0], except: [203.0.113.0/24]}]}', false],
+    ['{to: [{networks: ["2001:db8::/32"]}]}', '{to: [{networks: [0.0.0.0/0]}]}', true],
+    [
+      '{to: [{networks: [203.0.113.0/24]}], ports: [{port: 80}]}',
+      '{to: [{entities: [All]}], ports: [{port: 443}]}',
+      true,
+    ],
+    [
+      '{to: [{networks: [203.0.113.0/24]}], ports: [{port: 80, endPort: 500}]}',
+      '{to: [{entities: [All]}], ports: [{port: 443}]}',
+      false,
+    ],
+    [
+      '{to: [{networks: [203.0.113.0/24]}], ports: [{port: 80}]}',
+      '{to: [{entities: [All]}], ports: [{protocol: UDP}]}',
+      true,
+    ],
+    [
+      '{to: [{networks: [203.0.113.0/24]}], ports: [{protocol: ICMP}]}',
+      '{to: [{entities: [All]}], ports: [{protocol: ICMP, icmpType: EchoRequest}]}',
+      false,
+    ],
+    [
+      '{to: [{networks: [203.0.113.0/24]}], ports: [{protocol: ICMP, icmpType: EchoReply}]}',
+      '{to: [{entities: [All]}], ports: [{protocol: ICMP, icmpType: EchoRequest}]}',
+      true,
+    ],
+    ['{to: [{entities: [World]}]}', '{to: [{entities: [Cluster]}]}', true],
+    ['{to: [{entities: [Internet, DNS]}]}', '{to: [{entities: [Cluster]}]}', false],
+    ['{to: [{entities: [KubeAPIServer]}]}', '{to: [{entities: [All], except: [KubeAPIServer]}]}', true],
+    ['{to: [{networks: [169.254.169.254/32]}]}', '{to: [{entities: [All], except: [169.254.169.254/32]}]}', true],
+    ['{to: [{networks: [10.1.0.0/16]}]}', '{to: [{entities: [Internet]}]}', true],
+    ['{to: [{networks: [10.1.0.0/16]}]}', '{to: [{entities: [World]}]}', false],
+    ['{to: [{pods: {podSelector: {}}}]}', '{to: [{entities: [World]}]}', true],
+    ['{to: [{pods: {podSelector: {}}}]}', '{to: [{entities: [Cluster]}]}', false],
+    [
+      '{to: [{pods: {podSelector: {matchLabels: {a: b}}}}]}',
+      '{to: [{pods: {podSelector: {matchLabels: {a: c}}}}]}',
+      true,
+    ],
+    [
+      '{to: [{pods: {podSelector: {matchLabels: {a: b}}}}]}',
+      '{to: [{pods: {podSelector: {matchLabels: {x: c}}}}]}',
+      false,
+    ],
+    ['{to: [{nodes: {}}]}', '{to: [{pods: {podSelector: {}}}]}', true],
+    ['{to: [{nodes: {}}]}', '{to: [{entities: [Host]}]}', false],
+    ['{to: [{services: [{name: db}]}]}', '{to: [{entities: [Host, Internet]}]}', true],
+    ['{to: [{services: [{name: db}]}]}', '{to: [{pods: {podSelector: {}}}]}', false],
+    ['{to: [{domainNames: [a.example.com]}]}', '{to: [{entities: [Cluster]}]}', false],
+  ];
+  for (const [rule, limit, isVoided] of cases)
+    assert.deepEqual(of(rule, limit), isVoided ? voided : [], `${rule} ${limit}`);
+  const [rule, limit] = ['{to: [{entities: [World]}]}', '{to: [{entities: [Cluster]}]}'];
+  assert.deepEqual(of(rule, limit, []), [], 'no pods: whom it holds is not known');
+  assert.deepEqual(of(rule, limit, [pod('p', 'web')], 'mode: Audit, '), [], 'it takes nothing away yet');
+  const some = 'podSelector: {matchLabels: {app: api}}, ';
+  assert.deepEqual(of(rule, limit, [pod('p', 'web'), pod('q', 'api')], some), [], 'it is not on all of them');
+});
+
+test('a rule that names one IP family, where the destination has two', () => {
+  const both = (name: string) =>
+    `{apiVersion: v1, kind: Pod, metadata: {name: ${name}, namespace: shop, labels: {app: ${name}}}, status: {podIPs: [{ip: 198.18.0.7}, {ip: "fd00:18::7"}]}}`;
+  const node =
+    '{apiVersion: v1, kind: Node, metadata: {name: n}, status: {addresses: [{type: InternalIP, address: 198.18.9.1}, {type: InternalIP, address: "fd00:9::1"}]}}';
+  const dual =
+    '{apiVersion: v1, kind: Service, metadata: {name: db, namespace: shop}, spec: {clusterIPs: [198.18.96.1, "fd00:96::1"], ports: [{port: 5432}]}}';
+  const of = (egress: string, ...more: string[]) =>
+    told(policy('a', `{podSelector: {matchLabels: {app: web}}, egress: ${egress}}`), pod('p', 'web'), ...more);
+  const one = ['warning one_family spec.egress[0]'];
+  const v4 = '{to: [{networks: [198.18.0.0/15]}]}';
+  assert.deepEqual(of(`[${v4}]`, both('db')), one);
+  assert.deepEqual(of(`[${v4}]`, node), one);
+  assert.deepEqual(of('[{to: [{networks: ["fd00::/8"]}]}]', both('db')), one);
+  assert.deepEqual(of('[{to: [{networks: [0.0.0.0/0]}], ports: [{port: 443}]}]', both('db')), one);
+  assert.deepEqual(of('[{to: [{networks: [0.0.0.0/0, "::/0"]}], ports: [{port: 443}]}]', both('db')), []);
+  assert.deepEqual(of(`[${v4}, {to: [{networks: ["fd00::/8"]}]}]`, both('db')), [], 'the other rule has it');
+  assert.deepEqual(of(`[${v4}, {to: [{pods: {podSelector: {}}}]}]`, both('db')), [], 'pods are meant by both');
+  assert.deepEqual(of('[{to: [{networks: [198.19.0.0/16]}]}]', both('db')), [], 'another destination');
+  assert.deepEqual(of(`[${v4}]`), [], 'nobody has two');
+  assert.deepEqual(
+    of('[{to: [{networks: [198.18.0.7/32], except: []}], ports: [{port: http}]}]', both('db')).length,
+    1,
+  );
+  // Of a Service its own ports, which its endpoints decide: none is there.
+  assert.deepEqual(of(`[${v4}]`, dual), []);
+  const { problems } = lintFiles([
+    {
+      path: 'f',
+      text: [
+        policy('a', `{podSelector: {matchLabels: {app: web}}, egress: [${v4}]}`),
+        pod('p', 'web'),
+        both('db'),
+      ].join('\n---\n'),
+    },
+  ]);
+  assert.equal(
+    problems[0]?.message,
+    'Pod shop/db is allowed at 198.18.0.7 and not at fd00:18::7: the rule names one IP family only',
+  );
+});
