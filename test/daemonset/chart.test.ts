@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Does the chart say what it should, by the real helm and kubectl, and is install.yaml what it renders as?
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { copyFileSync, cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
 import { parse } from 'yaml';
@@ -217,6 +218,20 @@ test('every value is in the documentation', () => {
   }
 });
 
+test('a namespace that is asked for has the labels of Pod Security, in each mode', () => {
+  assert.equal(manifestsIn(helmTemplate()).filter((one) => one.kind === 'Namespace').length, 0);
+  const labels = only(installed(), 'Namespace').metadata.labels ?? {};
+  for (const mode of ['enforce', 'audit', 'warn'])
+    assert.equal(labels[`pod-security.kubernetes.io/${mode}`], 'privileged', mode);
+});
+
+test('it runs on every node, whatever its taints, and is the last to be evicted', () => {
+  const spec = podSpecIn(installed()) as unknown as Record<string, unknown>;
+  assert.deepEqual(spec.tolerations, [{ operator: 'Exists' }]);
+  assert.deepEqual(spec.nodeSelector, { 'kubernetes.io/os': 'linux' });
+  assert.equal(spec.priorityClassName, 'system-node-critical');
+});
+
 test('kubectl apply makes all of it, and a second time changes nothing', async (t) => {
   const api = await ApiServer.start();
   t.after(() => api.stop());
@@ -224,9 +239,13 @@ test('kubectl apply makes all of it, and a second time changes nothing', async (
   assert.deepEqual([first.status, first.stderr], [0, '']);
   assert.equal(first.stdout.trim().split('\n').length, installed().length);
   assert.doesNotMatch(first.stdout, /unchanged|configured/);
+  const difference = await kubectl(api.kubeconfig, ['diff', '-f', INSTALL]);
+  assert.deepEqual([difference.status, difference.stdout, difference.stderr], [0, '', '']);
   const second = await kubectl(api.kubeconfig, ['apply', '-f', INSTALL]);
   assert.deepEqual([second.status, second.stderr], [0, '']);
   assert.doesNotMatch(second.stdout, /created|configured/);
+  const byServer = await kubectl(api.kubeconfig, ['apply', '--server-side', '-f', INSTALL]);
+  assert.deepEqual([byServer.status, byServer.stderr], [0, '']);
   const gone = await kubectl(api.kubeconfig, ['delete', '-f', INSTALL, '--wait=false']);
   assert.deepEqual([gone.status, gone.stderr.replace(/^Warning:.*\n/gm, '')], [0, '']);
 });
@@ -254,4 +273,91 @@ spec: {podSelector: {}}
   assert.equal(end.status, 0, end.stderr);
   assert.equal(agentOf(), null);
   assert.notEqual(api.get('postern.dev/v1alpha1', 'EgressPolicy', 'web', 'default'), null);
+});
+
+test('kustomize takes install.yaml as a resource: the kustomization of the documentation', async (t) => {
+  const api = await ApiServer.start();
+  const folder = mkdtempSync(path.join(tmpdir(), `postern-${process.pid}-kustomize-`));
+  t.after(async () => {
+    rmSync(folder, { recursive: true, force: true });
+    await api.stop();
+  });
+  const documentation = readFileSync(path.join(CHART, '../../docs/install.md'), 'utf8');
+  const kustomization = /^apiVersion: kustomize\.config\.k8s\.io.*?(?=^```)/ms.exec(documentation)?.[0] ?? '';
+  writeFileSync(path.join(folder, 'kustomization.yaml'), kustomization);
+  copyFileSync(INSTALL, path.join(folder, 'install.yaml'));
+  const applied = await kubectl(api.kubeconfig, ['apply', '-k', folder]);
+  assert.deepEqual([applied.status, applied.stderr], [0, '']);
+  const stored = api.get('apps/v1', 'DaemonSet', 'postern', 'postern-system') as unknown as Manifest;
+  const { args, image } = containerOf(podSpecIn([stored]));
+  assert.equal(image, 'registry.example/postern:0.1.0');
+  assert.ok(args.includes('--cgroup-root=/'));
+  assert.equal((await kubectl(api.kubeconfig, ['diff', '-k', folder])).status, 0);
+});
+
+test('an upgrade upgrades the CRDs, too, and brings values that the older chart had not', async (t) => {
+  const api = await ApiServer.start();
+  const older = mkdtempSync(path.join(tmpdir(), `postern-${process.pid}-chart-`));
+  t.after(async () => {
+    rmSync(older, { recursive: true, force: true });
+    await api.stop();
+  });
+  cpSync(CHART, older, { recursive: true, dereference: true });
+  const edit = (file: string, from: string, to: string) => {
+    const text = readFileSync(path.join(older, file), 'utf8');
+    assert.ok(text.includes(from), file);
+    writeFileSync(path.join(older, file), text.replace(from, to));
+  };
+  edit('values.yaml', 'appArmorProfile: {type: Unconfined}', '');
+  edit('crd-files/egresspolicies.yaml', 'egpol', 'oldpol');
+  const to = ['--kubeconfig', api.kubeconfig, '--namespace', 'postern-system'];
+  const crdNow = () =>
+    JSON.stringify(api.get('apiextensions.k8s.io/v1', 'CustomResourceDefinition', 'egresspolicies.postern.dev'));
+  const installation = await helm(
+    'install',
+    'postern',
+    older,
+    '--create-namespace',
+    '--set',
+    'agent.logLevel=warn',
+    ...to,
+  );
+  assert.equal(installation.status, 0, installation.stderr);
+  assert.match(crdNow(), /oldpol/);
+  const upgrade = await helm('upgrade', 'postern', CHART, '--reset-then-reuse-values', ...to);
+  assert.equal(upgrade.status, 0, upgrade.stderr);
+  assert.match(crdNow(), /egpol/);
+  const { args, securityContext } = containerOf(
+    podSpecIn([api.get('apps/v1', 'DaemonSet', 'postern', 'postern-system') as unknown as Manifest]),
+  );
+  assert.deepEqual(securityContext.appArmorProfile, { type: 'Unconfined' });
+  assert.ok(args.includes('--log-level=warn'), 'what was set stays');
+});
+
+test('what helm finds that it did not make it leaves alone, and takes over where it is told to', async (t) => {
+  const api = await ApiServer.start();
+  t.after(() => api.stop());
+  const install = (namespace: string, ...more: readonly string[]) =>
+    helm(...['install', 'postern', CHART, '--kubeconfig', api.kubeconfig, '--namespace', namespace], ...more);
+  assert.equal((await kubectl(api.kubeconfig, ['apply', '-f', INSTALL])).status, 0);
+  const refused = await install('postern-system');
+  assert.equal(refused.status, 1);
+  assert.match(refused.stderr, /exists and cannot be imported/);
+  assert.equal((await install('postern-system', '--take-ownership')).status, 0);
+  const second = await install('elsewhere', '--create-namespace');
+  assert.match(second.stderr, /exists and cannot be imported/, 'one agent a node');
+  // Uninstalled, its CRDs stay, and are its own again.
+  const gone = await helm('uninstall', 'postern', '--kubeconfig', api.kubeconfig, '--namespace', 'postern-system');
+  assert.match(gone.stdout, /egresspolicies\.postern\.dev/);
+  assert.equal((await install('postern-system')).status, 0);
+});
+
+test('a ServiceMonitor where its CRD is missing: nothing is installed, and the kind is named', async (t) => {
+  const api = await ApiServer.start();
+  t.after(() => api.stop());
+  const to = ['--kubeconfig', api.kubeconfig, '--namespace', 'postern-system', '--create-namespace'];
+  const result = await helm('install', 'postern', CHART, '--set', 'metrics.serviceMonitor.enabled=true', ...to);
+  assert.equal(result.status, 1);
+  assert.match(result.stderr, /no matches for kind "ServiceMonitor"/);
+  assert.equal(api.get('apps/v1', 'DaemonSet', 'postern', 'postern-system'), null);
 });

@@ -124,7 +124,15 @@ test('kubectl apply -f install.yaml: what it makes holds a pod, reports, and use
   );
   t.after(() => container.close());
   const agent = new TestAgent(container.child);
-  await agent.line((line) => line.event === 'ready');
+  const ready = await agent.line((line) => line.event === 'ready');
+  const { startupProbe, livenessProbe, readinessProbe, ports } = containerOf(spec);
+  for (const { httpGet } of [startupProbe, livenessProbe, readinessProbe]) {
+    assert.deepEqual(
+      [httpGet.port],
+      ports.map(({ name }) => name),
+    );
+    assert.equal((await fetch(new URL(httpGet.path, String(ready.metrics)))).status, 200, httpGet.path);
+  }
 
   const web = await kubelet.run({ namespace: 'shop', name: 'web', labels: { app: 'web' }, addresses: ['198.18.2.1'] });
   await agent.line((line) => JSON.stringify(line.bound) === '["shop/web"]');

@@ -33,11 +33,19 @@ export interface PodSpec {
   readonly volumes: readonly { readonly name: string; readonly hostPath: { readonly path: string } }[];
 }
 
+interface Probe {
+  readonly httpGet: { readonly path: string; readonly port: string; readonly host?: string };
+}
+
 export interface Container {
+  readonly image: string;
   readonly command: readonly string[];
   readonly args: readonly string[];
   readonly env: readonly { readonly name: string; readonly valueFrom: { readonly fieldRef: { fieldPath: string } } }[];
-  readonly livenessProbe: { readonly httpGet: { readonly path: string; readonly host?: string } };
+  readonly ports: readonly { readonly name: string; readonly containerPort: number }[];
+  readonly startupProbe: Probe;
+  readonly livenessProbe: Probe;
+  readonly readinessProbe: Probe;
   readonly securityContext: {
     readonly privileged: boolean;
     readonly allowPrivilegeEscalation: boolean;
