@@ -29,7 +29,7 @@ enum map_limit {
 	MAX_GUARDS = 4096,
 	MAX_SOURCES = 16384,
 	MAX_COUNTERS = 65536,
-	MAX_FLOWS = 131072,
+	MAX_FLOWS = 524288, /* what 256 workloads may hold, see enum flows_budget */
 	EVENTS_BYTES = 1 << 20,
 };
 
@@ -253,8 +253,9 @@ enum direction {
 enum record_version { RECORD_VERSION = 1 };
 enum record_flags {
 	RECORD_BUSY = 1, /* someone is writing it: not to be trusted, not to be written */
-	RECORD_GUARDED = 2, /* direction ingress, and the guard has seen the connection come in */
-	RECORD_OLD = 4, /* direction ingress, because the socket is older than any program and its port is listened on */
+	RECORD_GUARDED =
+		2, /* the guard has seen it: at its workload's interface, from an address of its own; if ingress, it did come in */
+	RECORD_OLD = 4, /* direction ingress, from before a guard watched that could have seen it come in */
 };
 struct record {
 	__u8 version;
@@ -288,23 +289,35 @@ struct flow_key {
 	__u16 reserved;
 	__u32 reserved2;
 };
+/*
+ * An element that makes room is used again at once, while a program still reads it. So a flow holds what tells it from every other,
+ * and who reads one looks at that last.
+ */
 struct flow {
 	__u64 seen_ns; /* last inbound packet, or last use; monotonic */
+	content_id ruleset;
+	struct address remote; /* this and the next five as in the key; the number's highest bit is the kind */
+	__u32 slot;
+	__u32 number; /* of flow_order */
+	__be16 local_port;
+	__be16 remote_port;
 	__u32 epoch;
 	__u8 direction;
 	__u8 verdict;
 	__u8 reason;
-	__u8 reserved;
-	content_id ruleset;
+	__u8 protocol;
 	__u16 rule;
 	__u16 header_bytes; /* of a fragment: where the transport header ends; no later fragment may begin before it */
-	__u32 reserved2;
 };
 
-/* flow_order: what a workload's n-th flow was, so that the oldest can make room for the newest. */
+/*
+ * flow_order: what a workload's n-th flow was. A workload that would hold more than its budget loses its own oldest, so nobody's
+ * flood takes another's room. Transport and fragments are counted apart.
+ */
+enum flows_budget { FLOWS_PER_WORKLOAD = 2048, FRAGMENTS_PER_WORKLOAD = 256 /* of these */ };
 struct flow_order_key {
 	__u32 slot;
-	__u32 number; /* modulo 2^32 */
+	__u32 number; /* kind << 31 | n, modulo 2^31 */
 };
 
 #define FLOW_INBOUND_NS (180ULL * 1000000000ULL)
@@ -363,11 +376,13 @@ struct event {
 	char command[16];
 };
 
-/* budgets: ARRAY by slot; a token bucket of events. */
+/* budgets: ARRAY by slot; a token bucket of events, and how many flows of each kind were kept so far. */
 enum events_budget { EVENTS_PER_SECOND = 100, EVENTS_BURST = 200 };
 struct budget {
 	__u64 refilled_ns;
 	__u32 tokens;
+	__u32 flows;
+	__u32 fragments;
 	__u32 reserved;
 };
 
@@ -377,8 +392,9 @@ enum loss {
 	LOSS_EVENTS_FULL = 1, /* events that found the ring buffer full */
 	LOSS_COUNTERS = 2, /* packets that found no room in counters */
 	LOSS_RECORDS = 3, /* sockets without a record: judged packet by packet */
-	LOSS_FLOWS = 4,
-	LOSS_COUNT = 5,
+	LOSS_FLOWS = 4, /* flows that could not be kept */
+	LOSS_FLOWS_EVICTED = 5, /* flows that still counted when newer ones of their workload took their room */
+	LOSS_COUNT = 6,
 };
 
 /* settings: ARRAY of one. */
@@ -417,6 +433,7 @@ struct abi {
 	enum hook hook;
 	enum event_flags event_flags;
 	enum events_budget events_budget;
+	enum flows_budget flows_budget;
 	enum loss loss;
 	enum unknown_policy unknown_policy;
 	struct address address;

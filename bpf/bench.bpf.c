@@ -19,11 +19,11 @@ const volatile __u32 destination_port = 0;
 __u32 random_state = 1;
 
 /* Computed, not looked up: what is measured must be all that misses a cache. */
-static __always_inline void parse_anywhere(struct __sk_buff *skb, struct packet *packet, enum direction direction)
+static __always_inline void parse_anywhere(struct __sk_buff *skb, __u32 base, struct packet *packet, enum direction direction)
 {
 	__u32 index;
 
-	parse(skb, packet, direction);
+	parse(skb, base, packet, direction);
 	if (((const half_word *)&packet->remote)[3] || packet->ipv6)
 		return;
 	random_state = random_state * 1664525 + 1013904223;

@@ -43,7 +43,7 @@ static __always_inline bool forget(struct bpf_sock_addr *call, bool held)
 		record->protocol = 0;
 		record->verdict = VERDICT_DENY;
 		record->epoch = 0;
-		end_write(record, DIRECTION_EGRESS);
+		end_write(record, DIRECTION_EGRESS, 0);
 	}
 	return true;
 }
@@ -73,7 +73,7 @@ static __always_inline bool may_be_reply(struct bpf_sock_addr *call, struct pack
 			return true;
 		map_ipv4(&packet->local, ipv4);
 	}
-	return is_known_flow(packet, subject->slot, bpf_get_netns_cookie(call));
+	return is_known_flow(packet, subject->slot, has_netns_cookie ? bpf_get_netns_cookie(call) : subject->netns);
 }
 
 /* Judges a connect or a send before there is a packet. 1: goes on; 0: EPERM. */

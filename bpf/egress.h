@@ -46,6 +46,7 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 	enum direction direction = DIRECTION_EGRESS;
 	struct record *record;
 	__u32 epoch = subject->epoch;
+	__u8 flags = 0;
 
 	record = sk ? record_of(sk) : NULL;
 	/*
@@ -69,9 +70,11 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 	} else {
 		decide(subject, packet, decision);
 		/* Established before the programs were attached, and to a port that is listened on: it came from outside. */
-		if (decision->verdict != VERDICT_ALLOW && !record && !syn && stream && has_tcp_socket(skb, packet, true)) {
+		if (decision->verdict != VERDICT_ALLOW && !record && !syn && stream &&
+		    has_tcp_socket(skb, OWN_NAMESPACE, packet, subject, true)) {
 			allow(decision, subject->enforced, REASON_REPLY);
 			direction = DIRECTION_INGRESS;
+			flags = RECORD_OLD;
 		}
 	}
 	if (!sk)
@@ -96,7 +99,10 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 	} else if (!subject->lasting) {
 		return;
 	}
-	if (!write_record(record, packet, subject, decision, direction, epoch))
+	/* One that is put there later finds a connection that it could not have seen come in. */
+	if (direction == DIRECTION_INGRESS && !subject->netns)
+		flags = RECORD_OLD;
+	if (!write_record(record, packet, subject, decision, direction, epoch, flags))
 		lose(LOSS_RECORDS);
 }
 
@@ -106,10 +112,11 @@ static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *s
 {
 	struct record *record = sk ? record_of(sk) : NULL;
 	bool same = record && is_of(record, packet);
+	__u64 netns = netns_of(skb, subject);
 
 	if (record)
 		moment->pid = record->pid;
-	if (recall_flow(skb, subject, packet, decision, same))
+	if (recall_flow(packet, subject, netns, decision, same))
 		return false;
 	decide(subject, packet, decision);
 	if (!sk)
@@ -117,7 +124,7 @@ static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *s
 	if (decision->verdict == VERDICT_DENY) {
 		if (same)
 			record->verdict = VERDICT_DENY;
-		cut_outbound(skb, subject, packet);
+		cut_outbound(packet, subject, netns);
 		return true;
 	}
 	if (!subject->lasting)
@@ -127,10 +134,10 @@ static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *s
 	if (!record)
 		return true;
 	if (!same && record->protocol == IPPROTO_UDP && has_ruleset(subject)) {
-		spill(skb, record, packet, subject);
-		keep_outbound(skb, subject, packet, decision);
+		spill(record, packet, subject, netns);
+		keep_outbound(packet, subject, netns, decision);
 	}
-	if (!write_record(record, packet, subject, decision, DIRECTION_EGRESS, subject->epoch))
+	if (!write_record(record, packet, subject, decision, DIRECTION_EGRESS, subject->epoch, 0))
 		lose(LOSS_RECORDS);
 	return true;
 }
@@ -181,7 +188,7 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 	if (sk && sk->type == SOCKET_DATAGRAM && sk->protocol == IPPROTO_UDP && packet->protocol == IPPROTO_UDP)
 		packet->socket_port = bpf_htons(sk->src_port);
 	if (!find_by_socket(skb, &subject)) {
-		decide_unknown(&subject, packet, netns_of(skb), &decision);
+		decide_unknown(&subject, packet, netns_of(skb, &subject), &decision);
 	} else if (packet->reason) {
 		refuse_unread(&subject, &decision, packet->reason);
 		if (sk && sk->type == SOCKET_STREAM && decision.verdict == VERDICT_DENY && !decision.silent) {
@@ -189,9 +196,9 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 			moment.flags |= EVENT_CUT;
 		}
 	} else if (packet->fragment == FRAGMENT_LATER) {
-		anew = decide_fragment(skb, &subject, packet, &decision);
+		anew = decide_fragment(packet, &subject, netns_of(skb, &subject), &decision);
 	} else if (packet->protocol == IPPROTO_ICMP) {
-		decide_icmp(skb, &subject, packet, &decision);
+		decide_icmp(skb, OWN_NAMESPACE, packet, &subject, netns_of(skb, &subject), &decision);
 	} else if (packet->fragment == FRAGMENT_FIRST) {
 		decide(&subject, packet, &decision);
 	} else if (packet->protocol == IPPROTO_TCP) {
@@ -202,7 +209,7 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 		decide(&subject, packet, &decision);
 	}
 	if (!packet->reason && packet->fragment == FRAGMENT_FIRST && decision.verdict != VERDICT_DENY && has_ruleset(&subject) &&
-	    !keep_fragment(skb, &subject, packet, &decision))
+	    !keep_fragment(packet, &subject, netns_of(skb, &subject), &decision))
 		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
 
 	count_decision(&decision, subject.slot, skb->gso_segs ?: 1, packet->length);
@@ -210,7 +217,7 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 		return PASS;
 	if (!moment.muted) {
 		moment.socket_cookie = bpf_get_socket_cookie(skb);
-		moment.netns_cookie = netns_of(skb);
+		moment.netns_cookie = netns_of(skb, &subject);
 		if (has_current_process && is_sender_running(packet, &moment)) {
 			moment.pid = bpf_get_current_pid_tgid() >> 32;
 			moment.flags |= EVENT_PROCESS;
@@ -228,7 +235,7 @@ static __always_inline int judge_egress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 
-	parse(skb, &packet, DIRECTION_EGRESS);
+	parse(skb, 0, &packet, DIRECTION_EGRESS);
 	if (!packet.reason && !packet.fragment && skb->sk && (packet.protocol == IPPROTO_TCP || packet.protocol == IPPROTO_UDP)) {
 		struct bpf_sock *sk = bpf_sk_fullsock(skb->sk);
 		struct record *record = sk ? record_of(sk) : NULL;

@@ -17,13 +17,18 @@
 #include "related.h"
 #include "subject.h"
 
-/* A connection is coming: what its listener accepts may answer. */
-static __always_inline void mark_listener(struct bpf_sock *sk)
+/*
+ * A connection is coming: what its listener accepts may answer. Where no guard watches that could have seen it come, that is said, so
+ * that one which is put there later trusts what it finds.
+ */
+static __always_inline void mark_listener(struct __sk_buff *skb, struct bpf_sock *sk)
 {
 	struct record *record = record_of(sk);
+	struct subject subject = {};
 
-	if (record && is_unbound(record))
+	if (record && is_unbound(record) && !(record->flags & RECORD_OLD))
 		return;
+	find_by_socket(skb, &subject);
 	if (!record)
 		record = make_record(sk);
 	if (!record || !begin_write(record))
@@ -38,34 +43,20 @@ static __always_inline void mark_listener(struct bpf_sock *sk)
 	record->port = 0;
 	record->address = (struct address){};
 	record->ruleset = 0;
-	end_write(record, DIRECTION_INGRESS);
+	end_write(record, DIRECTION_INGRESS, subject.netns ? 0 : RECORD_OLD);
 }
 
-/* Somebody outside asked: notes it, so that the answer passes. */
+/* Somebody outside asked. Where a guard watches, it notes that itself, where no process can play the stranger. */
 __noinline int note_inbound(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct subject subject = {};
-	struct flow_key key;
-	struct flow *flow;
-	__u64 now_ns;
+	__u64 netns;
 
 	if (!packet || !find_by_socket(skb, &subject) || !has_ruleset(&subject))
 		return 0;
-	flow_key_of(&key, packet, subject.slot, netns_of(skb));
-	flow = bpf_map_lookup_elem(&flows, &key);
-	now_ns = bpf_ktime_get_ns();
-	if (flow && is_fresh(flow, now_ns, FLOW_INBOUND_NS)) {
-		if (flow->direction == DIRECTION_INGRESS)
-			refresh(flow, now_ns);
-	} else {
-		struct flow inbound = {
-			.seen_ns = now_ns,
-			.direction = DIRECTION_INGRESS,
-			.reason = REASON_REPLY,
-			.rule = RULE_NONE,
-		};
-		keep_flow(&key, &inbound);
-	}
+	netns = netns_of(skb, &subject);
+	if (!subject.netns || subject.netns != netns)
+		keep_inbound(packet, subject.slot, netns);
 	return 0;
 }
 
@@ -81,14 +72,14 @@ static __always_inline void watch_ingress(struct __sk_buff *skb)
 	/* Of connections only their beginnings matter, and those come to listeners. */
 	if (!sk || (sk->type == SOCKET_STREAM && sk->state != BPF_TCP_LISTEN))
 		return;
-	parse(skb, &packet, DIRECTION_INGRESS);
+	parse(skb, 0, &packet, DIRECTION_INGRESS);
 	if (packet.reason || packet.fragment)
 		return;
 	switch (packet.protocol) {
 	case IPPROTO_TCP:
 		if (sk->state == BPF_TCP_LISTEN && sk->type == SOCKET_STREAM &&
 		    (packet.tcp_flags & (TCP_FLAG_BYTE_SYN | TCP_FLAG_BYTE_ACK)) == TCP_FLAG_BYTE_SYN)
-			mark_listener(sk);
+			mark_listener(skb, sk);
 		break;
 	case IPPROTO_UDP:
 		record = record_of(sk);

@@ -92,8 +92,9 @@ struct {
 } sockets SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_FLOWS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 } flows SEC(".maps");
@@ -157,10 +158,14 @@ struct {
 
 /*
  * What cgroup_skb programs may ask on this kernel but not on 6.1. A loader that finds them missing clears these, and the verifier
- * never sees the calls. Flows are then told apart by slot alone; a refused datagram is told without its sender.
+ * never sees the calls. Flows of sockets are then told apart by slot and guarded namespace alone; a refused datagram is told without
+ * its sender.
  */
 const volatile __u8 has_netns_cookie = 1;
 const volatile __u8 has_current_process = 1;
+
+/* How many flows a workload may hold. `flows` and `flow_order` should have room for as many of each. */
+const volatile __u32 flows_per_workload = FLOWS_PER_WORKLOAD;
 
 /* Puts every type of abi.h into the object's BTF, from which the agent's view of them is made: a new type must be a member of struct abi. */
 const struct abi *abi_types SEC("abi");

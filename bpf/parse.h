@@ -69,6 +69,7 @@ struct packet {
 	__u8 hop_limit;
 	__u8 ipv6;
 	__u8 leaves; /* by another device than loopback, whatever its destination says */
+	__u8 base; /* where in the buffer IP begins: all offsets count from there */
 } __attribute__((aligned(8)));
 
 static __always_inline bool same_address(const struct address *a, const struct address *b)
@@ -172,14 +173,14 @@ static __always_inline const void *look(struct __sk_buff *skb, __u32 offset, voi
 	return bpf_skb_load_bytes(skb, offset, copy, size) ? NULL : copy;
 }
 
-/* As look, where the offset was computed, which only packets with options or extension headers need. */
-static __always_inline const void *look_anywhere(struct __sk_buff *skb, __u32 offset, void *copy, __u32 size)
+/* As look, where the offset was computed, which only packets with options or extension headers need. `base` must be a constant. */
+static __always_inline const void *look_anywhere(struct __sk_buff *skb, __u32 base, __u32 offset, void *copy, __u32 size)
 {
 	if (offset == sizeof(struct iphdr))
-		return look(skb, sizeof(struct iphdr), copy, size);
+		return look(skb, base + sizeof(struct iphdr), copy, size);
 	if (offset == sizeof(struct ipv6hdr))
-		return look(skb, sizeof(struct ipv6hdr), copy, size);
-	return bpf_skb_load_bytes(skb, offset, copy, size) ? NULL : copy;
+		return look(skb, base + sizeof(struct ipv6hdr), copy, size);
+	return bpf_skb_load_bytes(skb, base + offset, copy, size) ? NULL : copy;
 }
 
 /* One place for whatever header is not linear: each is read before the next one is asked for. */
@@ -204,7 +205,7 @@ static __always_inline void set_ports(struct packet *packet, enum direction dire
 	packet->remote_port = direction == DIRECTION_EGRESS ? destination : source;
 }
 
-static __always_inline enum reason parse_tcp(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+static __always_inline enum reason parse_tcp(struct __sk_buff *skb, __u32 base, struct packet *packet, enum direction direction,
 					     union header *copy)
 {
 	__u32 room = packet->end - packet->offset, header;
@@ -212,7 +213,7 @@ static __always_inline enum reason parse_tcp(struct __sk_buff *skb, struct packe
 
 	if (room < sizeof(*tcp))
 		return too_short(packet);
-	tcp = look_anywhere(skb, packet->offset, copy, sizeof(*tcp));
+	tcp = look_anywhere(skb, base, packet->offset, copy, sizeof(*tcp));
 	if (!tcp)
 		return REASON_TRUNCATED_HEADER;
 	header = (((const __u8 *)tcp)[12] >> 4) * 4;
@@ -225,7 +226,7 @@ static __always_inline enum reason parse_tcp(struct __sk_buff *skb, struct packe
 	return 0;
 }
 
-static __always_inline enum reason parse_udp(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+static __always_inline enum reason parse_udp(struct __sk_buff *skb, __u32 base, struct packet *packet, enum direction direction,
 					     union header *copy)
 {
 	__u32 room = packet->end - packet->offset, length;
@@ -233,7 +234,7 @@ static __always_inline enum reason parse_udp(struct __sk_buff *skb, struct packe
 
 	if (room < sizeof(*udp))
 		return too_short(packet);
-	udp = look_anywhere(skb, packet->offset, copy, sizeof(*udp));
+	udp = look_anywhere(skb, base, packet->offset, copy, sizeof(*udp));
 	if (!udp)
 		return REASON_TRUNCATED_HEADER;
 	/* A length shorter than the room is legal (RFC 9868); receivers read no further than it says. */
@@ -246,27 +247,27 @@ static __always_inline enum reason parse_udp(struct __sk_buff *skb, struct packe
 	return 0;
 }
 
-static __always_inline enum reason parse_sctp(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+static __always_inline enum reason parse_sctp(struct __sk_buff *skb, __u32 base, struct packet *packet, enum direction direction,
 					      union header *copy)
 {
 	const __be16 *ports;
 
 	if (packet->end - packet->offset < sizeof(copy->ports))
 		return too_short(packet);
-	ports = look_anywhere(skb, packet->offset, copy, sizeof(copy->ports));
+	ports = look_anywhere(skb, base, packet->offset, copy, sizeof(copy->ports));
 	if (!ports)
 		return REASON_TRUNCATED_HEADER;
 	set_ports(packet, direction, ports[0], ports[1]);
 	return 0;
 }
 
-static __always_inline enum reason parse_icmp(struct __sk_buff *skb, struct packet *packet, union header *copy)
+static __always_inline enum reason parse_icmp(struct __sk_buff *skb, __u32 base, struct packet *packet, union header *copy)
 {
 	const struct icmp_header *icmp;
 
 	if (packet->end - packet->offset < sizeof(*icmp))
 		return too_short(packet);
-	icmp = look_anywhere(skb, packet->offset, copy, sizeof(*icmp));
+	icmp = look_anywhere(skb, base, packet->offset, copy, sizeof(*icmp));
 	if (!icmp)
 		return REASON_TRUNCATED_HEADER;
 	packet->icmp_type = icmp->type;
@@ -277,18 +278,18 @@ static __always_inline enum reason parse_icmp(struct __sk_buff *skb, struct pack
 	return 0;
 }
 
-static __always_inline enum reason parse_transport(struct __sk_buff *skb, struct packet *packet, enum direction direction,
-						   union header *copy)
+static __always_inline enum reason parse_transport(struct __sk_buff *skb, __u32 base, struct packet *packet,
+						   enum direction direction, union header *copy)
 {
 	switch (packet->protocol) {
 	case IPPROTO_TCP:
-		return parse_tcp(skb, packet, direction, copy);
+		return parse_tcp(skb, base, packet, direction, copy);
 	case IPPROTO_UDP:
-		return parse_udp(skb, packet, direction, copy);
+		return parse_udp(skb, base, packet, direction, copy);
 	case IPPROTO_SCTP:
-		return parse_sctp(skb, packet, direction, copy);
+		return parse_sctp(skb, base, packet, direction, copy);
 	case IPPROTO_ICMP:
-		return parse_icmp(skb, packet, copy);
+		return parse_icmp(skb, base, packet, copy);
 	}
 	return 0;
 }
@@ -307,10 +308,9 @@ static __always_inline enum reason check_fragment(struct packet *packet, __u32 p
 	return 0;
 }
 
-/* RFC 791, 3.1: options are of one byte (end, no operation) or hold their own length. */
-__noinline int parse_ipv4_options(struct __sk_buff *skb, __u32 end)
+/* From `offset` on. RFC 791, 3.1: options are of one byte (end, no operation) or hold their own length. */
+__noinline int parse_ipv4_options(struct __sk_buff *skb, __u32 offset, __u32 end)
 {
-	__u32 offset = sizeof(struct iphdr);
 
 	for (int i = 0; i < MAX_IPV4_OPTION_BYTES; i++) {
 		__u8 option[2];
@@ -333,10 +333,10 @@ __noinline int parse_ipv4_options(struct __sk_buff *skb, __u32 end)
 	return 0;
 }
 
-static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, __u32 base, struct packet *packet, enum direction direction,
 					      union header *copy)
 {
-	const struct iphdr *ip = look(skb, 0, copy, sizeof(*ip));
+	const struct iphdr *ip = look(skb, base, copy, sizeof(*ip));
 	__u32 header, total;
 	__u16 fragment;
 	enum reason reason;
@@ -369,13 +369,13 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, struct pack
 			return reason;
 	}
 	if (header > sizeof(*ip)) {
-		reason = parse_ipv4_options(skb, header);
+		reason = parse_ipv4_options(skb, base + sizeof(*ip), base + header);
 		if (reason)
 			return reason;
 	}
 	if (packet->fragment == FRAGMENT_LATER)
 		return 0;
-	return parse_transport(skb, packet, direction, copy);
+	return parse_transport(skb, base, packet, direction, copy);
 }
 
 /* ICMPv6 is held as ICMP; so that IPv4's ICMP inside IPv6 is taken for neither, the two numbers change places. */
@@ -419,7 +419,7 @@ __noinline int parse_extensions(struct __sk_buff *skb, struct packet *packet, __
 		if (i == MAX_EXTENSION_HEADERS)
 			return REASON_TOO_MANY_EXTENSION_HEADERS;
 		if (packet->end - packet->offset < sizeof(header) ||
-		    bpf_skb_load_bytes(skb, packet->offset, header, sizeof(header)))
+		    bpf_skb_load_bytes(skb, packet->base + packet->offset, header, sizeof(header)))
 			return too_short(packet);
 
 		if (next == IPPROTO_FRAGMENT) {
@@ -452,10 +452,10 @@ __noinline int parse_extensions(struct __sk_buff *skb, struct packet *packet, __
 	return REASON_TOO_MANY_EXTENSION_HEADERS;
 }
 
-static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, struct packet *packet, enum direction direction,
+static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, __u32 base, struct packet *packet, enum direction direction,
 					      union header *copy)
 {
-	const struct ipv6hdr *ip = look(skb, 0, copy, sizeof(*ip));
+	const struct ipv6hdr *ip = look(skb, base, copy, sizeof(*ip));
 	__u32 payload;
 
 	if (!ip)
@@ -482,21 +482,25 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, struct pack
 		if (reason || packet->fragment == FRAGMENT_LATER)
 			return reason;
 	}
-	return parse_transport(skb, packet, direction, copy);
+	return parse_transport(skb, base, packet, direction, copy);
 }
 
-/* Fills `packet`, which must be zero. An unreadable one has its reason set, and what was read before. */
-static __always_inline void parse(struct __sk_buff *skb, struct packet *packet, enum direction direction)
+/*
+ * Fills `packet`, which must be zero. An unreadable one has its reason set, and what was read before. `base`, a constant, is where IP
+ * begins: behind the link's header, where programs of interfaces run; at 0, where those of cgroups do.
+ */
+static __always_inline void parse(struct __sk_buff *skb, __u32 base, struct packet *packet, enum direction direction)
 {
 	union header copy;
 
-	packet->length = skb->len;
+	packet->base = base;
+	packet->length = skb->len - base;
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):
-		packet->reason = parse_ipv4(skb, packet, direction, &copy);
+		packet->reason = parse_ipv4(skb, base, packet, direction, &copy);
 		break;
 	case bpf_htons(ETH_P_IPV6):
-		packet->reason = parse_ipv6(skb, packet, direction, &copy);
+		packet->reason = parse_ipv6(skb, base, packet, direction, &copy);
 		break;
 	default:
 		packet->reason = REASON_BAD_VERSION;

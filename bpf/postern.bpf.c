@@ -8,6 +8,7 @@
 
 #include "call.h"
 #include "egress.h"
+#include "guard.h"
 #include "ingress.h"
 
 SEC("cgroup_skb/egress")
@@ -52,6 +53,20 @@ int sendmsg6(struct bpf_sock_addr *call)
 	((half_word *)&message)[2] = call->msg_src_ip6[2];
 	((half_word *)&message)[3] = call->msg_src_ip6[3];
 	return judge_call6(call, HOOK_SENDMSG, &message);
+}
+
+/* Of the host's, as all interfaces are that these two are attached to: what the pod sends comes in here. */
+SEC("tc")
+int guard_out(struct __sk_buff *skb)
+{
+	return judge_frame(skb);
+}
+
+SEC("tc")
+int guard_in(struct __sk_buff *skb)
+{
+	watch_frame(skb);
+	return GUARD_PASS;
 }
 
 const char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -27,7 +27,8 @@
  * Readers rely on loads staying in order (x86; on arm64 the tear is improbable, not impossible).
  */
 #define RECORD_WORD(record) (*(volatile half_word *)&(record)->direction)
-#define RECORD_WORD_BUSY bpf_htonl(RECORD_BUSY << 16)
+#define RECORD_WORD_TURN (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 1U << 16 : 1U) /* sequence + 1 */
+#define RECORD_WORD_FLAG(flag) bpf_htonl((flag) << 16)
 
 /* Nothing that is read of a record afterwards may be read before. */
 static __always_inline __u32 begin_read(const struct record *record)
@@ -41,7 +42,7 @@ static __always_inline __u32 begin_read(const struct record *record)
 static __always_inline bool is_whole(const struct record *record, __u32 begun)
 {
 	asm volatile("" ::: "memory");
-	return !(begun & RECORD_WORD_BUSY) && RECORD_WORD(record) == begun;
+	return !(begun & RECORD_WORD_FLAG(RECORD_BUSY)) && RECORD_WORD(record) == begun;
 }
 
 _Static_assert(sizeof(struct record) == 64, "sk_storage outlives every version of the agent");
@@ -50,12 +51,13 @@ _Static_assert(__builtin_offsetof(struct record, direction) % 4 == 0, "direction
 static __always_inline bool begin_write(struct record *record)
 {
 	__u32 before = RECORD_WORD(record);
-	if (before & RECORD_WORD_BUSY)
+	if (before & RECORD_WORD_FLAG(RECORD_BUSY))
 		return false;
-	return __sync_val_compare_and_swap((half_word *)&record->direction, before, before | RECORD_WORD_BUSY) == before;
+	return __sync_val_compare_and_swap((half_word *)&record->direction, before, before | RECORD_WORD_FLAG(RECORD_BUSY)) ==
+	       before;
 }
 
-static __always_inline void end_write(struct record *record, enum direction direction)
+static __always_inline void end_write(struct record *record, enum direction direction, __u8 flags)
 {
 	union {
 		struct {
@@ -64,7 +66,7 @@ static __always_inline void end_write(struct record *record, enum direction dire
 			__u16 sequence;
 		} fields;
 		__u32 word;
-	} after = {.fields = {.direction = direction, .sequence = record->sequence + 1}};
+	} after = {.fields = {.direction = direction, .flags = flags, .sequence = record->sequence + 1}};
 	asm volatile("" ::: "memory");
 	RECORD_WORD(record) = after.word;
 }
@@ -83,34 +85,51 @@ static __always_inline bool is_unbound(const struct record *record)
 }
 
 /*
- * Does the record decide this packet? Fills `key` from it, then looks again whether anybody wrote meanwhile. A SYN is always
- * judged: it may be the first after the socket changed its purpose.
+ * Is the record's verdict on this packet one that lets it pass, and is it still the policy's? To be asked between begin_read and
+ * is_whole. A SYN is always judged: it may be the first after the socket changed its purpose.
  */
-static __always_inline bool recall(const struct record *record, const struct packet *packet, struct counter_key *key)
+static __always_inline bool is_current(const struct record *record, const struct packet *packet)
 {
-	__u32 begun = begin_read(record), slot;
+	__u32 slot = record->slot;
 	const __u32 *epoch;
 
 	if (!is_of(record, packet) || (packet->tcp_flags & TCP_FLAG_BYTE_SYN))
 		return false;
-	slot = record->slot;
 	epoch = bpf_map_lookup_elem(&epochs, &slot);
-	if (!epoch || *epoch != record->epoch)
+	return epoch && *epoch == record->epoch && record->verdict < VERDICT_DENY;
+}
+
+/* Does the record decide this packet? Fills `key` from it, then looks again whether anybody wrote meanwhile. */
+static __always_inline bool recall(const struct record *record, const struct packet *packet, struct counter_key *key)
+{
+	__u32 begun = begin_read(record);
+
+	if (!is_current(record, packet))
 		return false;
 	key->ruleset = record->ruleset;
-	key->slot = slot;
+	key->slot = record->slot;
 	key->rule = record->rule;
 	key->reason = record->reason;
 	key->verdict = record->verdict;
 	return key->verdict < VERDICT_DENY && is_whole(record, begun);
 }
 
-/* `epoch` of a denial is when its cut was told. */
+/* Sets a flag of a record that nobody has written since it was read. */
+static __always_inline void add_flag(struct record *record, __u32 begun, __u8 flag)
+{
+	if (!is_whole(record, begun) || begun & RECORD_WORD_FLAG(flag))
+		return;
+	__sync_val_compare_and_swap((half_word *)&record->direction, begun, (begun | RECORD_WORD_FLAG(flag)) + RECORD_WORD_TURN);
+}
+
+/* `epoch` of a denial is when its cut was told. What the guard knows of the record holds as long as its two ends do. */
 static __always_inline bool write_record(struct record *record, const struct packet *packet, const struct subject *subject,
-					 const struct decision *decision, enum direction direction, __u32 epoch)
+					 const struct decision *decision, enum direction direction, __u32 epoch, __u8 flags)
 {
 	if (!begin_write(record))
 		return false;
+	if (is_of(record, packet) && record->direction == direction && record->slot == subject->slot)
+		flags |= record->flags & (RECORD_GUARDED | RECORD_OLD);
 	record->version = RECORD_VERSION;
 	record->verdict = decision->verdict;
 	record->reason = decision->reason;
@@ -121,7 +140,7 @@ static __always_inline bool write_record(struct record *record, const struct pac
 	record->port = packet->remote_port;
 	copy_address(&record->address, &packet->remote);
 	record->ruleset = decision->ruleset;
-	end_write(record, direction);
+	end_write(record, direction, flags);
 	return true;
 }
 
@@ -173,10 +192,65 @@ static __always_inline void refresh(struct flow *flow, __u64 now_ns)
 		flow->seen_ns = now_ns;
 }
 
-static __always_inline bool keep_flow(const struct flow_key *key, const struct flow *flow)
+/* Whose it is, looked at once all else was read: see struct flow. */
+static __always_inline bool is_flow(const struct flow *flow, const struct flow_key *key)
 {
+	asm volatile("" ::: "memory");
+	return flow->slot == key->slot && flow->local_port == key->local_port && flow->remote_port == key->remote_port &&
+	       flow->protocol == key->protocol && flow->number >> 31 == key->kind && same_address(&flow->remote, &key->remote);
+}
+
+/* Gives the room back that flow `number` of a workload has, unless it is long somebody else's. */
+static __noinline int evict_flow(__u32 slot, __u32 number)
+{
+	struct flow_order_key order = {.slot = slot, .number = number};
+	const struct flow_key *key = bpf_map_lookup_elem(&flow_order, &order);
+	const struct flow *flow;
+
+	if (!key)
+		return 0;
+	flow = bpf_map_lookup_elem(&flows, key);
+	if (flow && flow->slot == slot && flow->number == number) {
+		if (is_fresh(flow, bpf_ktime_get_ns(), number >> 31 ? FLOW_FRAGMENT_NS : FLOW_INBOUND_NS))
+			lose(LOSS_FLOWS_EVICTED);
+		bpf_map_delete_elem(&flows, key);
+	}
+	bpf_map_delete_elem(&flow_order, &order);
+	return 0;
+}
+
+/* Keeps `flow`, whose identity is taken from the key. First comes the order: a flow that is in none would stay for ever. */
+static __noinline int keep_flow(const struct flow_key *key, struct flow *flow)
+{
+	struct flow_order_key order = {.slot = key->slot};
+	const struct flow *before = bpf_map_lookup_elem(&flows, key);
+	struct budget *budget;
+	__u32 fragment = key->kind == FLOW_FRAGMENT, most, n;
+
+	copy_address(&flow->remote, &key->remote);
+	flow->slot = key->slot;
+	flow->local_port = key->local_port;
+	flow->remote_port = key->remote_port;
+	flow->protocol = key->protocol;
+	if (before) {
+		flow->number = before->number;
+		if (is_flow(before, key) && !bpf_map_update_elem(&flows, key, flow, BPF_EXIST))
+			return true;
+	}
+	budget = bpf_map_lookup_elem(&budgets, &order.slot);
+	if (!budget)
+		goto lost;
+	n = __sync_fetch_and_add(fragment ? &budget->fragments : &budget->flows, 1);
+	most = fragment ? FRAGMENTS_PER_WORKLOAD : flows_per_workload - FRAGMENTS_PER_WORKLOAD;
+	evict_flow(order.slot, fragment << 31 | ((n - most) & 0x7fffffff));
+	order.number = fragment << 31 | (n & 0x7fffffff);
+	if (bpf_map_update_elem(&flow_order, &order, key, BPF_ANY))
+		goto lost;
+	flow->number = order.number;
 	if (!bpf_map_update_elem(&flows, key, flow, BPF_ANY))
 		return true;
+	bpf_map_delete_elem(&flow_order, &order);
+lost:
 	lose(LOSS_FLOWS);
 	return false;
 }

@@ -21,12 +21,43 @@
 #include "tell.h"
 #include "verdict.h"
 
-/* Has `packet`'s local end a TCP socket for its remote end, or, with `listening`, one that listens? */
-static __noinline int has_tcp_socket(struct __sk_buff *skb, const struct packet *packet, bool listening)
+/* The namespace where sockets are looked for, of programs that have one of their own. */
+#define OWN_NAMESPACE BPF_F_CURRENT_NETNS
+
+/* May what this record says be relied on where the direction is ingress? In front of a guard everybody can forge that. */
+static __always_inline bool is_inbound_proven(const struct record *record, const struct subject *subject)
+{
+	return !subject->netns || record->flags & (RECORD_GUARDED | RECORD_OLD);
+}
+
+/* A connection of this socket, which `packet` would belong to, and which is allowed now. */
+static __always_inline bool is_allowed_connection(struct bpf_sock *socket, const struct packet *packet,
+						  const struct subject *subject)
+{
+	const struct record *record;
+	__u32 begun;
+
+	/* It answers somebody's SYN, and its own packets pass for that. */
+	if (socket->state == BPF_TCP_NEW_SYN_RECV)
+		return true;
+	if (socket->state == BPF_TCP_LISTEN)
+		return false;
+	record = record_of(socket);
+	if (!record)
+		return false;
+	begun = begin_read(record);
+	if (record->slot != subject->slot || !is_current(record, packet))
+		return false;
+	return (record->direction == DIRECTION_EGRESS || is_inbound_proven(record, subject)) && is_whole(record, begun);
+}
+
+/* Has `packet`'s local end a TCP socket that listens, or, without `listening`, an allowed connection with its remote end? */
+static __noinline int has_tcp_socket(struct __sk_buff *skb, __s64 nsid, const struct packet *packet,
+				     const struct subject *subject, bool listening)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
-	__u32 state;
+	bool found;
 
 	/* As an arriving packet has it: our end is the destination. From port 0 comes nothing, so only a listener is found. */
 	if (packet->ipv6) {
@@ -36,7 +67,7 @@ static __noinline int has_tcp_socket(struct __sk_buff *skb, const struct packet 
 		}
 		copy_address((struct address *)&tuple.ipv6.daddr, &packet->local);
 		tuple.ipv6.dport = packet->local_port;
-		socket = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+		socket = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), nsid, 0);
 	} else {
 		if (!listening) {
 			tuple.ipv4.saddr = ((const half_word *)&packet->remote)[3];
@@ -44,13 +75,13 @@ static __noinline int has_tcp_socket(struct __sk_buff *skb, const struct packet 
 		}
 		tuple.ipv4.daddr = ((const half_word *)&packet->local)[3];
 		tuple.ipv4.dport = packet->local_port;
-		socket = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+		socket = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), nsid, 0);
 	}
 	if (!socket)
 		return false;
-	state = socket->state;
+	found = listening ? socket->state == BPF_TCP_LISTEN : is_allowed_connection(socket, packet, subject);
 	bpf_sk_release(socket);
-	return (state == BPF_TCP_LISTEN) == listening;
+	return found;
 }
 
 static __noinline int is_known_flow(const struct packet *packet, __u32 slot, __u64 netns)
@@ -60,51 +91,91 @@ static __noinline int is_known_flow(const struct packet *packet, __u32 slot, __u
 
 	flow_key_of(&key, packet, slot, netns);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	return flow && flow->verdict != VERDICT_DENY && is_fresh(flow, bpf_ktime_get_ns(), FLOW_INBOUND_NS);
+	return flow && flow->verdict != VERDICT_DENY && is_fresh(flow, bpf_ktime_get_ns(), FLOW_INBOUND_NS) &&
+	       is_flow(flow, &key);
+}
+
+/* Did its peer begin this? */
+static __noinline int is_reply(const struct packet *packet, __u32 slot, __u64 netns)
+{
+	struct flow_key key;
+	const struct flow *flow;
+
+	flow_key_of(&key, packet, slot, netns);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	return flow && flow->direction == DIRECTION_INGRESS && is_fresh(flow, bpf_ktime_get_ns(), FLOW_INBOUND_NS) &&
+	       is_flow(flow, &key);
+}
+
+/* Somebody outside asked: notes it, so that the answer passes. What this workload asked first stays its own question. */
+static __noinline int keep_inbound(const struct packet *packet, __u32 slot, __u64 netns)
+{
+	__u64 now_ns = bpf_ktime_get_ns();
+	struct flow inbound = {
+		.seen_ns = now_ns,
+		.direction = DIRECTION_INGRESS,
+		.reason = REASON_REPLY,
+		.rule = RULE_NONE,
+	};
+	struct flow_key key;
+	struct flow *flow;
+
+	flow_key_of(&key, packet, slot, netns);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (!flow || !is_fresh(flow, now_ns, FLOW_INBOUND_NS))
+		return keep_flow(&key, &inbound);
+	if (flow->direction == DIRECTION_INGRESS)
+		refresh(flow, now_ns);
+	return true;
 }
 
 /* Does this ICMP error quote a packet that its destination sent us in a flow we know? */
-static __noinline int quotes_known_flow(struct __sk_buff *skb, const struct packet *packet, const struct subject *subject)
+static __noinline int quotes_known_flow(struct __sk_buff *skb, __s64 nsid, const struct packet *packet,
+					const struct subject *subject, __u64 netns)
 {
 	struct packet quoted __attribute__((aligned(8))) = {};
-	__u32 offset = packet->offset + sizeof(struct icmp_header);
-	__u8 header[8];
+	__u32 offset = packet->base + packet->offset + sizeof(struct icmp_header);
+	union {
+		__u8 bytes[8];
+		__be32 addresses[2];
+		__be16 ports[4];
+	} part;
 
+	/* In small pieces: little stack is left here. */
+	if (bpf_skb_load_bytes(skb, offset, &part, 8) || part.bytes[0] >> 4 != (packet->ipv6 ? 6 : 4))
+		return false;
 	if (packet->ipv6) {
-		struct ipv6hdr ip __attribute__((aligned(8)));
-		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || *(__u8 *)&ip >> 4 != 6)
-			return false;
-		copy_address(&quoted.remote, &ip.saddr);
-		copy_address(&quoted.local, &ip.daddr);
-		quoted.protocol = hold_protocol(ip.nexthdr);
+		quoted.protocol = hold_protocol(part.bytes[6]);
 		quoted.ipv6 = 1;
-		offset += sizeof(ip);
-	} else {
-		struct iphdr ip;
-		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || *(__u8 *)&ip >> 4 != 4)
+		if (bpf_skb_load_bytes(skb, offset + 8, &quoted.remote, sizeof(quoted.remote)) ||
+		    bpf_skb_load_bytes(skb, offset + 24, &quoted.local, sizeof(quoted.local)))
 			return false;
-		map_ipv4(&quoted.remote, ip.saddr);
-		map_ipv4(&quoted.local, ip.daddr);
-		quoted.protocol = ip.protocol;
-		offset += (*(__u8 *)&ip & 0xf) * 4;
+		offset += sizeof(struct ipv6hdr);
+	} else {
+		__u32 header = (part.bytes[0] & 0xf) * 4;
+		if (bpf_skb_load_bytes(skb, offset + 9, &quoted.protocol, 1) || bpf_skb_load_bytes(skb, offset + 12, &part, 8))
+			return false;
+		map_ipv4(&quoted.remote, part.addresses[0]);
+		map_ipv4(&quoted.local, part.addresses[1]);
+		offset += header;
 	}
-	if (!same_address(&quoted.remote, &packet->remote) || bpf_skb_load_bytes(skb, offset, header, sizeof(header)))
+	if (!same_address(&quoted.remote, &packet->remote) || bpf_skb_load_bytes(skb, offset, &part, 8))
 		return false;
 	switch (quoted.protocol) {
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
-		quoted.remote_port = ((const __be16 *)header)[0];
-		quoted.local_port = quoted.socket_port = ((const __be16 *)header)[1];
+		quoted.remote_port = part.ports[0];
+		quoted.local_port = quoted.socket_port = part.ports[1];
 		break;
 	case IPPROTO_ICMP:
-		quoted.local_port = quoted.socket_port = ((const __be16 *)header)[2];
+		quoted.local_port = quoted.socket_port = part.ports[2];
 		break;
 	default:
 		return false;
 	}
 	if (quoted.protocol == IPPROTO_TCP)
-		return has_tcp_socket(skb, &quoted, false);
-	return is_known_flow(&quoted, subject->slot, netns_of(skb));
+		return has_tcp_socket(skb, nsid, &quoted, subject, false);
+	return is_known_flow(&quoted, subject->slot, netns);
 }
 
 /* A whole one: behind a first fragment anything could follow. */
@@ -113,21 +184,21 @@ static __always_inline bool is_icmp_error(const struct packet *packet)
 	return packet->icmp >= ICMP_UNREACHABLE && !packet->fragment;
 }
 
-static __always_inline void decide_icmp(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet,
-					struct decision *decision)
+static __always_inline void decide_icmp(struct __sk_buff *skb, __s64 nsid, const struct packet *packet,
+					const struct subject *subject, __u64 netns, struct decision *decision)
 {
 	if (is_neighbour_discovery(packet))
 		allow(decision, subject->enforced, REASON_NEIGHBOUR_DISCOVERY);
-	else if (packet->icmp == ICMP_ECHO_ANSWER && is_known_flow(packet, subject->slot, netns_of(skb)))
+	else if (packet->icmp == ICMP_ECHO_ANSWER && is_known_flow(packet, subject->slot, netns))
 		allow(decision, subject->enforced, REASON_REPLY);
-	else if (is_icmp_error(packet) && quotes_known_flow(skb, packet, subject))
+	else if (is_icmp_error(packet) && quotes_known_flow(skb, nsid, packet, subject, netns))
 		allow(decision, subject->enforced, REASON_ICMP_ERROR);
 	else
 		decide(subject, packet, decision);
 }
 
 /* A later fragment says nothing that policy could judge; it goes where its first one was let. Returns whether that is news. */
-static __noinline int decide_fragment(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet,
+static __noinline int decide_fragment(const struct packet *packet, const struct subject *subject, __u64 netns,
 				      struct decision *decision)
 {
 	struct flow_key key;
@@ -137,24 +208,26 @@ static __noinline int decide_fragment(struct __sk_buff *skb, const struct subjec
 		allow(decision, subject->enforced, REASON_LOOPBACK);
 		return false;
 	}
-	fragment_key_of(&key, packet, subject->slot, netns_of(skb));
+	fragment_key_of(&key, packet, subject->slot, netns);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	if (!flow || !is_fresh(flow, bpf_ktime_get_ns(), FLOW_FRAGMENT_NS)) {
-		refuse_unread(subject, decision, REASON_FRAGMENT_UNTRACKED);
-		return true;
+	if (flow && is_fresh(flow, bpf_ktime_get_ns(), FLOW_FRAGMENT_NS)) {
+		bool overlaps = packet->fragment_offset < flow->header_bytes;
+
+		allow(decision, subject->enforced, REASON_FRAGMENT);
+		if (flow->verdict == VERDICT_AUDIT) {
+			decision->verdict = VERDICT_AUDIT;
+			decision->reason = flow->reason;
+			decision->ruleset = flow->ruleset;
+			decision->rule = flow->rule;
+		}
+		if (is_flow(flow, &key)) {
+			if (overlaps)
+				refuse_unread(subject, decision, REASON_FRAGMENT_TINY);
+			return overlaps;
+		}
 	}
-	if (packet->fragment_offset < flow->header_bytes) {
-		refuse_unread(subject, decision, REASON_FRAGMENT_TINY);
-		return true;
-	}
-	allow(decision, subject->enforced, REASON_FRAGMENT);
-	if (flow->verdict == VERDICT_AUDIT) {
-		decision->verdict = VERDICT_AUDIT;
-		decision->reason = flow->reason;
-		decision->ruleset = flow->ruleset;
-		decision->rule = flow->rule;
-	}
-	return false;
+	refuse_unread(subject, decision, REASON_FRAGMENT_UNTRACKED);
+	return true;
 }
 
 static __always_inline struct flow outbound_flow(const struct decision *decision, __u32 epoch)
@@ -170,7 +243,7 @@ static __always_inline struct flow outbound_flow(const struct decision *decision
 	};
 }
 
-static __noinline int keep_fragment(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet,
+static __noinline int keep_fragment(const struct packet *packet, const struct subject *subject, __u64 netns,
 				    const struct decision *decision)
 {
 	struct flow_key key;
@@ -179,7 +252,7 @@ static __noinline int keep_fragment(struct __sk_buff *skb, const struct subject 
 
 	/* What follows the headers that every fragment repeats counts from there; extension headers may be among it. */
 	flow.header_bytes = packet->offset - packet->fragment_start + header;
-	fragment_key_of(&key, packet, subject->slot, netns_of(skb));
+	fragment_key_of(&key, packet, subject->slot, netns);
 	return keep_flow(&key, &flow);
 }
 
@@ -187,8 +260,7 @@ static __noinline int keep_fragment(struct __sk_buff *skb, const struct subject 
  * Keeps what a record held before another destination takes its place, so that late answers are not taken for questions. Only if
  * nobody wrote meanwhile: half of one destination and half of another would be a third that nobody judged.
  */
-static __noinline int spill(struct __sk_buff *skb, const struct record *record, const struct packet *packet,
-			    const struct subject *subject)
+static __noinline int spill(const struct record *record, const struct packet *packet, const struct subject *subject, __u64 netns)
 {
 	__u32 begun = begin_read(record);
 	struct flow_key key;
@@ -202,7 +274,7 @@ static __noinline int spill(struct __sk_buff *skb, const struct record *record, 
 		.rule = record->rule,
 	};
 
-	flow_key_of(&key, packet, subject->slot, netns_of(skb));
+	flow_key_of(&key, packet, subject->slot, netns);
 	copy_address(&key.remote, &record->address);
 	key.remote_port = record->port;
 	if (record->slot != subject->slot || !is_whole(record, begun))
@@ -210,14 +282,14 @@ static __noinline int spill(struct __sk_buff *skb, const struct record *record, 
 	return keep_flow(&key, &flow);
 }
 
-static __noinline int recall_flow(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet,
+static __noinline int recall_flow(const struct packet *packet, const struct subject *subject, __u64 netns,
 				  struct decision *decision, bool outbound)
 {
 	struct flow_key key;
 	struct flow *flow;
 	__u64 now_ns;
 
-	flow_key_of(&key, packet, subject->slot, netns_of(skb));
+	flow_key_of(&key, packet, subject->slot, netns);
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow)
 		return false;
@@ -226,7 +298,7 @@ static __noinline int recall_flow(struct __sk_buff *skb, const struct subject *s
 		if (outbound || !is_fresh(flow, now_ns, FLOW_INBOUND_NS))
 			return false;
 		allow(decision, subject->enforced, REASON_REPLY);
-		return true;
+		return is_flow(flow, &key);
 	}
 	if (flow->verdict == VERDICT_DENY || !subject->lasting || flow->epoch != subject->epoch)
 		return false;
@@ -234,26 +306,26 @@ static __noinline int recall_flow(struct __sk_buff *skb, const struct subject *s
 	allow(decision, flow->ruleset, flow->reason);
 	decision->rule = flow->rule;
 	decision->verdict = flow->verdict;
-	return true;
+	return is_flow(flow, &key);
 }
 
-static __noinline int keep_outbound(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet,
+static __noinline int keep_outbound(const struct packet *packet, const struct subject *subject, __u64 netns,
 				    const struct decision *decision)
 {
 	struct flow_key key;
 	struct flow flow = outbound_flow(decision, subject->epoch);
 
-	flow_key_of(&key, packet, subject->slot, netns_of(skb));
+	flow_key_of(&key, packet, subject->slot, netns);
 	return keep_flow(&key, &flow);
 }
 
 /* What was allowed once stays outbound: its peer's packets must not turn into an inbound flow that may be answered. */
-static __noinline int cut_outbound(struct __sk_buff *skb, const struct subject *subject, const struct packet *packet)
+static __noinline int cut_outbound(const struct packet *packet, const struct subject *subject, __u64 netns)
 {
 	struct flow_key key;
 	struct flow *flow;
 
-	flow_key_of(&key, packet, subject->slot, netns_of(skb));
+	flow_key_of(&key, packet, subject->slot, netns);
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow || flow->direction != DIRECTION_EGRESS)
 		return 0;

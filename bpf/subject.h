@@ -17,6 +17,7 @@ struct subject {
 	__u64 cgroup;
 	__u64 enforced;
 	__u64 shadow;
+	__u64 netns; /* the namespace that a guard watches; 0: none does */
 	__u32 slot;
 	__u32 epoch;
 	__u32 lasting; /* the epoch can be relied on: what is decided may be recorded under it */
@@ -49,6 +50,7 @@ static __always_inline void hold(struct subject *subject, __u64 cgroup, const st
 	subject->slot = slot;
 	subject->enforced = workload->enforced;
 	subject->shadow = workload->shadow;
+	subject->netns = workload->netns;
 }
 
 static __always_inline const struct settings *read_settings(void)
@@ -110,9 +112,10 @@ static __always_inline bool has_ruleset(const struct subject *subject)
 	return subject->enforced || subject->shadow;
 }
 
-static __always_inline __u64 netns_of(struct __sk_buff *skb)
+/* The namespace of a socket's packet, as its flows have it. A kernel that doesn't tell: the one where the guard notes what comes in. */
+static __always_inline __u64 netns_of(struct __sk_buff *skb, const struct subject *subject)
 {
-	return has_netns_cookie ? bpf_get_netns_cookie(skb) : 0;
+	return has_netns_cookie ? bpf_get_netns_cookie(skb) : subject->netns;
 }
 
 #endif

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
   type Answer,
+  BUDGET_BYTES,
   COUNTER_BYTES,
   COUNTER_KEY_BYTES,
   decodeCounter,
@@ -124,7 +125,8 @@ export class Maps {
 
   /** Empties the maps that the agent fills and those that a run leaves something in. */
   reset(): void {
-    for (const map of ['workloads', 'identities', 'networks', 'verdicts', 'ports', 'selves', 'counters', 'flows']) {
+    const filled = ['workloads', 'identities', 'networks', 'verdicts', 'ports', 'selves', 'guards', 'sources'];
+    for (const map of [...filled, 'counters', 'flows', 'flow_order']) {
       const { keys, count } = this.object.dump(map);
       if (count > 0) this.object.remove(map, keys, count);
     }
@@ -132,7 +134,7 @@ export class Maps {
     const slots = Buffer.alloc(4);
     for (const slot of [SLOT_UNKNOWN, SLOT]) {
       slots.writeUInt32LE(slot);
-      this.#put('budgets', slots, Buffer.alloc(16));
+      this.#put('budgets', slots, Buffer.alloc(BUDGET_BYTES));
     }
     this.settings({});
   }

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The guard, on the host's side of a pod's interface: may this frame leave the pod, and who began what comes to it? Nothing inside the
+ * pod can avoid it, or write what it reads. Who stands behind an interface, and from which addresses, the agent has written down.
+ */
+#ifndef POSTERN_GUARD_H
+#define POSTERN_GUARD_H
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+
+#include "abi.h"
+#include "decide.h"
+#include "maps.h"
+#include "parse.h"
+#include "record.h"
+#include "related.h"
+#include "subject.h"
+#include "tell.h"
+#include "verdict.h"
+
+/* What both ways of attaching take: on to the next program of the interface, never past it; or the end of this frame. */
+#define GUARD_PASS TC_ACT_UNSPEC
+#define GUARD_REFUSE TC_ACT_SHOT
+
+/* linux/socket.h, which only libc's headers have. */
+#define FAMILY_IPV4 2
+#define FAMILY_IPV6 10
+#define SOCKET_RAW 3
+
+#define TCP_FLAG_BYTE_FIN 0x01
+#define TCP_FLAG_BYTE_RST 0x04
+
+/* RFC 826, for IPv4 over Ethernet. */
+struct arp {
+	__be16 hardware;
+	__be16 protocol;
+	__u8 hardware_bytes;
+	__u8 protocol_bytes;
+	__be16 operation;
+	__u8 sender_hardware[6];
+	__u8 sender[4];
+	__u8 target_hardware[6];
+	__u8 target[4];
+} __attribute__((packed));
+
+/* What a guard says of its interface, taken out of the map. */
+struct post {
+	__u64 netns;
+	__s64 nsid; /* negative: sockets there can't be looked for */
+	__u32 ifindex;
+	__u32 flags;
+	__u8 hardware_address[8];
+};
+
+/* By the interface that the frame came through, or will. */
+static __noinline int find_by_interface(struct __sk_buff *skb, struct subject *subject, struct post *post)
+{
+	__u32 ifindex = skb->ifindex;
+	const struct guard *guard = bpf_map_lookup_elem(&guards, &ifindex);
+	const struct workload *workload;
+	__u64 cgroup;
+
+	if (!guard)
+		return false;
+	cgroup = guard->cgroup;
+	post->netns = guard->netns;
+	post->nsid = guard->nsid;
+	post->ifindex = ifindex;
+	post->flags = guard->flags;
+	__builtin_memcpy(post->hardware_address, guard->hardware_address, sizeof(guard->hardware_address));
+	subject->cgroup = cgroup;
+	workload = bpf_map_lookup_elem(&workloads, &cgroup);
+	if (!workload)
+		return false;
+	hold(subject, cgroup, workload);
+	/* What the guard notes counts in the namespace that it watches, also while `workloads` does not say so yet, or no more. */
+	subject->netns = post->netns;
+	return true;
+}
+
+static __noinline int is_source(__u32 ifindex, const struct address *address)
+{
+	struct source_key key = {.ifindex = ifindex};
+	copy_address(&key.address, address);
+	return !!bpf_map_lookup_elem(&sources, &key);
+}
+
+static __always_inline bool is_ip(const struct __sk_buff *skb)
+{
+	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
+}
+
+/* The kernel has taken an outer tag off before this runs. */
+static __always_inline bool is_tagged(const struct __sk_buff *skb)
+{
+	return skb->vlan_present || skb->protocol == bpf_htons(ETH_P_8021Q) || skb->protocol == bpf_htons(ETH_P_8021AD);
+}
+
+static __noinline int is_foreign_hardware(struct __sk_buff *skb, const struct post *post)
+{
+	__u8 source[8] = {};
+
+	if (!(post->flags & GUARD_HARDWARE_ADDRESS))
+		return false;
+	if (bpf_skb_load_bytes(skb, ETH_ALEN, source, ETH_ALEN))
+		return true;
+	return *(const word *)source != *(const word *)post->hardware_address;
+}
+
+/* Fills in whom it speaks for and of. 0: in order; else why it is refused. */
+static __noinline int check_arp(struct __sk_buff *skb, const struct post *post, struct packet *packet)
+{
+	struct arp arp;
+	__u32 sender, target;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &arp, sizeof(arp)))
+		return REASON_TRUNCATED_HEADER;
+	__builtin_memcpy(&sender, arp.sender, sizeof(sender));
+	__builtin_memcpy(&target, arp.target, sizeof(target));
+	map_ipv4(&packet->local, sender);
+	map_ipv4(&packet->remote, target);
+	if (arp.hardware != bpf_htons(1) || arp.protocol != bpf_htons(ETH_P_IP) || arp.hardware_bytes != ETH_ALEN ||
+	    arp.protocol_bytes != sizeof(arp.sender))
+		return REASON_SPOOFED_ARP;
+	/* RFC 5227: whether somebody has an address is asked in nobody's name. */
+	if (!sender)
+		return arp.operation == bpf_htons(1) ? 0 : REASON_SPOOFED_ARP;
+	return is_source(post->ifindex, &packet->local) ? 0 : REASON_SPOOFED_ARP;
+}
+
+/* RFC 4861. Whose address an advertisement or the search for a duplicate speaks of follows the first 8 bytes. */
+static __noinline int check_neighbour(struct __sk_buff *skb, const struct post *post, const struct packet *packet)
+{
+	struct address target __attribute__((aligned(8)));
+
+	switch (packet->icmp_type) {
+	case 134: /* router advertisement */
+	case 137: /* redirect */
+		return REASON_SPOOFED_NEIGHBOUR;
+	case 135:
+		if (!is_zero(&packet->local))
+			return 0;
+		break;
+	case 136:
+		break;
+	default:
+		return 0;
+	}
+	if (bpf_skb_load_bytes(skb, packet->base + packet->offset + sizeof(struct icmp_header), &target, sizeof(target)))
+		return REASON_TRUNCATED_HEADER;
+	return is_source(post->ifindex, &target) ? 0 : REASON_SPOOFED_NEIGHBOUR;
+}
+
+/* RFC 4291, 2.5.2 and 2.5.6: no source at all is for finding one's own address, a link-local one is for the link. */
+static __noinline int is_foreign_source(const struct post *post, const struct packet *packet)
+{
+	if (packet->ipv6 && is_zero(&packet->local))
+		return !is_neighbour_discovery(packet);
+	if (!is_source(post->ifindex, &packet->local))
+		return true;
+	return packet->ipv6 && is_link_local(&packet->local) && !is_link_local(&packet->remote) &&
+	       !is_link_multicast(&packet->remote);
+}
+
+/* Why this frame is refused before anybody asks what policy says; 0: it is not. */
+static __noinline int check_frame(struct __sk_buff *skb, const struct post *post, struct packet *packet)
+{
+	if (is_foreign_hardware(skb, post))
+		return REASON_SPOOFED_HARDWARE_ADDRESS;
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return check_arp(skb, post, packet);
+	if (packet->reason)
+		return packet->reason;
+	if (is_foreign_source(post, packet))
+		return REASON_SPOOFED_SOURCE;
+	if (packet->ipv6 && packet->protocol == IPPROTO_ICMP && packet->fragment != FRAGMENT_LATER)
+		return check_neighbour(skb, post, packet);
+	return 0;
+}
+
+/* Is this packet one that its TCP or UDP socket sends, rather than something that only carries it (a tunnel of the pod's own)? */
+static __always_inline bool is_of_socket(const struct bpf_sock *sk, const struct packet *packet)
+{
+	if (sk->src_port != bpf_ntohs(packet->local_port) || sk->protocol != packet->protocol)
+		return false;
+	return sk->type == SOCKET_STREAM ? packet->protocol == IPPROTO_TCP : packet->protocol == IPPROTO_UDP;
+}
+
+/* Has the socket this packet's own two ends? */
+static __always_inline bool is_between(const struct bpf_sock *sk, const struct packet *packet)
+{
+	const half_word *local = (const half_word *)&packet->local;
+	__u32 differs;
+
+	if (sk->type != SOCKET_STREAM || !is_of_socket(sk, packet))
+		return false;
+	if (packet->ipv6) {
+		differs = sk->src_ip6[0] ^ local[0];
+		differs |= sk->src_ip6[1] ^ local[1];
+		differs |= sk->src_ip6[2] ^ local[2];
+		differs |= sk->src_ip6[3] ^ local[3];
+	} else {
+		differs = sk->src_ip4 ^ local[3];
+		/* Or the compiler would join the two ways by a pointer into the socket, which the verifier forbids. */
+		asm volatile("" : "+r"(differs));
+	}
+	return !differs;
+}
+
+/*
+ * Egress has judged and counted what the workload's own sockets send. What it says is not what this is about: the frame may be
+ * another's, and its cgroup too.
+ */
+static __noinline int is_counted(struct __sk_buff *skb, const struct packet *packet, __u64 cgroup)
+{
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+	const struct settings *setting = read_settings();
+
+	if (!sk || !setting || (sk->family != FAMILY_IPV4 && sk->family != FAMILY_IPV6))
+		return false;
+	if (sk->type != SOCKET_RAW && packet->fragment != FRAGMENT_LATER && packet->protocol != IPPROTO_ICMP &&
+	    !is_of_socket(sk, packet))
+		return false;
+	for (int level = 0; level < MAX_LEVELS; level++) {
+		if (setting->levels & (1 << level) && bpf_skb_ancestor_cgroup_id(skb, level) == cgroup)
+			return true;
+	}
+	return false;
+}
+
+/* The end of an inbound connection: when its socket is gone, the kernel still has a last word to say for it. */
+static __always_inline bool is_closing(const struct packet *packet)
+{
+	return packet->tcp_flags & (TCP_FLAG_BYTE_FIN | TCP_FLAG_BYTE_RST);
+}
+
+/* Does the record decide this segment? Only one that the guard itself has vouched for: see guard_tcp. */
+static __always_inline bool is_vouched(const struct bpf_sock *sk, const struct record *record, const struct packet *packet)
+{
+	__u32 begun = begin_read(record);
+
+	if (!(begun & RECORD_WORD_FLAG(RECORD_GUARDED)) || !is_between(sk, packet))
+		return false;
+	if (record->direction == DIRECTION_INGRESS && is_closing(packet))
+		return false;
+	return is_current(record, packet) && is_whole(record, begun);
+}
+
+/*
+ * The record of a socket is what egress has decided; the guard takes its word where it can't have been forged. A connection from outside
+ * must have been seen to come in, once: after that its record says so, whatever becomes of the note. Returns whether what follows will
+ * need a note: the socket may be gone by then.
+ */
+static __noinline int guard_tcp(struct __sk_buff *skb, const struct packet *packet, const struct subject *subject,
+				struct decision *decision, struct moment *moment)
+{
+	bool syn = packet->tcp_flags & TCP_FLAG_BYTE_SYN, ack = packet->tcp_flags & TCP_FLAG_BYTE_ACK;
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+	bool own = sk && is_between(sk, packet), outbound = false, inbound = false;
+	struct record *record = own ? record_of(sk) : NULL;
+	__u32 begun = 0;
+
+	if (record) {
+		struct counter_key key;
+
+		begun = begin_read(record);
+		moment->pid = record->pid;
+		if (record->slot != subject->slot || !is_of(record, packet))
+			record = NULL;
+		else if (record->direction == DIRECTION_EGRESS)
+			outbound = true;
+		else
+			inbound = record->flags & (RECORD_GUARDED | RECORD_OLD);
+		if (outbound && subject->lasting && recall(record, packet, &key) && key.slot == subject->slot) {
+			allow(decision, key.ruleset, key.reason);
+			decision->rule = key.rule;
+			decision->verdict = key.verdict;
+			add_flag(record, begun, RECORD_GUARDED);
+			return false;
+		}
+	}
+	/* A SYN begins something, whatever came in before; an answer to one does not. */
+	if (!outbound && (!syn || ack) && (inbound || is_reply(packet, subject->slot, subject->netns))) {
+		allow(decision, subject->enforced, REASON_REPLY);
+		if (record && !syn)
+			add_flag(record, begun, RECORD_GUARDED);
+		return is_closing(packet);
+	}
+	decide(subject, packet, decision);
+	if (decision->verdict != VERDICT_DENY || syn)
+		return false;
+	if (own && !decision->silent)
+		moment->flags |= EVENT_CUT;
+	if (!sk && (decision->reason == REASON_NO_RULE || decision->reason == REASON_LIMIT ||
+		    decision->reason == REASON_ADMIN_DENY || decision->reason == REASON_BASELINE_DENY))
+		decision->reason = REASON_TCP_WITHOUT_SOCKET;
+	return false;
+}
+
+/* Every destination has a flow, so that what it answers is never taken for a question. */
+static __noinline int guard_udp(struct __sk_buff *skb, const struct packet *packet, const struct subject *subject,
+				struct decision *decision, struct moment *moment)
+{
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+	const struct record *record = sk && is_of_socket(sk, packet) ? record_of(sk) : NULL;
+
+	if (record)
+		moment->pid = record->pid;
+	if (recall_flow(packet, subject, subject->netns, decision,
+			record && record->direction == DIRECTION_EGRESS && record->slot == subject->slot &&
+				is_of(record, packet)))
+		return 0;
+	decide(subject, packet, decision);
+	if (decision->verdict == VERDICT_DENY)
+		cut_outbound(packet, subject, subject->netns);
+	else if (subject->lasting && has_ruleset(subject))
+		keep_outbound(packet, subject, subject->netns, decision);
+	return 0;
+}
+
+/* Whatever is not vouched for. A global function: the verifier reads it apart from the known path. 1: it may leave. */
+__noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
+{
+	struct subject subject = {};
+	struct decision decision = {};
+	struct moment moment = {.hook = HOOK_GUARD};
+	struct post post = {};
+	bool counted;
+	int reason;
+
+	if (!packet)
+		return false;
+	packet->leaves = 1;
+	if (is_tagged(skb))
+		packet->reason = REASON_VLAN_TAGGED;
+	else if (!is_ip(skb) && skb->protocol != bpf_htons(ETH_P_ARP))
+		packet->reason = REASON_NOT_IP;
+	if (!find_by_interface(skb, &subject, &post)) {
+		/* Nobody here is in the host's namespace. */
+		decide_unknown(&subject, packet, 0, &decision);
+		if (decision.reason == REASON_UNKNOWN_WORKLOAD && skb->protocol == bpf_htons(ETH_P_ARP))
+			allow(&decision, 0, REASON_NEIGHBOUR_DISCOVERY);
+	} else if ((reason = check_frame(skb, &post, packet))) {
+		refuse_unread(&subject, &decision, reason);
+	} else if (skb->protocol == bpf_htons(ETH_P_ARP)) {
+		allow(&decision, subject.enforced, REASON_NEIGHBOUR_DISCOVERY);
+	} else if (packet->fragment == FRAGMENT_LATER) {
+		decide_fragment(packet, &subject, subject.netns, &decision);
+	} else if (packet->protocol == IPPROTO_ICMP) {
+		decide_icmp(skb, post.nsid, packet, &subject, subject.netns, &decision);
+	} else if (packet->protocol == IPPROTO_TCP) {
+		if (guard_tcp(skb, packet, &subject, &decision, &moment))
+			keep_inbound(packet, subject.slot, subject.netns);
+	} else if (packet->protocol == IPPROTO_UDP) {
+		guard_udp(skb, packet, &subject, &decision, &moment);
+	} else {
+		decide(&subject, packet, &decision);
+	}
+	if (!packet->reason && packet->fragment == FRAGMENT_FIRST && decision.verdict != VERDICT_DENY && has_ruleset(&subject) &&
+	    !keep_fragment(packet, &subject, subject.netns, &decision))
+		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
+
+	counted = decision.verdict != VERDICT_DENY && is_counted(skb, packet, subject.cgroup);
+	if (counted)
+		return true;
+	count_decision(&decision, subject.slot, skb->gso_segs ?: 1, packet->length);
+	if (decision.verdict != VERDICT_ALLOW) {
+		moment.socket_cookie = bpf_get_socket_cookie(skb);
+		moment.netns_cookie = post.netns;
+		tell(packet, &subject, &decision, &moment, false);
+	}
+	return decision.verdict != VERDICT_DENY;
+}
+
+static __always_inline int judge_frame(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+
+	packet.length = skb->len - ETH_HLEN;
+	if (!is_tagged(skb) && is_ip(skb)) {
+		parse(skb, ETH_HLEN, &packet, DIRECTION_EGRESS);
+		if (!packet.reason && !packet.fragment && packet.protocol == IPPROTO_TCP && skb->sk) {
+			struct bpf_sock *sk = bpf_sk_fullsock(skb->sk);
+			struct record *record = sk ? record_of(sk) : NULL;
+
+			if (record && is_vouched(sk, record, &packet))
+				return GUARD_PASS;
+		}
+	}
+	return guard_unvouched(skb, &packet) ? GUARD_PASS : GUARD_REFUSE;
+}
+
+/* The answers of a pod that is asked must pass. A global function, as above. */
+__noinline int guard_inbound(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct subject subject = {};
+	struct post post = {};
+
+	if (packet && find_by_interface(skb, &subject, &post) && has_ruleset(&subject))
+		keep_inbound(packet, subject.slot, subject.netns);
+	return 0;
+}
+
+static __always_inline void watch_frame(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	bool asks = false;
+
+	if (is_tagged(skb) || !is_ip(skb))
+		return;
+	parse(skb, ETH_HLEN, &packet, DIRECTION_INGRESS);
+	if (packet.reason || packet.fragment == FRAGMENT_LATER)
+		return;
+	switch (packet.protocol) {
+	case IPPROTO_TCP:
+		asks = (packet.tcp_flags & (TCP_FLAG_BYTE_SYN | TCP_FLAG_BYTE_ACK)) == TCP_FLAG_BYTE_SYN;
+		break;
+	case IPPROTO_UDP:
+		asks = true;
+		break;
+	case IPPROTO_ICMP:
+		asks = packet.icmp == ICMP_ECHO_REQUEST;
+		break;
+	}
+	if (asks)
+		guard_inbound(skb, &packet);
+}
+
+#endif
