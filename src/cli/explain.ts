@@ -21,6 +21,7 @@ interface Options {
   readonly icmpType?: IcmpType;
   readonly queries?: string;
   readonly nodeName?: string;
+  readonly ownNode: 'allow' | 'deny';
   readonly output: 'text' | 'json';
 }
 
@@ -36,6 +37,14 @@ export function command(): Command {
     .addOption(new Option('--icmp-type <type>', 'of ICMP').choices(Object.keys(IcmpKind)))
     .option('--queries <file>', 'answer many: a file of JSON lines, or - for standard input')
     .option('--node-name <name>', 'the Node object that is this machine (for the entity Host, and for nodeServices)')
+    .addOption(
+      new Option(
+        '--own-node <verdict>',
+        'whether pods that a NetworkPolicy holds may reach their own node; as of the agent, with --kube allow',
+      )
+        .choices(['allow', 'deny'])
+        .default('deny'),
+    )
     .addOption(new Option('-o, --output <format>', 'how to print').choices(['text', 'json']).default('text'))
     .addHelpText(
       'after',
@@ -67,7 +76,7 @@ async function run(options: Options, self: Command): Promise<void> {
   if (errors > 0) {
     process.stderr.write(`warning: ${errors} problems in ${options.policies}; run: postern lint ${options.policies}\n`);
   }
-  const compiled = compile(snapshot);
+  const compiled = compile(snapshot, { ownNode: options.ownNode === 'allow' });
   for (const { object, message, advice } of compiled.problems) {
     process.stderr.write(`error: ${object ?? options.policies} ${message}; ${advice}\n`);
   }

@@ -2,13 +2,14 @@
 // What would be decided for a question as a user asks it: from a pod, to whatever a user can name. Pure; needs neither root nor
 // a kernel.
 
-import { REASON_NAMES, REASON_NO_READY_ENDPOINT } from '#build/generated/abi.ts';
+import { REASON_NAMES, REASON_NO_READY_ENDPOINT, REASON_NO_RULE } from '#build/generated/abi.ts';
 import type { Compiled } from '../compile/compile.ts';
 import { IcmpKind, Protocol } from '../compile/numbers.ts';
 import { addressKey, addressText } from '../model/address.ts';
-import type { IcmpType, Problem, Snapshot } from '../model/objects.ts';
+import type { IcmpType, Pod, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type PolicyRef, type WorkloadEntry } from '../model/tables.ts';
 import { policyName } from '../resolve/order.ts';
+import { OWN_NODE } from '../resolve/own-node.ts';
 import { unitKey } from '../resolve/units.ts';
 import { type Decision, decide, type Told, tell } from './decide.ts';
 
@@ -175,6 +176,7 @@ export function explainer(snapshot: Snapshot, compiled: Compiled, problems: read
         ...serviceNotes(query, decision),
         ...otherNotes(query, at, decision),
         ...problemNotes(decision, told, held, isName, problems),
+        ...ownNodeNotes(decision, at, held, pods.get(query.from), snapshot),
       ],
     };
   };
@@ -246,6 +248,24 @@ function problemNotes(
     return `${object} ${what}${path === '' ? '' : `${path}: `}${message}`;
   });
   return found.length > MAX_PROBLEMS ? [...notes, `and ${found.length - MAX_PROBLEMS} more like these`] : notes;
+}
+
+/** What an agent of a cluster would say otherwise; see resolve/own-node.ts. */
+function ownNodeNotes(
+  decision: Decision | null,
+  { address }: Destination,
+  held: readonly PolicyRef[],
+  pod: Pod | undefined,
+  { nodes }: Snapshot,
+): string[] {
+  if (decision?.outcome.reason !== REASON_NO_RULE || address === null || pod === undefined) return [];
+  if (!held.some(({ kind }) => kind === 'NetworkPolicy') || held.some(({ name }) => name === OWN_NODE.name)) return [];
+  const key = addressKey(address);
+  const own = nodes.find(({ name }) => name === pod.node)?.addresses ?? [];
+  if (!own.some((one) => addressKey(one) === key)) return [];
+  return [
+    'it is the own node: in a cluster, pods that a NetworkPolicy holds may reach it unless told otherwise; ask with --own-node allow',
+  ];
 }
 
 function nameMatches(pattern: string, name: string): boolean {

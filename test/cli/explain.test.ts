@@ -218,3 +218,32 @@ spec: {podSelector: {matchLabels: {app: ${name}}}, egress: [${rule}]}
     rmSync(other, { recursive: true });
   }
 });
+
+test("a pod's own node is what the agent of a cluster, or of a folder, makes of it", () => {
+  const other = mkdtempSync(path.join(tmpdir(), `postern-explain-${process.pid}-`));
+  try {
+    writeFileSync(
+      path.join(other, 'a.yaml'),
+      `{apiVersion: v1, kind: Node, metadata: {name: n}, status: {addresses: [{type: InternalIP, address: 198.18.9.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: shop, labels: {app: a}}, spec: {nodeName: n}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: np, namespace: shop}, spec: {podSelector: {}, policyTypes: [Egress]}}
+`,
+    );
+    const asked = (...more: string[]) => {
+      const argv = ['--from', 'shop/a', '--port', '80', '-o', 'json', ...more];
+      const { stdout } = spawnSync(bin, ['explain', '--policies', other, ...argv], { encoding: 'utf8' });
+      const { verdict, policy, notes } = JSON.parse(stdout) as Explanation;
+      return [verdict, policy, notes.length > 0 && notes.every((note) => note.includes('--own-node allow'))];
+    };
+    const np = 'NetworkPolicy/shop/np';
+    assert.deepEqual(asked('--to', '198.18.9.1'), ['deny', np, true]);
+    assert.deepEqual(asked('--to', '198.18.9.2'), ['deny', np, false]);
+    const allow = ['--own-node', 'allow'];
+    assert.deepEqual(asked('--to', '198.18.9.1', ...allow), ['allow', 'ClusterEgressPolicy/postern-own-node', false]);
+    assert.deepEqual(asked('--to', '198.18.9.2', ...allow), ['deny', np, false]);
+  } finally {
+    rmSync(other, { recursive: true });
+  }
+});
