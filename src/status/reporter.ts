@@ -59,6 +59,8 @@ export class Reporter implements AgentHooks {
   readonly #failures = new Map<Task, string>();
   /** What was told of each policy in an Event, so that it is told again only when it changes. */
   readonly #toldOf = new Map<string, string>();
+  /** The same of problems that no condition has. */
+  #toldProblems: ReadonlySet<string> = new Set();
   #standing: Standing | null = null;
   #objects: ReadonlyMap<string, LiveObject & PolicyObject> = new Map();
   #set: { readonly policies: readonly Policy[]; readonly without: string; readonly set: PolicySet } | null = null;
@@ -166,6 +168,7 @@ export class Reporter implements AgentHooks {
     const input = { snapshot, problems, nodes: this.#states(standing), objects: this.#objects };
     const statuses = new Map([...policyStatuses(input), ...clusterNetworkPolicyStatuses(input)]);
     this.#tellPolicies(statuses);
+    this.#tellProblems(problems);
     const wanted = new Map([...statuses].map(([name, status]) => [name, statusOf(status)]));
     const waitMs = await this.#writer.write(wanted, () => this.#leader.isLeader);
     this.#tell('status', this.#writer.failure);
@@ -223,6 +226,25 @@ export class Reporter implements AgentHooks {
         });
       }
     }
+  }
+
+  /** Of what has no condition of ours: a NetworkPolicy, and a mode that upstream's kinds say wrongly, so that it is enforced. */
+  #tellProblems(problems: readonly Problem[]): void {
+    const told = new Set<string>();
+    for (const { object, severity, code, path, message, advice } of problems) {
+      const [kind = '', ...names] = object?.split('/') ?? [];
+      const isUpstream = kind === 'NetworkPolicy' || (kind === 'ClusterNetworkPolicy' && code === 'mode');
+      if (object === null || !isUpstream) continue;
+      const [name = '', namespace = null] = names.reverse();
+      const reason = code === 'limit_exceeded' ? 'LimitExceeded' : severity === 'error' ? 'Invalid' : 'Doubtful';
+      const note = `${path === '' ? '' : `${path}: `}${message}; ${advice}`;
+      const key = JSON.stringify([object, reason, note]);
+      told.add(key);
+      if (this.#toldProblems.has(key)) continue;
+      const regarding = policyReference({ kind, namespace, name }, this.#objects.get(object)?.uid ?? null);
+      this.#events.record({ regarding, type: 'Warning', action: 'Enforce', reason, note });
+    }
+    this.#toldProblems = told;
   }
 
   /** The pod, or this node for one of its units; null: it is neither (a process of no pod). */

@@ -290,3 +290,29 @@ test('the Lease of a node that is gone goes after an hour', async () => {
     ['postern-a', 'postern-b', 'postern-status'].map((name) => `${LEASES}/${name}`),
   );
 });
+
+test('what is wrong with a NetworkPolicy is an Event on it, once', async () => {
+  const cluster = new Cluster();
+  const problem = (object: string, code: string, severity: Problem['severity'] = 'warning'): Problem => ({
+    ...{ severity, code, file: null, line: 0, column: 0, path: 'spec.x', object, message: 'is odd', advice: 'mend it' },
+  });
+  const tell = (...problems: readonly Problem[]) => {
+    for (const [index, node] of ['a', 'b'].entries()) {
+      cluster.agents[index]?.onApplied(standing(node, [policy(1)], { problems }));
+    }
+  };
+  const odd = problem('NetworkPolicy/shop/np', 'policy_types');
+  tell(odd, problem('ClusterNetworkPolicy/all', 'mode'), problem('ClusterNetworkPolicy/all', 'unknown_peer'));
+  await cluster.run(60);
+  const told = [
+    'ClusterNetworkPolicy/all Doubtful: spec.x: is odd; mend it',
+    'NetworkPolicy/np Doubtful: spec.x: is odd; mend it',
+  ];
+  assert.deepEqual(cluster.events().sort(), told, 'by one agent, once');
+  const paths = [...cluster.api.objects.keys()].filter((path) => path.includes('/events/'));
+  assert.deepEqual(paths.map((path) => /namespaces\/(\w+)\//.exec(path)?.[1]).sort(), ['default', 'shop']);
+
+  tell(odd, problem('NetworkPolicy/shop/np', 'cidr', 'error'), problem('EgressPolicy/shop/web', 'wide_name'));
+  await cluster.run(30);
+  assert.deepEqual(cluster.events().sort(), [...told, 'NetworkPolicy/np Invalid: spec.x: is odd; mend it'].sort());
+});
