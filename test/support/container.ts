@@ -91,10 +91,13 @@ function ociConfig(
 ): unknown {
   const container = containerOf(spec);
   const { securityContext } = container;
-  const downward = Object.fromEntries(
-    container.env.map(({ name, valueFrom }) => [name, options.fields[valueFrom.fieldRef.fieldPath] ?? '']),
+  const given = Object.fromEntries(
+    container.env.map(({ name, value, valueFrom }) => [
+      name,
+      value ?? options.fields[valueFrom?.fieldRef.fieldPath ?? ''] ?? '',
+    ]),
   );
-  const env = { PATH: '/usr/sbin:/usr/bin', ...downward, ...options.env };
+  const env = { PATH: '/usr/sbin:/usr/bin', ...given, ...options.env };
   const capabilities = securityContext.capabilities.add.map((name) => `CAP_${name}`);
   return {
     ociVersion: '1.0.2',
