@@ -158,6 +158,10 @@ build/image/rootfs-%.built: daemonset/build-rootfs.sh build/image/libraries-%.ta
 image-%: build/image/rootfs-%.built
 	@echo $(basename $<)
 
+# The Dockerfile itself, as it stands. Takes minutes, and Debian's buildah: for whoever changes it.
+check-dockerfile-%: build/image/rootfs-%.built
+	sh daemonset/check-dockerfile.sh $* $(basename $<)
+
 # One chart, and what it renders as, for those who only have kubectl. A test fails where the two differ.
 daemonset/install.yaml: $(shell find daemonset/chart daemonset/crds -type f) build/tools/helm
 	@printf '# SPDX-License-Identifier: Apache-2.0\n# Written by `make $@` from daemonset/chart: edit that.\n' >$@.new
