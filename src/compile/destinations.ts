@@ -15,6 +15,7 @@ import {
   type Backend,
   backendsOf,
   type Facts,
+  isNamed,
   movingFacts,
   nameOf,
   slicesByService,
@@ -61,8 +62,8 @@ interface Front {
     readonly nodePort: number | null;
     readonly backends: readonly Backend[];
   }[];
-  /** By clusterIP. */
-  readonly identities: ReadonlyMap<AddressKey, Identity>;
+  /** Its clusterIPs, as far as they are no other Service's. */
+  readonly ips: readonly AddressKey[];
 }
 
 const NO_SLICES: readonly EndpointSlice[] = [];
@@ -82,6 +83,9 @@ export class DestinationTracker {
   #slices: ReadonlyMap<string, readonly EndpointSlice[]> = new Map();
   #plain = ShardedMap.empty<Identity>();
   #fronts = new Map<string, Front>();
+  #clusterIPs: ReadonlyMap<AddressKey, Identity> = new Map();
+  /** Those whose endpoints are facts. */
+  #named: readonly Service[] = [];
   /** Addresses of Services, of what stands behind them, and of nodes: all that a front may depend on. */
   #concerned: ReadonlySet<AddressKey> = new Set();
   #nodeFronts: ReadonlyMap<AddressKey, Identity> = new Map();
@@ -118,11 +122,14 @@ export class DestinationTracker {
     if (old === null || old.pods !== snapshot.pods) this.#followPods(old?.pods ?? [], snapshot.pods, touched);
     if (old === null || old.services !== snapshot.services || old.host !== snapshot.host) {
       this.#standing = replaced(this.#standing, standingFacts(snapshot, demand), touched);
+      this.#named = snapshot.services.filter((service) => isNamed(service, demand));
     }
     if (old === null || old.endpointSlices !== snapshot.endpointSlices) {
       this.#slices = slicesByService(snapshot.endpointSlices);
     }
-    const moving = movingFacts(snapshot, demand, this.#slices, (pod, address) => this.#isAt(pod, address));
+    const moving = movingFacts({ services: this.#named, host: snapshot.host }, demand, this.#slices, (pod, address) =>
+      this.#isAt(pod, address),
+    );
     this.#moving = replaced(this.#moving, moving, touched);
 
     this.#plain = this.#plain.with(mapped(touched, (address) => this.#identityAt(address)));
@@ -153,6 +160,8 @@ export class DestinationTracker {
     this.#slices = new Map();
     this.#plain = ShardedMap.empty();
     this.#fronts = new Map();
+    this.#clusterIPs = new Map();
+    this.#named = [];
     this.#concerned = new Set();
     this.#nodeFronts = new Map();
     this.#byAddress = ShardedMap.empty();
@@ -225,7 +234,7 @@ export class DestinationTracker {
     const changed = new Set<AddressKey>();
     const concerned = new Set<AddressKey>();
     const fronts = new Map<string, Front>();
-    const owners = new Map<AddressKey, Service>();
+    const clusterIPs = new Map<AddressKey, Identity>();
     let areNodePortsSame = true;
     for (const service of snapshot.services) {
       const name = nameOf(service);
@@ -235,30 +244,32 @@ export class DestinationTracker {
       const ports = isKnown ? known.ports : portsOf(service, slices);
       const isTouched = ports.some(({ backends }) => backends.some(({ address }) => touched.has(address)));
       for (const { backends } of ports) for (const { address } of backends) concerned.add(address);
-      const identities = new Map<AddressKey, Identity>();
+      const ips: AddressKey[] = [];
       for (const ip of service.clusterIPs.map(keyOf)) {
         concerned.add(ip);
-        if (owners.has(ip)) continue; // two Services with one address: the first has it
-        owners.set(ip, service);
-        const old = isKnown && !isTouched && !touched.has(ip) ? known.identities.get(ip) : undefined;
-        const identity = old ?? this.#frontIdentity(ip, ports);
-        identities.set(ip, identity);
-        if (known?.identities.get(ip) !== identity) changed.add(ip);
+        if (clusterIPs.has(ip)) continue; // two Services with one address: the first has it
+        const old = known?.ips.includes(ip) ? this.#clusterIPs.get(ip) : undefined;
+        const stays = isKnown && !isTouched && !touched.has(ip) ? old : undefined;
+        const identity = stays ?? this.#frontIdentity(ip, ports);
+        ips.push(ip);
+        clusterIPs.set(ip, identity);
+        if (old !== identity) changed.add(ip);
       }
-      for (const ip of known?.identities.keys() ?? []) if (!identities.has(ip)) changed.add(ip);
+      for (const ip of known?.ips ?? []) if (!ips.includes(ip)) changed.add(ip);
       if ((!isKnown || isTouched) && [...ports, ...(known?.ports ?? [])].some(({ nodePort }) => nodePort !== null)) {
         areNodePortsSame = false;
       }
-      fronts.set(name, { service, slices, ports, identities });
+      fronts.set(name, { service, slices, ports, ips });
     }
-    for (const [name, { identities, ports }] of this.#fronts) {
+    for (const [name, { ips, ports }] of this.#fronts) {
       if (fronts.has(name)) continue;
-      for (const ip of identities.keys()) changed.add(ip);
+      for (const ip of ips) changed.add(ip);
       if (ports.some(({ nodePort }) => nodePort !== null)) areNodePortsSame = false;
     }
     for (const [address, { nodes }] of this.#standing) if (nodes.length > 0) concerned.add(address);
     this.#concerned = concerned;
     this.#fronts = fronts;
+    this.#clusterIPs = clusterIPs;
     const isNodeTouched = [...touched].some((address) => (this.#standing.get(address)?.nodes.length ?? 0) > 0);
     if (!areNodePortsSame || this.#result === null || isNodeTouched) this.#followNodePorts(changed);
     return changed;
@@ -321,11 +332,8 @@ export class DestinationTracker {
   }
 
   #settle(addresses: ReadonlySet<AddressKey>): Destinations {
-    const clusterIPs = new Map<AddressKey, Identity>();
-    for (const { identities } of this.#fronts.values())
-      for (const [ip, identity] of identities) clusterIPs.set(ip, identity);
     const now = (address: AddressKey): Identity | undefined =>
-      this.#nodeFronts.get(address) ?? clusterIPs.get(address) ?? this.#plain.get(address);
+      this.#nodeFronts.get(address) ?? this.#clusterIPs.get(address) ?? this.#plain.get(address);
     for (const address of addresses) {
       const [old, fresh] = [this.#byAddress.get(address), now(address)];
       if (old === fresh) continue;

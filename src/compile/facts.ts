@@ -117,9 +117,25 @@ export function standingFacts({ nodes, services, host }: Snapshot, demand: Deman
   return book.facts;
 }
 
-/** Facts of what comes and goes with endpoints: the entities that bring their ports, members of Services that rules name. */
+const API_SERVER = 'default/kubernetes';
+const CLUSTER_DNS = 'kube-system/kube-dns';
+
+/** Does it matter to some rule who stands behind this Service, by its name? */
+export function isNamed(service: Service, { owned, services }: Demand): boolean {
+  const name = nameOf(service);
+  return (
+    (name === API_SERVER && owned.has('KubeAPIServer')) ||
+    (name === CLUSTER_DNS && owned.has('DNS')) ||
+    services.has(name)
+  );
+}
+
+/**
+ * Facts of what comes and goes with endpoints: the entities that bring their ports, members of Services that rules name. `services` are
+ * those that `isNamed` says.
+ */
 export function movingFacts(
-  { services, host }: Snapshot,
+  { services, host }: Pick<Snapshot, 'services' | 'host'>,
   demand: Demand,
   slices: ReadonlyMap<string, readonly EndpointSlice[]>,
   isThere: (pod: string, address: AddressKey) => boolean,
@@ -142,8 +158,8 @@ export function movingFacts(
   }
   for (const service of services) {
     const name = nameOf(service);
-    if (name === 'default/kubernetes' && demand.owned.has('KubeAPIServer')) own(service, 'apiServer');
-    if (name === 'kube-system/kube-dns' && demand.owned.has('DNS')) own(service, 'dns');
+    if (name === API_SERVER && demand.owned.has('KubeAPIServer')) own(service, 'apiServer');
+    if (name === CLUSTER_DNS && demand.owned.has('DNS')) own(service, 'dns');
     if (!demand.services.has(name) || service.externalName !== null) continue;
     for (const port of service.ports) {
       for (const backend of backendsOf(port, slices.get(name) ?? [])) {

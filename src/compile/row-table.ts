@@ -114,9 +114,17 @@ export function rowTable(
         : changed(ruleset, old, change, source),
     );
   }
+  const isSame =
+    before !== undefined &&
+    before.byRuleset.size === byRuleset.size &&
+    byRuleset.entries().every(([id, own]) => before.byRuleset.get(id) === own);
+  return { rows: isSame ? before.rows : merged(byRuleset), byRuleset, destinations };
+}
+
+function merged(byRuleset: ReadonlyMap<Id, Rows>): Rows {
   const rows = new Map<RowKey, Row>();
   for (const own of byRuleset.values()) for (const [key, row] of own) rows.set(key, row);
-  return { rows, byRuleset, destinations };
+  return rows;
 }
 
 function allOf(ruleset: Ruleset, { identities, networks, zones, kinds }: Destinations, source: RowSource): Rows {
@@ -155,9 +163,11 @@ function changeOf(before: Destinations, after: Destinations): Change | null {
 }
 
 function changed(ruleset: Ruleset, old: Rows, { come, gone }: Change, source: RowSource): Rows {
-  if (come.length === 0 && gone.length === 0) return old;
+  const left = gone.map((id) => rowKey(ruleset.id, id, 0)).filter((key) => old.has(key));
+  const fresh = come.map((identity) => source.identity(ruleset, identity)).filter((row) => row !== null);
+  if (left.length === 0 && fresh.length === 0) return old;
   const rows = new Map(old);
-  for (const id of gone) rows.delete(rowKey(ruleset.id, id, 0));
-  for (const identity of come) keep(rows, source.identity(ruleset, identity));
+  for (const key of left) rows.delete(key);
+  for (const row of fresh) keep(rows, row);
   return rows;
 }
