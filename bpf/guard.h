@@ -184,12 +184,13 @@ static __noinline int check_frame(struct __sk_buff *skb, const struct post *post
 	return 0;
 }
 
-/* Is this packet one that its TCP or UDP socket sends, rather than something that only carries it (a tunnel of the pod's own)? */
+/* Is this packet one that its socket sends, rather than something that only carries it (a tunnel of the pod's own)? */
 static __always_inline bool is_of_socket(const struct bpf_sock *sk, const struct packet *packet)
 {
-	if (sk->src_port != bpf_ntohs(packet->local_port) || sk->protocol != packet->protocol)
-		return false;
-	return sk->type == SOCKET_STREAM ? packet->protocol == IPPROTO_TCP : packet->protocol == IPPROTO_UDP;
+	if (packet->protocol == IPPROTO_ICMP)
+		return sk->protocol == IPPROTO_ICMP || sk->protocol == IPPROTO_ICMPV6;
+	return sk->protocol == packet->protocol &&
+	       (packet->fragment == FRAGMENT_LATER || sk->src_port == bpf_ntohs(packet->local_port));
 }
 
 /* Has the socket this packet's own two ends? */
@@ -198,7 +199,7 @@ static __always_inline bool is_between(const struct bpf_sock *sk, const struct p
 	const half_word *local = (const half_word *)&packet->local;
 	__u32 differs;
 
-	if (sk->type != SOCKET_STREAM || !is_of_socket(sk, packet))
+	if (sk->type != SOCKET_STREAM || packet->protocol != IPPROTO_TCP || !is_of_socket(sk, packet))
 		return false;
 	if (packet->ipv6) {
 		differs = sk->src_ip6[0] ^ local[0];
@@ -224,14 +225,29 @@ static __noinline int is_counted(struct __sk_buff *skb, const struct packet *pac
 
 	if (!sk || !setting || (sk->family != FAMILY_IPV4 && sk->family != FAMILY_IPV6))
 		return false;
-	if (sk->type != SOCKET_RAW && packet->fragment != FRAGMENT_LATER && packet->protocol != IPPROTO_ICMP &&
-	    !is_of_socket(sk, packet))
+	if (sk->type != SOCKET_RAW && !is_of_socket(sk, packet))
 		return false;
 	for (int level = 0; level < MAX_LEVELS; level++) {
 		if (setting->levels & (1 << level) && bpf_skb_ancestor_cgroup_id(skb, level) == cgroup)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Refused by policy, but does the kernel speak for a socket that is gone? It has a raw socket of its own for that, or none; so have
+ * forwarded packets. That gets a reason of its own.
+ */
+static __noinline int tell_apart(struct __sk_buff *skb, const struct packet *packet, __u64 cgroup, struct decision *decision)
+{
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+
+	if (sk && (sk->type != SOCKET_RAW || sk->protocol != IPPROTO_TCP || is_counted(skb, packet, cgroup)))
+		return 0;
+	if (decision->reason == REASON_NO_RULE || decision->reason == REASON_LIMIT || decision->reason == REASON_ADMIN_DENY ||
+	    decision->reason == REASON_BASELINE_DENY)
+		decision->reason = REASON_TCP_WITHOUT_SOCKET;
+	return 0;
 }
 
 /* The end of an inbound connection: when its socket is gone, the kernel still has a last word to say for it. */
@@ -297,9 +313,7 @@ static __noinline int guard_tcp(struct __sk_buff *skb, const struct packet *pack
 		return false;
 	if (own && !decision->silent)
 		moment->flags |= EVENT_CUT;
-	if (!sk && (decision->reason == REASON_NO_RULE || decision->reason == REASON_LIMIT ||
-		    decision->reason == REASON_ADMIN_DENY || decision->reason == REASON_BASELINE_DENY))
-		decision->reason = REASON_TCP_WITHOUT_SOCKET;
+	tell_apart(skb, packet, subject->cgroup, decision);
 	return false;
 }
 

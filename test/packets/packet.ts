@@ -104,6 +104,50 @@ export function ipv6(fields: Ipv6, ...parts: readonly Part[]): Buffer {
   return frame(0x86dd, Buffer.concat([header, payload, Buffer.alloc(fields.trailer ?? 0)]));
 }
 
+const PLAIN = Buffer.from('020000000001', 'hex');
+
+/** Another EtherType's frame. */
+export function ethernet(etherType: number, bytes: Buffer): Buffer {
+  return frame(etherType, bytes);
+}
+
+export interface Arp {
+  readonly from: string;
+  readonly to: string;
+  /** 1 asks, 2 answers. */
+  readonly operation?: number;
+  /** 1 is Ethernet. */
+  readonly hardware?: number;
+}
+
+export function arp(fields: Arp): Buffer {
+  const bytes = Buffer.alloc(28);
+  bytes.writeUInt16BE(fields.hardware ?? 1, 0);
+  bytes.writeUInt16BE(0x0800, 2);
+  bytes.writeUInt8(6, 4);
+  bytes.writeUInt8(4, 5);
+  bytes.writeUInt16BE(fields.operation ?? 1, 6);
+  PLAIN.copy(bytes, 8);
+  addressBytes(fields.from).copy(bytes, 14);
+  addressBytes(fields.to).copy(bytes, 24);
+  return frame(0x0806, bytes);
+}
+
+/** The same frame behind a VLAN tag, or one more. */
+export function tag(packet: Buffer, vlan: number, etherType = 0x8100): Buffer {
+  const header = Buffer.alloc(4);
+  header.writeUInt16BE(etherType, 0);
+  header.writeUInt16BE(vlan, 2);
+  return Buffer.concat([packet.subarray(0, 12), header, packet.subarray(12)]);
+}
+
+/** The same frame from another Ethernet address (hex). */
+export function fromHardware(packet: Buffer, address: string): Buffer {
+  const copy = Buffer.from(packet);
+  copy.write(address, 6, 'hex');
+  return copy;
+}
+
 /** The same bytes under the other family's EtherType. */
 export function mislabel(packet: Buffer): Buffer {
   const copy = Buffer.from(packet);

@@ -19,24 +19,29 @@ import {
   encodeAnswer,
   encodeFlow,
   encodeFlowKey,
+  encodeGuard,
   encodeIdentity,
   encodeNetworkKey,
   encodePortKey,
   encodeRow,
   encodeSelfKey,
   encodeSettings,
+  encodeSourceKey,
   encodeVerdictKey,
   encodeWorkload,
   FLOW_BYTES,
   FLOW_KEY_BYTES,
   type Flow,
   type FlowKey,
+  GUARD_BYTES,
+  type Guard,
   REASON_NAMES,
   ROW_PORT_SET,
   RULE_NONE,
   SETTINGS_BYTES,
   type Settings,
   SLOT_UNKNOWN,
+  SOURCE_KEY_BYTES,
   VERDICT_NAMES,
   WORKLOAD_BYTES,
 } from '#build/generated/abi.ts';
@@ -93,7 +98,7 @@ export interface Counted {
 }
 
 export interface Outcome extends Counted {
-  /** What the program returned: 1 passes, 0 refuses, 2 refuses in silence. */
+  /** What the program returned. egress: 1 passes, 0 refuses, 2 refuses in silence; the guard: -1 goes on, 2 ends the frame. */
   readonly retval: number;
   readonly events: readonly Event[];
 }
@@ -154,13 +159,28 @@ export class Maps {
     this.#put('settings', Buffer.alloc(4), value);
   }
 
-  /** Binds this process's cgroup. */
-  bind(enforced: string, shadow = enforced): void {
+  /** Binds this process's cgroup. `netns`: the namespace that a guard watches. */
+  bind(enforced: string, shadow = enforced, netns = 0n): void {
     const key = Buffer.alloc(8);
     key.writeBigUInt64LE(this.cgroup);
     const value = Buffer.alloc(WORKLOAD_BYTES);
-    encodeWorkload({ slot: SLOT, enforced, shadow, netns: 0n }, value);
+    encodeWorkload({ slot: SLOT, enforced, shadow, netns }, value);
     this.#put('workloads', key, value);
+  }
+
+  /** Puts this workload behind an interface, with its sources there. */
+  guard(ifindex: number, fields: Partial<Guard>, ...addresses: readonly string[]): void {
+    const key = Buffer.alloc(4);
+    key.writeUInt32LE(ifindex);
+    const value = Buffer.alloc(GUARD_BYTES);
+    const none = { cgroup: this.cgroup, netns: 1n, nsid: -1, flags: 0, hardwareAddress: '000000000000' };
+    encodeGuard({ ...none, ...fields }, value);
+    this.#put('guards', key, value);
+    for (const address of addresses) {
+      const source = Buffer.alloc(SOURCE_KEY_BYTES);
+      encodeSourceKey({ ifindex, address: addressKey(address) }, source);
+      this.#put('sources', source, Buffer.from([1]));
+    }
   }
 
   bumpEpoch(): void {
@@ -350,13 +370,17 @@ export class Programs extends Maps {
     this.#place.leave();
   }
 
-  /** Runs egress `repeat` times over one packet, with one socket, and reads what was counted. Each run must count once. */
-  run(packet: Buffer, repeat = 1): Outcome {
-    const { retval } = this.object.testRun('egress', packet, repeat);
+  /**
+   * Runs a program `repeat` times over one packet, with one socket, and reads what was counted. Each run must count once. To
+   * `guard_out` the interface is the loopback, and the socket none that could have sent the packet.
+   */
+  run(packet: Buffer, repeat = 1, program: 'egress' | 'guard_out' = 'egress'): Outcome {
+    const { retval } = this.object.testRun(program, packet, repeat);
     const counters = this.counted();
     const [counter] = counters;
     if (counter === undefined || counters.length > 1) throw new Error(`${counters.length} counters, not one`);
     this.forgetCounts();
-    return { retval, ...counter, events: this.events() };
+    // Signed, as programs return it.
+    return { retval: retval | 0, ...counter, events: this.events() };
   }
 }
