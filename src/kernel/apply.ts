@@ -19,6 +19,7 @@ import { type CounterNames, type CounterReading, Counters } from './counters.ts'
 import type { Delta } from './diff.ts';
 import type { SelfKey } from './encode.ts';
 import { LimitExceeded, RollbackFailed } from './errors.ts';
+import type { Inheritance } from './inheritance.ts';
 import type { NativeObject } from './native.ts';
 import { Slots } from './slots.ts';
 import { assume, type Contents, kernelTables, readBack } from './tables.ts';
@@ -68,9 +69,11 @@ export class Applier {
   readonly #object: NativeObject;
   readonly #tables;
   readonly #maxEntries: ReadonlyMap<string, number>;
-  readonly #slots = new Slots();
+  readonly #slots: Slots;
   readonly #counters: Counters;
-  readonly #epochs = new Map<number, number>();
+  readonly #epochs: Map<number, number>;
+  /** What of the settings no change changes. */
+  readonly #fixed: Pick<Settings, 'unknown' | 'hostNetns'>;
   #settings: Settings;
   #rulesets: ReadonlyMap<Id, RulesetInfo> = new Map();
   /** Rulesets that just went, by whose names events on their way are told. */
@@ -87,15 +90,42 @@ export class Applier {
     isLive: (workload) => this.#slots.slotOf(workload) !== null,
   };
 
-  /** `object` holds Postern's maps, empty. Throws KernelError. */
-  constructor(object: NativeObject, { unknown, hostNetns }: ApplierOptions) {
+  /** `object` holds Postern's maps: empty, or as `inherited` says. Throws KernelError. */
+  constructor(object: NativeObject, { unknown, hostNetns }: ApplierOptions, inherited: Inheritance | null = null) {
     this.#object = object;
     this.#tables = kernelTables(object);
     this.#maxEntries = new Map(Object.entries(object.maps()).map(([name, { maxEntries }]) => [name, maxEntries]));
     this.#counters = new Counters(object, this.names);
-    const policy = unknown === 'deny' ? UNKNOWN_DENY : UNKNOWN_ALLOW;
-    this.#settings = { levels: 0, unknown: policy, hostNetns, pods: 0n, podsLevel: 0 };
-    this.#write(this.#settings);
+    // An earlier agent may have had room for more.
+    const hasRoom = (slot: number): boolean => slot < this.#limit('epochs');
+    const slots = [...(inherited?.slots ?? [])].filter(([, slot]) => hasRoom(slot));
+    this.#slots = new Slots(new Map(slots.map(([cgroup, slot]) => [standIn(cgroup), slot])));
+    this.#fixed = { unknown: unknown === 'deny' ? UNKNOWN_DENY : UNKNOWN_ALLOW, hostNetns };
+    this.#epochs = new Map([...(inherited?.epochs ?? [])].filter(([slot]) => hasRoom(slot)));
+    if (inherited?.isInPlace) {
+      this.#settings = this.readSettings();
+      this.#resync();
+      // Of slots that were given up, and whose counters nobody has read since.
+      const used = new Set([SLOT_UNKNOWN, ...slots.map(([, slot]) => slot)]);
+      this.#counters.forget(({ slot }) => !used.has(slot));
+      this.#mayDrain = true;
+    } else {
+      this.#settings = { levels: 0, ...this.#fixed, pods: 0n, podsLevel: 0 };
+      this.#write(this.#settings);
+    }
+    if (inherited?.mustRaise) this.#endChange([...this.#epochs.keys(), SLOT_UNKNOWN, ...slots.map(([, slot]) => slot)]);
+    else this.#endChange([...this.#epochs].filter(([, epoch]) => isChanging(epoch)).map(([slot]) => slot));
+  }
+
+  /**
+   * Whether `apply` of this as the first thing after a takeover would let some packet fall between the old verdict and the new:
+   * what addresses are changes, and no row bridges what the rulesets in force ask of them.
+   */
+  wantsBeside(step: Step): boolean {
+    const { identities, networks } = this.#tables;
+    return [identities.delta(step.tables.identities), networks.delta(step.tables.networks)].some(
+      ({ upserts, deletes }) => upserts.size + deletes.size > 0,
+    );
   }
 
   /**
@@ -107,7 +137,7 @@ export class Applier {
     const { workloads, identities, networks, rows, portSets, selves } = this.#tables;
     const { tables, bridge, bridgePortSets } = step;
 
-    const assignment = this.#slots.assign(bindings.keys());
+    const assignment = this.#slots.assign(bindings.keys(), (name) => standInOf(bindings.get(name)));
     const desired = desiredWorkloads(step, bindings, assignment.slots);
     const levels = levelsOf(bindings);
     const changes = {
@@ -127,32 +157,36 @@ export class Applier {
       ['workloads', workloads.peak(changes.workloads)],
       ['epochs', assignment.end],
     ]);
-    const affected = new Affected(this.#tables, changes, desired, assignment).slots;
+    const before = this.#settings;
+    const isRuled = before.unknown === this.#fixed.unknown && before.hostNetns === this.#fixed.hostNetns;
+    const { slots } = new Affected(this.#tables, changes, desired, assignment);
+    const affected = isRuled ? slots : new Set([...slots, SLOT_UNKNOWN]);
 
     // ---- Until the pointers are flipped, nothing asks for what is written. ----
     const opensNothing: (() => void)[] = [];
     const isAskedFor: (() => void)[] = [];
     const early = (undo: () => void): void => void opensNothing.push(undo);
     const late = (undo: () => void): void => void isAskedFor.push(undo);
-    const before = this.#settings;
     try {
       portSets.upsert(changes.portSets.upserts, early);
       rows.upsert(changes.rows.upserts, early);
+      if (affected.size > 0) late(() => this.#endChange(affected));
+      this.#beginChange(affected);
       selves.upsert(changes.selves.upserts, late);
       identities.upsert(changes.identities.upserts, late);
       networks.upsert(changes.networks.upserts, late);
       identities.remove(changes.identities.deletes, late);
       networks.remove(changes.networks.deletes, late);
-      if ((before.levels | levels) !== before.levels) {
+      if ((before.levels | levels) !== before.levels || !isRuled) {
         late(() => this.#write(before));
-        this.#write({ ...before, levels: before.levels | levels });
+        this.#write({ ...before, levels: before.levels | levels, ...this.#fixed });
       }
       workloads.upsert(changes.workloads.upserts, late);
       workloads.remove(changes.workloads.deletes, late);
-      this.#bump(affected);
+      this.#endChange(affected);
       if (mustWait(changes, changes.workloads)) this.#object.waitForPrograms();
     } catch (error) {
-      this.#rollBack(error, isAskedFor, opensNothing, affected);
+      this.#rollBack(error, isAskedFor, opensNothing);
     }
 
     // ---- Enforced. What follows only gives room back. ----
@@ -188,7 +222,10 @@ export class Applier {
    * To be called while nothing is attached. Throws KernelError.
    */
   expectPods(below: CgroupBinding | null): void {
-    this.#write({ ...this.#settings, pods: below?.cgroup ?? 0n, podsLevel: below?.level ?? 0 });
+    const { cgroup: pods, level: podsLevel } = below ?? { cgroup: 0n, level: 0 };
+    // A program may be reading it, where there was an agent before.
+    if (this.#settings.pods === pods && this.#settings.podsLevel === podsLevel) return;
+    this.#write({ ...this.#settings, pods, podsLevel });
   }
 
   /** Exact totals since start, whatever became of workloads and rulesets. Throws KernelError. */
@@ -239,29 +276,33 @@ export class Applier {
     this.#settings = settings;
   }
 
-  /** What was recorded of flows under an earlier epoch is judged again. */
-  #bump(slots: ReadonlySet<number>): void {
-    if (slots.size === 0) return;
-    const keys = Buffer.alloc(slots.size * 4);
-    const values = Buffer.alloc(slots.size * 4);
-    for (const [index, slot] of [...slots].entries()) {
-      const epoch = ((this.#epochs.get(slot) ?? 0) + 1) >>> 0;
+  /** What these workloads may do is changing: an agent that takes over amid it must know, or it would trust what was recorded. */
+  #beginChange(slots: Iterable<number>): void {
+    this.#setEpochs([...slots].map((slot) => [slot, (this.#epochs.get(slot) ?? 0) + 1, 1]));
+  }
+
+  /** It has changed: what was recorded of flows before is judged again. */
+  #endChange(slots: Iterable<number>): void {
+    this.#setEpochs([...slots].map((slot) => [slot, (this.#epochs.get(slot) ?? 0) + 1, 0]));
+  }
+
+  /** To the least number that is `least` or more, and odd or even as `parity`. */
+  #setEpochs(changes: readonly (readonly [slot: number, least: number, parity: number])[]): void {
+    if (changes.length === 0) return;
+    const keys = Buffer.alloc(changes.length * 4);
+    const values = Buffer.alloc(changes.length * 4);
+    for (const [index, [slot, least, parity]] of changes.entries()) {
+      const epoch = (least + ((least ^ parity) & 1)) >>> 0;
       this.#epochs.set(slot, epoch);
       keys.writeUInt32LE(slot, index * 4);
       values.writeUInt32LE(epoch, index * 4);
     }
-    this.#object.update('epochs', keys, values, slots.size, 0);
+    this.#object.update('epochs', keys, values, changes.length, 0);
   }
 
-  #rollBack(
-    cause: unknown,
-    isAskedFor: readonly (() => void)[],
-    opensNothing: readonly (() => void)[],
-    affected: ReadonlySet<number>,
-  ): never {
+  #rollBack(cause: unknown, isAskedFor: readonly (() => void)[], opensNothing: readonly (() => void)[]): never {
     try {
       for (const undo of isAskedFor.toReversed()) undo();
-      if (isAskedFor.length > 0) this.#bump(affected);
     } catch (undo) {
       this.#isInDoubt = true;
       throw new RollbackFailed(cause, undo);
@@ -300,6 +341,20 @@ export class Applier {
 }
 
 const SETTINGS_KEY = Buffer.alloc(4);
+
+/** Odd while what the workload may do is being changed. */
+function isChanging(epoch: number): boolean {
+  return (epoch & 1) === 1;
+}
+
+/** For the name of a workload that is not known yet. No workload is called so. */
+function standIn(cgroup: bigint): string {
+  return `cgroup ${cgroup}`;
+}
+
+function standInOf(binding: CgroupBinding | undefined): string | null {
+  return binding === undefined ? null : standIn(binding.cgroup);
+}
 
 function desiredWorkloads(
   { tables }: Step,

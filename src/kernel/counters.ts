@@ -100,6 +100,14 @@ export class Counters {
     for (const workload of gone.slice(0, Math.max(0, gone.length - MAX_GONE))) this.#drained.delete(workload);
   }
 
+  /** Gives the room of keys back that say nothing any more. */
+  forget(isOver: (key: CounterKey) => boolean): void {
+    const over = this.#dump().filter(({ key }) => isOver(key));
+    if (over.length === 0) return;
+    this.#object.remove('counters', Buffer.concat(over.map(({ raw }) => raw)), over.length);
+    this.#size -= over.length;
+  }
+
   /** What the programs could not do, by name: totals of all CPUs. */
   losses(): Map<string, bigint> {
     const { keys, values, count } = this.#object.dump('losses');

@@ -2,7 +2,7 @@
 // Loads Postern's programs as this kernel can take them, and attaches them to a cgroup. Knows no policy.
 
 import { fileURLToPath } from 'node:url';
-import type { Native, NativeObject } from './native.ts';
+import type { LoadedObject, Native, NativeObject } from './native.ts';
 
 const OBJECT = fileURLToPath(new URL('../../build/postern.bpf.o', import.meta.url));
 /** Programs that stand at interfaces, not at a cgroup. */
@@ -33,12 +33,36 @@ export function namespacesHidden(native: Native): string | null {
 
 /**
  * Loads build/postern.bpf.o; nothing is attached yet. `maxEntries` by map name, where the defaults of bpf/abi.h won't do.
- * `workloads` sizes what goes by slot, too. Throws KernelError, with the verifier's log in its message.
+ * `workloads` sizes what goes by slot, too. `pinned`: maps that are there already, and where. Throws KernelError, with the verifier's log in its message.
  */
-export function loadPrograms(native: Native, maxEntries: Readonly<Record<string, number>> = {}): NativeObject {
+export function loadPrograms(
+  native: Native,
+  maxEntries: Readonly<Record<string, number>> = {},
+  pinned: Readonly<Record<string, string>> = {},
+): LoadedObject {
+  return native.load(OBJECT, allSizes(maxEntries), constantsFor(native), pinned);
+}
+
+/** The layout of each map that `loadPrograms` would make with these sizes, as text; loads nothing. Throws KernelError. */
+export function layoutsOf(native: Native, maxEntries: Readonly<Record<string, number>>): Record<string, string> {
+  return native.layouts(OBJECT, allSizes(maxEntries));
+}
+
+function allSizes(maxEntries: Readonly<Record<string, number>>): Record<string, number> {
   const slots = maxEntries.workloads;
   const bySlot = slots === undefined ? {} : { epochs: slots + 1, budgets: slots + 1 };
-  return native.load(OBJECT, { ...bySlot, ...maxEntries }, constantsFor(native));
+  return { ...bySlot, ...maxEntries };
+}
+
+/** The program that notes what comes in; all others ask what was noted. */
+export const NOTING = 'ingress';
+
+/** Programs of the object that stand at a cgroup, what notes first. */
+export function cgroupPrograms(object: NativeObject): string[] {
+  return object
+    .programs()
+    .filter((program) => !GUARDS.includes(program))
+    .toSorted((a, b) => Number(b === NOTING) - Number(a === NOTING));
 }
 
 /**
@@ -51,11 +75,7 @@ export function attachPrograms(object: NativeObject, cgroup: string): { detach()
     for (let link = links.pop(); link !== undefined; link = links.pop()) object.detach(link);
   };
   try {
-    const programs = object
-      .programs()
-      .filter((program) => !GUARDS.includes(program))
-      .toSorted((a, b) => Number(b === 'ingress') - Number(a === 'ingress'));
-    for (const program of programs) links.push(object.attachCgroup(program, cgroup));
+    for (const program of cgroupPrograms(object)) links.push(object.attachCgroup(program, cgroup));
   } catch (error) {
     detach();
     throw error;

@@ -16,20 +16,35 @@ export interface Assignment {
 }
 
 export class Slots {
-  #slots: ReadonlyMap<string, number> = new Map();
-  #end = SLOT_UNKNOWN + 1;
+  #slots: ReadonlyMap<string, number>;
+  #end: number;
   readonly #free: number[] = [];
   /** Given up, and not yet reusable; still named, because their counters are. */
   readonly #resting = new Map<number, string>();
   readonly #names = new Map<number, string>();
 
-  assign(names: Iterable<string>): Assignment {
+  /** `inherited`: slots that are in use before any name is known, each by a stand-in for it. */
+  constructor(inherited: ReadonlyMap<string, number> = new Map()) {
+    this.#slots = inherited;
+    this.#end = Math.max(SLOT_UNKNOWN, ...inherited.values()) + 1;
+    for (const [name, slot] of inherited) this.#names.set(slot, name);
+    for (let slot = SLOT_UNKNOWN + 1; slot < this.#end; slot++) if (!this.#names.has(slot)) this.#free.push(slot);
+  }
+
+  /** `standIn`: by which name a slot may have been inherited that is this name's; null: by none. */
+  assign(names: Iterable<string>, standIn: (name: string) => string | null = () => null): Assignment {
     const slots = new Map<string, number>();
     const taken = new Set<number>();
+    const claimed = new Set<string>();
     const free = this.#free.slice();
     let end = this.#end;
     for (const name of names) {
       let slot = this.#slots.get(name);
+      const former = slot === undefined ? standIn(name) : null;
+      if (former !== null && this.#slots.has(former)) {
+        slot = this.#slots.get(former);
+        claimed.add(former);
+      }
       if (slot === undefined) {
         slot = free.pop() ?? end++;
         taken.add(slot);
@@ -37,7 +52,7 @@ export class Slots {
       slots.set(name, slot);
     }
     const freed = new Map<number, string>();
-    for (const [name, slot] of this.#slots) if (!slots.has(name)) freed.set(slot, name);
+    for (const [name, slot] of this.#slots) if (!slots.has(name) && !claimed.has(name)) freed.set(slot, name);
     return { slots, taken, freed, end };
   }
 

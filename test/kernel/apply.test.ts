@@ -172,7 +172,7 @@ test(
     assert.equal(applier.readSettings().levels, 1 << 3, 'all else stays');
     applier.expectPods(null);
     assert.equal(applier.readSettings().pods, 0n);
-    assert.deepEqual(epochs(object, 4), [1, 1, 1, 0]);
+    assert.deepEqual(epochs(object, 4), [2, 2, 2, 0]);
     assert.deepEqual(
       applier.fills().map(({ map, entries }) => [map, entries]),
       [
@@ -189,7 +189,7 @@ test(
     const applied = applier.apply(step(SECOND), BOUND);
     assertHolds(object, expected(step(SECOND), BOUND, slots));
     assert.equal(applied.leftover, null);
-    assert.deepEqual(epochs(object, 4), [1, 2, 2, 0], 'both were flipped; nobody was bound anew');
+    assert.deepEqual(epochs(object, 4), [2, 4, 4, 0], 'both were flipped; nobody was bound anew');
 
     applier.apply(step({}), NOTHING);
     assertHolds(object, expected(step({}), NOTHING, {}));
@@ -218,6 +218,7 @@ test('writes come in the documented order', () => {
   assert.deepEqual(object.calls, [
     'update ports 3',
     'update verdicts 4',
+    'update epochs 3',
     'update selves 2',
     'update identities 2',
     'update networks 2',
@@ -229,6 +230,7 @@ test('writes come in the documented order', () => {
   applier.apply(step(SECOND), BOUND);
   assert.deepEqual(object.calls, [
     'update verdicts 3',
+    'update epochs 2',
     'update identities 1',
     'remove identities 1',
     'update workloads 2',
@@ -436,7 +438,11 @@ test('nobody keeps a verdict of a ruleset that was taken back', () => {
   const [, before] = epochs(object, 2);
   failAt(object, 'wait');
   assert.throws(() => applier.apply(step(SECOND), BOUND), KernelError);
-  assert.equal(epochs(object, 2)[1], (before ?? 0) + 2, 'once for the flip, once for taking it back');
+  assert.equal(
+    epochs(object, 2)[1],
+    (before ?? 0) + 4,
+    'once for the flip, once for taking it back, each begun and ended',
+  );
   const flippedBack = object.calls.lastIndexOf('update workloads 2');
   const waited = object.calls.indexOf('wait', flippedBack);
   const erased = object.calls.findLastIndex((call) => call.startsWith('remove verdicts'));

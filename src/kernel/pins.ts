@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+// What lies pinned below a folder of bpffs, who may write there, and which of it do attached programs still use?
+// DIR/sockets for ever; DIR/LAYOUT-N/MAP a set of all other maps; DIR/links/PROGRAM what holds each program in its place.
+import { closeSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, statfsSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { KernelError, type LinkInfo, type LoadedObject, type Native, type ProgramInfo } from './native.ts';
+
+export const BPFFS = '/sys/fs/bpf/postern';
+
+/** BPF_FS_MAGIC of linux/magic.h. */
+const BPF_FS_MAGIC = 0xcafe4a11;
+const SET = /^([0-9a-f]{16})-(\d{1,9})$/;
+/** The one map that outlives every layout (bpf/abi.h), since its contents can't be listed. */
+export const SOCKETS = 'sockets';
+
+/**
+ * A failure of the world. `code`: `NOT_BPFFS`; `IN_USE`, another agent holds the folder; `FOREIGN`, programs of another folder's are
+ * attached at the same place; `NOT_PINNED`, there is nothing; or the errno's name.
+ */
+export class PinError extends Error {
+  override readonly name = 'PinError';
+  readonly code: string;
+  constructor(message: string, code: string, cause?: unknown) {
+    super(message, { cause });
+    this.code = code;
+  }
+}
+
+export interface PinnedLink {
+  /** Its file's name: a program's, or that and the set that it belongs to. */
+  readonly name: string;
+  readonly path: string;
+  readonly info: LinkInfo;
+  /** null: gone with its link, a moment ago. */
+  readonly program: ProgramInfo | null;
+  /** When it was pinned, in ms since 1970. */
+  readonly sinceMs: number;
+}
+
+/** Maps that belong together, pinned in one folder. */
+export interface PinnedSet {
+  /** `LAYOUT-N` */
+  readonly name: string;
+  readonly layout: string;
+  readonly number: number;
+  /** Path by map. */
+  readonly maps: Readonly<Record<string, string>>;
+}
+
+export class PinFolder {
+  readonly #native: Native;
+  readonly path: string;
+  #lock: number | null;
+
+  private constructor(native: Native, folder: string, lock: number | null) {
+    this.#native = native;
+    this.path = folder;
+    this.#lock = lock;
+  }
+
+  /** Makes the folder (mode 0700) where it is not there, and locks it until `close`. Throws PinError. */
+  static open(native: Native, folder: string): PinFolder {
+    requireBpffs(folder);
+    try {
+      mkdirSync(folder, { recursive: true, mode: 0o700 });
+    } catch (error) {
+      throw worldly(`cannot make ${folder}`, error);
+    }
+    return PinFolder.#locked(native, folder);
+  }
+
+  /** The same of a folder that is there. Throws PinError, `NOT_PINNED` where it is not. */
+  static take(native: Native, folder: string): PinFolder {
+    requireThere(folder);
+    return PinFolder.#locked(native, folder);
+  }
+
+  /** To look alone, whoever holds it. Throws PinError. */
+  static look(native: Native, folder: string): PinFolder {
+    requireThere(folder);
+    return new PinFolder(native, folder, null);
+  }
+
+  static #locked(native: Native, folder: string): PinFolder {
+    try {
+      return new PinFolder(native, folder, native.lockFolder(folder));
+    } catch (error) {
+      if (!(error instanceof KernelError) || error.code !== 'EAGAIN') throw worldly(`cannot lock ${folder}`, error);
+      const pid = lockHolder(folder);
+      const who = pid === null ? 'another agent' : `another agent, process ${pid},`;
+      throw new PinError(
+        `${who} holds ${folder}: stop it first, or give this one a folder and a cgroup root of its own (--bpffs, --cgroup-root)`,
+        'IN_USE',
+        error,
+      );
+    }
+  }
+
+  close(): void {
+    if (this.#lock !== null) closeSync(this.#lock);
+    this.#lock = null;
+  }
+
+  get sockets(): string {
+    return path.join(this.path, SOCKETS);
+  }
+
+  /** Where a link of this name is pinned, or would be. */
+  linkPath(name: string): string {
+    return path.join(this.path, 'links', name);
+  }
+
+  setPath(name: string): string {
+    return path.join(this.path, name);
+  }
+
+  /** Throws KernelError, PinError. */
+  links(): PinnedLink[] {
+    const reader = this.#native.openMaps({});
+    try {
+      return namesIn(path.join(this.path, 'links')).flatMap((name) => this.#linkAt(reader, name) ?? []);
+    } finally {
+      reader.close();
+    }
+  }
+
+  #linkAt(reader: LoadedObject, name: string): PinnedLink | null {
+    const file = this.linkPath(name);
+    try {
+      const info = reader.link(reader.openLink(file));
+      return { name, path: file, info, program: this.#native.program(info.program), sinceMs: statSync(file).mtimeMs };
+    } catch (error) {
+      // Removed by somebody a moment ago.
+      if (codeOf(error) === 'ENOENT') return null;
+      throw error;
+    }
+  }
+
+  sets(): PinnedSet[] {
+    return namesIn(this.path).flatMap((name) => {
+      const [, layout, number] = SET.exec(name) ?? [];
+      if (layout === undefined) return [];
+      const folder = this.setPath(name);
+      const maps = Object.fromEntries(namesIn(folder).map((map) => [map, path.join(folder, map)]));
+      return [{ name, layout, number: Number(number), maps }];
+    });
+  }
+
+  isThere(file: string): boolean {
+    return statSync(file, { throwIfNoEntry: false }) !== undefined;
+  }
+
+  /** Makes a folder below this one. */
+  makeFolder(name: string): void {
+    mkdirSync(path.join(this.path, name), { recursive: true, mode: 0o700 });
+  }
+
+  removeSet(name: string): void {
+    const folder = this.setPath(name);
+    for (const map of namesIn(folder)) rmSync(path.join(folder, map), { force: true });
+    rmdirSync(folder);
+  }
+
+  /** Everything that Postern pins, links first, and the folder itself where nothing else is in it. Returns what was removed. */
+  removeAll(): string[] {
+    const removed: string[] = [];
+    const remove = (file: string): void => {
+      rmSync(file, { force: true });
+      removed.push(file);
+    };
+    for (const folder of ['links', 'guards'].map((name) => path.join(this.path, name))) {
+      for (const name of namesIn(folder)) remove(path.join(folder, name));
+      if (this.isThere(folder)) rmdirSync(folder);
+    }
+    for (const { name, maps } of this.sets()) {
+      for (const file of Object.values(maps)) remove(file);
+      rmdirSync(this.setPath(name));
+    }
+    if (this.isThere(this.sockets)) remove(this.sockets);
+    if (namesIn(this.path).length === 0) rmdirSync(this.path);
+    return removed;
+  }
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder).sort();
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return [];
+    throw worldly(`cannot read ${folder}`, error);
+  }
+}
+
+/** The nearest folder that is there must lie on a bpffs. */
+function requireBpffs(folder: string): void {
+  let there = folder;
+  while (statSync(there, { throwIfNoEntry: false }) === undefined && path.dirname(there) !== there) {
+    there = path.dirname(there);
+  }
+  if (statfsSync(there).type === BPF_FS_MAGIC) return;
+  throw new PinError(
+    `${folder} is not on a bpffs, where programs and maps outlive the agent: mount one (mount -t bpf bpf /sys/fs/bpf), name a folder on another with --bpffs DIR, or write --bpffs none and let enforcement end with the agent`,
+    'NOT_BPFFS',
+  );
+}
+
+function requireThere(folder: string): void {
+  if (statSync(folder, { throwIfNoEntry: false }) === undefined) {
+    throw new PinError(`there is no ${folder}: nothing is pinned there`, 'NOT_PINNED');
+  }
+  requireBpffs(folder);
+}
+
+/** `1: FLOCK  ADVISORY  WRITE 1234 00:2a:5678 0 EOF`: pid, device in hex, inode. null: not told, as in another pid namespace. */
+function lockHolder(folder: string): number | null {
+  const { ino } = statSync(folder, { bigint: true });
+  const held = readFileSync('/proc/locks', 'utf8')
+    .split('\n')
+    .map((line) => / FLOCK .* (\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) /.exec(line))
+    .find((match) => match?.[4] === String(ino));
+  const pid = Number(held?.[1] ?? 0);
+  return pid > 0 ? pid : null;
+}
+
+/** Programs of another Postern that are attached to this cgroup: whose files, or which process's? Links of `own` are none. */
+export function foreignLinks(native: Native, cgroup: bigint, own: ReadonlySet<number>): LinkInfo[] {
+  return native
+    .links()
+    .filter((link) => link.cgroup === cgroup && !own.has(link.id) && isOurs(native.program(link.program)));
+}
+
+/** Throws PinError where another Postern judges the same cgroup: each would count the other's packets, and refuse its allowed ones. */
+export function requireAlone(native: Native, cgroup: bigint, where: string, own: ReadonlySet<number>): void {
+  const foreign = foreignLinks(native, cgroup, own);
+  if (foreign.length === 0) return;
+  const ids = new Set(foreign.map(({ id }) => id));
+  const pid = processHolding(ids);
+  const pinned = pid === null ? folderHolding(native, ids) : null;
+  const whose =
+    pid !== null
+      ? `process ${pid} holds them: stop it first`
+      : pinned !== null
+        ? `they are pinned in ${pinned}: start with --bpffs ${pinned}, or remove them by postern uninstall --bpffs ${pinned}`
+        : 'bpftool link tells more of them';
+  throw new PinError(`programs of another Postern are attached to ${where}, and ${whose}`, 'FOREIGN');
+}
+
+/** By the maps that all of them ask: names of programs are anybody's. */
+export function isOurs(program: ProgramInfo | null): boolean {
+  return program !== null && ['workloads', 'verdicts', SOCKETS].every((map) => program.maps[map] !== undefined);
+}
+
+function processHolding(links: ReadonlySet<number>): number | null {
+  for (const pid of namesIn('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      for (const fd of readdirSync(`/proc/${pid}/fdinfo`)) {
+        const id = /^link_id:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8'))?.[1];
+        if (id !== undefined && links.has(Number(id))) return Number(pid);
+      }
+    } catch {
+      // It has ended, or is a kernel thread.
+    }
+  }
+  return null;
+}
+
+const MAX_DEPTH = 4;
+
+function folderHolding(native: Native, links: ReadonlySet<number>): string | null {
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes(' - bpf '))
+    .map((line) => line.split(' ')[4] ?? '');
+  const search = (folder: string, depth: number): string | null => {
+    let names: string[];
+    try {
+      names = readdirSync(folder, { withFileTypes: true }).flatMap((one) => (one.isDirectory() ? [one.name] : []));
+    } catch {
+      return null;
+    }
+    if (names.includes('links')) {
+      const found = PinFolder.look(native, folder).links();
+      if (found.some(({ info }) => links.has(info.id))) return folder;
+    }
+    if (depth === MAX_DEPTH) return null;
+    for (const name of names) {
+      const found = search(path.join(folder, name), depth + 1);
+      if (found !== null) return found;
+    }
+    return null;
+  };
+  for (const mount of mounts) {
+    const found = search(mount, 0);
+    if (found !== null) return found;
+  }
+  return null;
+}
+
+function worldly(what: string, error: unknown): PinError {
+  const code = codeOf(error);
+  return new PinError(`${what}: ${code}`, code, error);
+}
+
+function codeOf(error: unknown): string {
+  return (error as { code?: string }).code ?? 'UNKNOWN';
+}
