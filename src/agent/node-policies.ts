@@ -36,8 +36,8 @@ export interface PolicyOnNode {
   readonly problem: string | null;
 }
 
-/** Rules that are not what they say: whoever asks why a connection fails should see it. */
-const IDLE: ReadonlySet<string> = new Set(['not_yet_enforced', 'unknown_peer']);
+/** Policies that are not what they say: whoever asks why a connection fails should see it. */
+const MISLEADING: ReadonlySet<string> = new Set(['not_yet_enforced', 'unknown_peer', 'mode', 'policy_types']);
 
 export interface NodeState {
   readonly node: string | null;
@@ -69,7 +69,7 @@ export function nodePolicies(state: NodeState): NodePolicies {
     const isProgrammed = isSame && (enforced === wanted || isEqual(whom.get(name), whomHeld.get(name)));
     const own = problems.filter(({ object }) => object === name);
     const error = own.find(({ severity }) => severity === 'error');
-    const idle = own.find(({ code }) => IDLE.has(code));
+    const misleading = own.find(({ code }) => MISLEADING.has(code));
     const pending = enforced === null ? 'nothing is enforced yet' : (reason ?? 'is being applied');
     const delay = isProgrammed ? null : isWanted ? pending : `is deleted, and enforced still: ${pending}`;
     return {
@@ -88,7 +88,7 @@ export function nodePolicies(state: NodeState): NodePolicies {
       // What this node cannot hold, whatever the policy says, is mended here.
       problem:
         error === undefined
-          ? (delay ?? idle?.message ?? null)
+          ? (delay ?? misleading?.message ?? null)
           : isOfNode(error)
             ? `${error.message}; ${error.advice}`
             : error.message,

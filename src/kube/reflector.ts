@@ -37,6 +37,9 @@ const PAGE = 500;
 /** So many answers of 404 in a row, where there were objects, are no accident: the resource was uninstalled. */
 const BELIEVED_ABSENCES = 3;
 
+const REFUSED_CREDENTIALS =
+  "the API server does not take the credentials (401): look at the token or certificate of the kubeconfig's user, or at the service account: ";
+
 export class Reflector {
   readonly #resource: Resource;
   readonly #connection: Connection;
@@ -326,7 +329,7 @@ export class Reflector {
       default:
         this.#errors++;
         this.#isDoubtful = true;
-        this.#problem = `${name}: ${error.message}`;
+        this.#problem = `${name}: ${error.code === 'UNAUTHORIZED' ? REFUSED_CREDENTIALS : ''}${error.message}`;
         if (error instanceof SilentStream && this.#version === null && this.#canStream) {
           // It took the request for a watch without a beginning. Pages this time, and whenever it is listed again.
           this.#canStream = false;

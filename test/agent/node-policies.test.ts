@@ -64,7 +64,7 @@ test('programmed is what the kernel holds as the source says it', () => {
   const idle = { ...problem('EgressPolicy/shop/a', 'this item allows nothing'), severity: 'warning' as const };
   const warned = [
     { ...idle, code: 'wide_name' },
-    { ...idle, object: 'EgressPolicy/shop/b', code: 'not_yet_enforced' },
+    { ...idle, object: 'EgressPolicy/shop/b', code: 'mode' },
   ];
   assert.deepEqual(told({ wanted: now, enforced: now, bindings, problems: warned }), [
     ['a', 'shop/here', true, null],

@@ -298,7 +298,10 @@ test('refused credentials are read anew, once a request', async (t) => {
   await until('the last request', () => server.asked.length === 5);
   assert.equal(server.refused, 3);
   assert.deepEqual(held(), { a: 'red', b: 'red' });
-  assert.match(reflector.status().problem ?? '', /Unauthorized/);
+  assert.match(
+    reflector.status().problem ?? '',
+    /^pods: the API server does not take the credentials \(401\): .*: Unauthorized$/,
+  );
 });
 
 test('a server that ends each watch at once is not asked without a pause', async (t) => {

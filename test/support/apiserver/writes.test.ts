@@ -294,6 +294,23 @@ suite('custom resources', () => {
     }));
 });
 
+suite('what another version of a CRD let in', () => {
+  test('gets a status all the same; its spec cannot be written as it is', () =>
+    withServer({ objects: [EGRESS_POLICIES] }, async (server) => {
+      const odd = server.put({ ...policy(), spec: { effect: 'Sometimes' } });
+      const told = await ask(server, 'PUT', `${PATH}/p/status`, { body: { ...odd, status: { workloads: 4 } } });
+      assert.deepEqual([told.code, at(told.json, 'status', 'workloads')], [200, 4]);
+      const wrong = await ask(server, 'PUT', `${PATH}/p/status`, {
+        body: { ...told.json, status: { workloads: 'x' } },
+      });
+      assert.equal(wrong.code, 422);
+      const again = await ask(server, 'PUT', `${PATH}/p`, {
+        body: { ...told.json, metadata: { ...(told.json.metadata as object), labels: { a: 'b' } } },
+      });
+      assert.equal(again.code, 422);
+    }));
+});
+
 suite('deletion', () => {
   test('preconditions, finalizers', () =>
     withServer({}, async (server) => {
