@@ -149,6 +149,40 @@ for (const driver of ['cgroupfs', 'systemd'] as const) {
   });
 }
 
+for (const driver of ['cgroupfs', 'systemd'] as const) {
+  test(`${driver}: a container that is restarted, and a sandbox that is made anew, are the same pod`, async (t) => {
+    const world = await World.create(t, driver);
+    world.kubelet.makeRoot();
+    world.cluster.put(namespace('shop'));
+    world.cluster.put(egress('web', [80], { podSelector: { matchLabels: { app: 'web' } } }));
+    const toWeb = { pods: { podSelector: { matchLabels: { app: 'web' } } } };
+    const client = egress('client', [], { podSelector: { matchLabels: { app: 'client' } } });
+    world.cluster.put({ ...client, spec: { ...(client.spec as object), egress: [{ to: [toWeb] }] } });
+    await world.agent(t).start();
+    const web = await world.kubelet.run(WEB);
+    const asking = { namespace: 'shop', name: 'client', labels: { app: 'client' }, addresses: ['198.18.2.2'] };
+    const other = await world.kubelet.run(asking);
+    await world.bound('shop/client');
+    await web.place.actor.listen('TCP', '198.18.2.1', 8080);
+    assert.equal(await other.place.actor.tryTcp('198.18.2.1', 8080), 'ok');
+
+    const restarted = await web.restartContainer();
+    assert.deepEqual([...new Set(await connectFromTheStart(restarted, SERVER, 81, 50))], ['no']);
+    assert.equal(await restarted.actor.tryTcp(SERVER, 80), 'ok');
+
+    const from = world.lines.length;
+    const again = await web.remakeSandbox(['198.18.2.3']);
+    assert.deepEqual([...new Set(await connectFromTheStart(again, SERVER, 81, 50))], ['no']);
+    assert.equal(await again.actor.tryTcp(SERVER, 80), 'ok');
+    await again.actor.listen('TCP', '198.18.2.3', 8080);
+    assert.equal(await other.place.actor.tryTcp('198.18.2.3', 8080), 'EPERM', 'no object names that address yet');
+    await web.report();
+    await world.line('applied', from);
+    assert.equal(await other.place.actor.tryTcp('198.18.2.3', 8080), 'ok');
+    assert.equal(await other.place.actor.tryTcp('198.18.2.1', 8080), 'EPERM', "the address that it had is nobody's");
+  });
+}
+
 test('pods that exist when it starts go on until the first list is enforced; later ones are unknown until then', async (t) => {
   const world = await World.create(t, 'cgroupfs', false);
   world.kubelet.makeRoot();

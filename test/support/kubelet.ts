@@ -98,6 +98,9 @@ export class Pod {
   readonly uid: string;
   readonly #kubelet: Kubelet;
   readonly #cluster: ClusterObjects;
+  #addresses: readonly string[];
+  /** How many containers it had before this one. */
+  #former = 0;
   #place: Place | null = null;
   #status: Readonly<Record<string, unknown>> = { phase: 'Pending' };
   #metadata: Readonly<Record<string, unknown>>;
@@ -106,6 +109,7 @@ export class Pod {
     this.#kubelet = kubelet;
     this.#cluster = cluster;
     this.spec = spec;
+    this.#addresses = spec.addresses;
     this.uid = uid;
     this.#metadata = { labels: spec.labels ?? {} };
   }
@@ -137,15 +141,35 @@ export class Pod {
 
   /** Sandbox and CNI: namespace, veth, addresses; and the container's cgroup. Processes may be started in it from now on. */
   async makeNetwork(): Promise<Place> {
-    const { lab, driver } = this.#kubelet;
-    const container = driver === 'cgroupfs' ? `${this.#folder}/c0ffee` : `${this.#folder}/cri-containerd-c0ffee.scope`;
+    const { lab } = this.#kubelet;
+    const container = this.#container;
     if (this.spec.hostNetwork === true) {
       this.#place = lab.placeIn(lab.outside.netns, lab.cgroup(container));
     } else {
       const name = `${this.spec.namespace}-${this.spec.name}-${this.uid.slice(-4)}`;
-      this.#place = await lab.workload(name, { addresses: this.spec.addresses, cgroup: container });
+      this.#place = await lab.workload(name, { addresses: this.#addresses, cgroup: container });
     }
     return this.#place;
+  }
+
+  /** As after a crash: pod and network stay, the runtime makes another container. */
+  async restartContainer(): Promise<Place> {
+    const { lab } = this.#kubelet;
+    const { netns, cgroup } = this.place;
+    await lab.removeCgroup(cgroup ?? '');
+    this.#former += 1;
+    this.#place = lab.placeIn(netns, lab.cgroup(this.#container));
+    return this.#place;
+  }
+
+  /** As after the sandbox died: another network, with other addresses, and another container, of the same pod. */
+  async remakeSandbox(addresses: readonly string[]): Promise<Place> {
+    const { lab } = this.#kubelet;
+    await lab.removeCgroup(this.place.cgroup ?? '');
+    await lab.removeNetwork(this.place);
+    this.#former += 1;
+    this.#addresses = addresses;
+    return this.makeNetwork();
   }
 
   /** Where its processes are. */
@@ -156,8 +180,8 @@ export class Pod {
 
   /** kubelet has seen it run, and says where. */
   async report(): Promise<void> {
-    const podIPs = this.spec.addresses.map((ip) => ({ ip }));
-    this.#status = { phase: 'Running', podIP: this.spec.addresses[0], podIPs };
+    const podIPs = this.#addresses.map((ip) => ({ ip }));
+    this.#status = { phase: 'Running', podIP: this.#addresses[0], podIPs };
     await this.#cluster.put(this.object);
   }
 
@@ -174,6 +198,11 @@ export class Pod {
     await lab.removeCgroup(path.join(lab.root, this.#folder));
     if (this.#place !== null && this.spec.hostNetwork !== true) await lab.removeNetwork(this.#place);
     await this.#cluster.delete(this.object);
+  }
+
+  get #container(): string {
+    const id = `c0ffee${this.#former === 0 ? '' : this.#former}`;
+    return this.#kubelet.driver === 'cgroupfs' ? `${this.#folder}/${id}` : `${this.#folder}/cri-containerd-${id}.scope`;
   }
 
   get #folder(): string {
