@@ -11,6 +11,7 @@ import { kubeletRoot, namedRoot } from '../../src/bind/root.ts';
 import { loadNative } from '../../src/kernel/native.ts';
 import type { Problem } from '../../src/model/objects.ts';
 import type { Refusal } from '../../src/tell/refusal.ts';
+import { runAsContainer } from '../support/container.ts';
 import { FakeCluster } from '../support/fake-cluster.ts';
 import { connectFromTheStart, type Driver, Kubelet, type KubeObject } from '../support/kubelet.ts';
 import { cgroupMount, Lab } from '../support/lab.ts';
@@ -182,6 +183,27 @@ for (const driver of ['cgroupfs', 'systemd'] as const) {
     assert.equal(await other.place.actor.tryTcp('198.18.2.1', 8080), 'EPERM', "the address that it had is nobody's");
   });
 }
+
+test('a real container in a pod, started by runc as container runtimes do, is held from its first packet', async (t) => {
+  const world = await World.create(t);
+  world.kubelet.makeRoot();
+  world.cluster.put(namespace('shop'));
+  world.cluster.put(egress('web', [80]));
+  await world.agent(t).start();
+  const web = await world.kubelet.run(WEB);
+  await world.bound('shop/web');
+  const connect = `
+    const { once } = require('node:events');
+    const outcome = (port) => once(require('node:net').connect(port, '${SERVER}'), 'connect').then(() => 'ok', (error) => error.code);
+    outcome(81).then(async (first) => console.log([first, await outcome(80)].join())).then(() => process.exit());`;
+  const sandbox = path.relative(cgroupMount(), path.dirname(web.place.cgroup ?? ''));
+  const { stdout, stderr } = await runAsContainer(web.place.netns, `${sandbox}/crio-1`, [
+    '/usr/bin/node',
+    '-e',
+    connect,
+  ]);
+  assert.deepEqual([stdout, stderr], ['EPERM,ok\n', '']);
+});
 
 test('pods that exist when it starts go on until the first list is enforced; later ones are unknown until then', async (t) => {
   const world = await World.create(t, 'cgroupfs', false);

@@ -2,7 +2,7 @@
 // A real container by runc, from a pod's spec: what kubelet and a container runtime would ask of the kernel for it.
 // It knows nothing of what runs inside. Host paths may be replaced, so that it writes to folders of its own.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type Result, resultOf } from './lab.ts';
@@ -195,4 +195,51 @@ function runtimeDefault(capabilities: readonly string[]): unknown {
       ...(errnoRet === undefined ? {} : { errnoRet }),
     })),
   };
+}
+
+/**
+ * Runs one command of the image to its end, as a container runtime runs a pod's: in this network namespace, in this cgroup (a path
+ * below the cgroup2 mount, made by runc), without any right.
+ */
+export async function runAsContainer(netns: string, cgroup: string, command: readonly string[]): Promise<Result> {
+  containers += 1;
+  const id = `postern-${process.pid}-container-${containers}`;
+  const bundle = mkdtempSync(path.join(tmpdir(), `${id}-`));
+  const config = {
+    ociVersion: '1.0.2',
+    process: {
+      ...{ user: { uid: 65534, gid: 65534 }, args: command, env: ['PATH=/usr/bin'], cwd: '/' },
+      ...{ capabilities: { bounding: [], effective: [], permitted: [] }, noNewPrivileges: true },
+    },
+    root: { path: IMAGE, readonly: true },
+    mounts: [{ destination: '/proc', type: 'proc', source: 'proc' }],
+    linux: {
+      cgroupsPath: `/${cgroup}`,
+      namespaces: [...['mount', 'pid', 'ipc', 'uts'].map((type) => ({ type })), { type: 'network', path: netns }],
+    },
+  };
+  writeFileSync(path.join(bundle, 'config.json'), JSON.stringify(config));
+  try {
+    return await resultOf(spawn('runc', ['--root', path.join(bundle, 'state'), 'run', '--bundle', bundle, id]), 60_000);
+  } finally {
+    rmSync(bundle, { recursive: true, force: true });
+    removeControllers(cgroup);
+  }
+}
+
+/** Where cgroup1 controllers are mounted beside cgroup2, runc leaves folders above the container's in each. */
+function removeControllers(cgroup: string): void {
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes(' - cgroup '))
+    .map((line) => line.split(' ')[4] ?? '');
+  for (const mount of mounts) {
+    for (let below = cgroup; below !== '.'; below = path.dirname(below)) {
+      try {
+        rmdirSync(path.join(mount, below));
+      } catch {
+        // runc has removed the container's own, and others may be in those above.
+      }
+    }
+  }
 }
