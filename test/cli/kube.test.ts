@@ -3,7 +3,7 @@
 // Are they held from their first packet, through edits, with the API server away and back, and with CRDs that come late?
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
 import { parseAllDocuments } from 'yaml';
@@ -353,6 +353,38 @@ test('a unit outside the root: log, condition and Event say which root would hol
   const events = () => api.list('events.k8s.io/v1', 'Event') as unknown as { reason: string; note: string }[];
   await api.until(() => events().some(({ reason, note }) => reason === 'RefusedByNode' && note.includes(remedy)));
   assert.equal(await agent.stop(), 0, agent.errors);
+});
+
+test('started while the API server is away, with a token that it then refuses: both are said, and end by themselves', async (t) => {
+  const { api, kubelet, launch } = await world(t);
+  kubelet.makeRoot();
+  api.put(isolated);
+  const web = await kubelet.run(WEB);
+  const kubeconfig = api.writeKubeconfig({ auth: 'tokenFile' });
+  const { users } = JSON.parse(readFileSync(kubeconfig, 'utf8')) as { users: { user: { tokenFile: string } }[] };
+  const file = users[0]?.user.tokenFile ?? '';
+  const token = readFileSync(file, 'utf8');
+  writeFileSync(file, 'expired');
+  await api.refuse();
+  const agent = launch('--kubeconfig', kubeconfig);
+  const away = await agent.line((line) => line.event === 'source_problem' && line.kind === 'Pod');
+  assert.match(String(away.msg), /^pods: the API server cannot be reached at 127\.0\.0\.1:.*ECONNREFUSED/);
+  const waiting = await agent.line((line) => line.event === 'waiting' && String(line.for).includes('Pod'));
+  assert.match(String(waiting.for), /^the first list of Namespace, Node, Pod, /);
+  assert.equal(await web.place.actor.tryTcp(SERVER, 80), 'ok', 'it was there before');
+  const late = kubelet.plan({ ...WEB, name: 'late', addresses: ['198.18.2.2'] });
+  late.makeCgroup();
+  await late.makeNetwork();
+  assert.equal(await late.place.actor.tryTcp(SERVER, 80), 'EPERM', 'nobody knows what it may');
+
+  await api.listen();
+  const refused = await agent.line((line) => line.event === 'source_problem' && /401/.test(String(line.msg)));
+  assert.match(String(refused.msg), /does not take the credentials \(401\)/);
+  assert.ok(!agent.lines.some((line) => line.event === 'ready'));
+  writeFileSync(file, token);
+  await agent.line((line) => line.event === 'ready');
+  assert.equal(await web.place.actor.tryTcp(SERVER, 80), 'EPERM');
+  await agent.line((line) => line.event === 'source_mended' && line.kind === 'Pod');
 });
 
 test('what cannot work is said at once, in a sentence', async (t) => {

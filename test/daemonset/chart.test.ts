@@ -9,6 +9,7 @@ import { parse } from 'yaml';
 import { examine } from '../../src/cli/examine.ts';
 import { loadNative } from '../../src/kernel/native.ts';
 import { resources } from '../../src/kube/resources.ts';
+import { listenAddress } from '../../src/metrics/server.ts';
 import { ApiServer } from '../support/apiserver/server.ts';
 import {
   CHART,
@@ -136,6 +137,22 @@ test('whoever may view may view our policies, and nobody is given the right to w
         );
     }
   }
+});
+
+test("metrics are on the node's address and on no other, where kubelet and the Service ask", () => {
+  const manifests = manifestsIn(helmTemplate('metrics.port=9999'));
+  const container = containerOf(podSpecIn(manifests));
+  assert.deepEqual(
+    container.args.filter((arg) => arg.startsWith('--metrics-address')),
+    ['--metrics-address=[$(HOST_IP)]:9999'],
+  );
+  const [address] = container.env.filter(({ name }) => name === 'HOST_IP');
+  assert.equal(address?.valueFrom?.fieldRef.fieldPath, 'status.hostIP');
+  // What kubelet puts there, of either family, is an address to listen on.
+  for (const host of ['192.0.2.1', '2001:db8::1']) {
+    assert.deepEqual(listenAddress(`[${host}]:9999`), { host, port: 9999 });
+  }
+  assert.equal(container.livenessProbe.httpGet.host, undefined, "the pod's own, which is the node's");
 });
 
 test('metrics that are not exposed are on loopback, where kubelet asks too, and have no Service', () => {
