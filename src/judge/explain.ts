@@ -172,7 +172,7 @@ export function explainer(snapshot: Snapshot, compiled: Compiled, problems: read
       wouldAllow: shadow?.policy == null ? null : policyName(shadow.policy),
       notes: [
         ...at.notes,
-        ...(isName ? nameNotes(query.to, held) : []),
+        ...(isName ? nameNotes(query.to, held, decision?.verdict !== 'deny') : []),
         ...serviceNotes(query, decision),
         ...otherNotes(query, at, decision),
         ...problemNotes(decision, told, held, isName, problems),
@@ -211,6 +211,7 @@ const ENDS_IN_NUMBER = /(^|\.)\d+\.?$/;
 function nameNotes(
   name: string,
   held: readonly (PolicyRef & { readonly rules: Snapshot['policies'][number]['rules'] })[],
+  passes: boolean,
 ): string[] {
   const naming = held.flatMap((policy) =>
     policy.rules.flatMap((rule, index) =>
@@ -219,7 +220,17 @@ function nameNotes(
         : [],
     ),
   );
-  return ['only its name is known, so only rules that allow every destination were asked', ...naming];
+  // Which address it has decides whether such a rule means it.
+  const denying = !passes
+    ? []
+    : held.filter(({ rules }) =>
+        rules.some(({ action, peers }) => action === 'Deny' && peers.some(({ type }) => type === 'networks')),
+      );
+  return [
+    'only its name is known, so only rules for every destination were asked',
+    ...denying.map((policy) => `${policyName(policy)} denies networks: ask for the address, which may be among them`),
+    ...naming,
+  ];
 }
 
 /** Rules that are not as written (see their codes in parse and validate), and policies in whose place something else holds. */

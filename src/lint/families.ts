@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which rules open one address of a destination and leave its other family closed? Clients try both, and one of two tries then fails or
-// hangs. By verdicts on what the folder holds.
+// Which rules open one address of a destination and leave its other family closed, or close one and leave the other open? Clients try both:
+// one of two tries then fails or hangs, or gets past. By verdicts on what the folder holds.
 import type { Compiled } from '../compile/compile.ts';
 import { Protocol } from '../compile/numbers.ts';
 import { decide } from '../judge/decide.ts';
@@ -45,11 +45,11 @@ export function dualStacked({ pods, nodes, services }: Snapshot): readonly Dual[
 /** @param pod one that it holds. */
 export function checkFamilies(policy: Policy, pod: Pod, compiled: Compiled, duals: readonly Dual[]): Finding[] {
   const workload = compiled.tables.workloads.get(`${pod.namespace}/${pod.name}`);
-  if (workload === undefined || policy.effect === 'Admin' || policy.effect === 'Baseline') return [];
+  if (workload === undefined) return [];
   return policy.rules.flatMap((rule, index) => {
     const cidrs = rule.peers.flatMap((peer) => (peer.type === 'networks' ? peer.cidrs : []));
     const families = new Set(cidrs.map((cidr) => cidr.includes(':')));
-    if (cidrs.length === 0 || families.size === 2 || rule.notEnforced !== null) return [];
+    if (cidrs.length === 0 || families.size === 2 || rule.notEnforced !== null || rule.action === 'Pass') return [];
     const isV4 = !families.has(true);
     const covers = (key: AddressKey) =>
       cidrs.some((cidr) => {
@@ -57,14 +57,16 @@ export function checkFamilies(policy: Policy, pod: Pod, compiled: Compiled, dual
         return outer !== null && contains(outer, key);
       });
     for (const { what, addresses, ports } of duals) {
-      const open = addresses.find(({ key }) => isIPv4(key) === isV4 && covers(key));
-      const closed = addresses.find(({ key }) => isIPv4(key) !== isV4);
+      const meant = addresses.find(({ key }) => isIPv4(key) === isV4 && covers(key));
+      const other = addresses.find(({ key }) => isIPv4(key) !== isV4);
       const flow = flowOf(rule, ports);
-      if (open === undefined || closed === undefined || flow === null) continue;
-      const verdictAt = (address: AddressKey) => decide(compiled, workload, { address, ...flow }).verdict;
-      if (verdictAt(open.key) === 'deny' || verdictAt(closed.key) !== 'deny') continue;
-      const message = `${what} is allowed at ${open.text} and not at ${closed.text}: the rule names one IP family only`;
-      const advice = `write networks of the other family beside it, or pods, services or nodes, which mean both`;
+      if (meant === undefined || other === undefined || flow === null) continue;
+      const isDeniedAt = (address: AddressKey) => decide(compiled, workload, { address, ...flow }).verdict === 'deny';
+      const isDenial = rule.action === 'Deny';
+      if (isDeniedAt(meant.key) !== isDenial || isDeniedAt(other.key) === isDenial) continue;
+      const verb = isDenial ? 'denied' : 'allowed';
+      const message = `${what} is ${verb} at ${meant.text} and not at ${other.text}: the rule names one IP family only`;
+      const advice = `write networks of the other family beside it, or peers that mean both`;
       return [doubtful('one_family', ['spec', 'egress', index], message, advice)];
     }
     return [];

@@ -185,8 +185,9 @@ spec: {podSelector: {matchLabels: {app: ${name}}}, egress: [${rule}]}
 `;
     writeFileSync(
       path.join(other, 'a.yaml'),
-      ['future', 'broken', 'via', 'names', 'plain'].map(pod).join('') +
+      ['future', 'broken', 'via', 'names', 'plain', 'deny'].map(pod).join('') +
         cnp('future', 'Admin', '{name: later, action: Deny, to: [{futures: {}}]}') +
+        cnp('deny', 'Admin', '{action: Deny, to: [{networks: [198.18.0.0/15]}]}') +
         egress('broken', '{to: [{networks: [198.18.0.0/99]}]}') +
         egress('via', '{to: [{networks: [198.18.0.0/16]}], via: {gateway: out}}') +
         egress('names', '{to: [{domainNames: [a.example.com]}]}') +
@@ -213,6 +214,10 @@ spec: {podSelector: {matchLabels: {app: ${name}}}, egress: [${rule}]}
     assert.match(notes('names')[2] ?? '', /spec\.egress\[0\]\.to\[0\]\.domainNames: domain names are not yet enforced/);
     assert.equal(notes('names', 'a.example.com').filter((note) => note.includes('not yet enforced')).length, 0);
     assert.deepEqual(notes('plain'), ['deny', 'no_rule']);
+    assert.deepEqual(notes('deny', 'a.example.com'), [
+      ...['allow', 'not_isolated', 'only its name is known, so only rules for every destination were asked'],
+      'ClusterNetworkPolicy/deny denies networks: ask for the address, which may be among them',
+    ]);
     assert.deepEqual(notes('plain', '198.19.0.1'), ['allow', 'rule']);
   } finally {
     rmSync(other, { recursive: true });

@@ -313,6 +313,12 @@ test('a rule that names one IP family, where the destination has two', () => {
     of('[{to: [{networks: [198.18.0.7/32], except: []}], ports: [{port: http}]}]', both('db')).length,
     1,
   );
+  // A denial of one family lets the other get past.
+  const cnp = (networks: string) =>
+    `{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: c}, spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: ${networks}}]}]}}`;
+  assert.deepEqual(told(cnp('[0.0.0.0/0]'), pod('p', 'web'), both('db')), one);
+  assert.deepEqual(told(cnp('[0.0.0.0/0, "::/0"]'), pod('p', 'web'), both('db')), []);
+  assert.deepEqual(told(cnp('[0.0.0.0/0]').replace('Deny', 'Pass'), pod('p', 'web'), both('db')), []);
   // Of a Service its own ports, which its endpoints decide: none is there.
   assert.deepEqual(of(`[${v4}]`, dual), []);
   const { problems } = lintFiles([
