@@ -284,7 +284,7 @@ try {
   const child = lab.adopt(
     spawn(process.execPath, [...postern, 'agent', ...options, ...places], {
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, MALLOC_ARENA_MAX: '1' },
+      env: { ...process.env, MALLOC_ARENA_MAX: '1', MALLOC_TRIM_THRESHOLD_: '131072' },
     }),
   );
   const agent = new TestAgent(child);

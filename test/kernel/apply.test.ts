@@ -431,6 +431,36 @@ for (const call of [
   });
 }
 
+test('what is written in parts is taken back whole: of 10,000 addresses the second part fails', () => {
+  const object = new FakeObject();
+  const applier = new Applier(object, OPTIONS);
+  const slots = { [WEB]: 1, [DB]: 2 };
+  applier.apply(step(FIRST), BOUND);
+  const many: Sketch = {
+    ...FIRST,
+    identities: Object.fromEntries(
+      Array.from({ length: 10_000 }, (_, index) => [
+        index.toString(16).padStart(32, '0'),
+        { id: id('1'), network: NO_ID, kind: 5 },
+      ]),
+    ),
+  };
+  let parts = 0;
+  object.onCall = (call) => {
+    if (!call.startsWith('update identities') || ++parts < 2) return;
+    object.onCall = () => {};
+    throw new KernelError(call, 'ENOMEM', call);
+  };
+  assert.throws(() => applier.apply(step(many), BOUND), KernelError);
+  assert.equal(parts, 2);
+  assertHolds(object, expected(step(FIRST), BOUND, slots));
+  const from = object.calls.length;
+  applier.apply(step(many), BOUND);
+  assertHolds(object, expected(step(many), BOUND, slots));
+  const written = object.calls.slice(from).filter((call) => call.startsWith('update identities'));
+  assert.deepEqual(written, ['update identities 4096', 'update identities 4096', 'update identities 1808']);
+});
+
 test('nobody keeps a verdict of a ruleset that was taken back', () => {
   const object = new FakeObject();
   const applier = new Applier(object, OPTIONS);
