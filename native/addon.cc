@@ -8,6 +8,9 @@
 #include "object.h"
 #include "tc.h"
 
+#include <cerrno>
+
+#include <fcntl.h>
 #include <napi.h>
 
 namespace
@@ -40,6 +43,60 @@ template <typename Function> auto guarded(Napi::Env env, Function function) -> d
 		throw Napi::Error::New(env, "out of memory");
 	}
 }
+
+// Work that waits for the kernel, off Node's thread; `settle` makes of its result what the promise is fulfilled with, on it.
+template <typename Result> class Task : public Napi::AsyncWorker
+{
+      public:
+	using Work = std::function<Result()>;
+	using Settle = std::function<Napi::Value(Napi::Env, Result)>;
+
+	static Napi::Value start(Napi::Env env, Work work, Settle settle)
+	{
+		auto *task = new Task(env, std::move(work), std::move(settle));
+		const Napi::Promise promise = task->promise_.Promise();
+		task->Queue();
+		return promise;
+	}
+
+      private:
+	Task(Napi::Env env, Work work, Settle settle)
+	    : Napi::AsyncWorker(env), promise_(Napi::Promise::Deferred::New(env)), work_(std::move(work)),
+	      settle_(std::move(settle))
+	{
+	}
+
+	void Execute() override
+	{
+		try {
+			result_.emplace(work_());
+		} catch (const postern::Failure &failure) {
+			failure_ = std::make_unique<postern::Failure>(failure);
+		}
+	}
+
+	void OnOK() override
+	{
+		try {
+			if (failure_)
+				guarded(Env(), [this]() -> void { throw *failure_; });
+			promise_.Resolve(settle_(Env(), std::move(*result_)));
+		} catch (const Napi::Error &error) {
+			promise_.Reject(error.Value());
+		}
+	}
+
+	void OnError(const Napi::Error &error) override
+	{
+		promise_.Reject(error.Value());
+	}
+
+	Napi::Promise::Deferred promise_;
+	Work work_;
+	Settle settle_;
+	std::optional<Result> result_;
+	std::unique_ptr<postern::Failure> failure_;
+};
 
 std::string text(const Napi::CallbackInfo &info, std::size_t index)
 {
@@ -322,9 +379,12 @@ class InterfaceSubscription : public std::enable_shared_from_this<InterfaceSubsc
 			const auto subscription = share.lock();
 			if (!subscription || !subscription->watch_)
 				return;
-			subscription->watch_->resume();
+			const postern::InterfaceChanges changes = subscription->watch_->take();
+			const Napi::Array gone = Napi::Array::New(env, changes.gone.size());
+			for (std::uint32_t index = 0; index < changes.gone.size(); index++)
+				gone.Set(index, changes.gone[index]);
 			try {
-				subscription->on_change_.Call({});
+				subscription->on_change_.Call({gone, Napi::Boolean::New(env, changes.lost)});
 			} catch (const Napi::Error &error) {
 				napi_fatal_exception(env, error.Value());
 			}
@@ -354,6 +414,7 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 				    InstanceMethod<&NativeObject::attach_tcx>("attachTcx"),
 				    InstanceMethod<&NativeObject::tcx_place>("tcxPlace"),
 				    InstanceMethod<&NativeObject::attach_clsact>("attachClsact"),
+				    InstanceMethod<&NativeObject::release_link>("releaseLink"),
 				    InstanceMethod<&NativeObject::detach>("detach"),
 				    InstanceMethod<&NativeObject::test_run>("testRun"),
 				    InstanceMethod<&NativeObject::map_ids>("mapIds"),
@@ -473,15 +534,50 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 		return Napi::Number::New(info.Env(), guarded(info.Env(), [&] { return object_->attach_cgroup(program, path); }));
 	}
 
+	// A program may outlive its object for as long as it is being attached.
+	std::shared_ptr<postern::Descriptor> program_descriptor(const Napi::CallbackInfo &info, const std::string &program)
+	{
+		return guarded(info.Env(), [&] {
+			const int fd = object_->program_fd(program, "attach");
+			auto copy = std::make_shared<postern::Descriptor>(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+			if (copy->get() < 0)
+				throw postern::Failure(errno, "attach " + program);
+			return copy;
+		});
+	}
+
 	Napi::Value attach_tcx(const Napi::CallbackInfo &info)
 	{
-		const std::string program = text(info, 0);
+		const auto program = program_descriptor(info, text(info, 0));
 		const std::uint32_t ifindex = number(info, 1);
 		const postern::Side at = side(info, 2);
-		return Napi::Number::New(info.Env(), guarded(info.Env(), [&] {
-						 return object_->links().adopt(postern::attach_tcx(
-							 object_->program_fd(program, "attach"), ifindex, at));
-					 }));
+		using Link = std::shared_ptr<postern::Descriptor>;
+		return Task<Link>::start(
+			info.Env(),
+			[=] { return std::make_shared<postern::Descriptor>(postern::attach_tcx(program->get(), ifindex, at)); },
+			[self = std::make_shared<Napi::ObjectReference>(Napi::Persistent(Value()))](Napi::Env env, Link link) {
+				auto *object = Unwrap(self->Value())->object_.get();
+				return Napi::Number::New(env, guarded(env, [&] {
+								 if (object->programs().empty())
+									 throw postern::Failure(EBADF, "attach",
+												"the object is closed");
+								 return object->links().adopt(std::move(*link));
+							 }));
+			});
+	}
+
+	Napi::Value release_link(const Napi::CallbackInfo &info)
+	{
+		const std::uint32_t number_ = number(info, 0);
+		const auto link = std::make_shared<postern::Descriptor>(
+			guarded(info.Env(), [&] { return object_->links().release(number_); }));
+		return Task<bool>::start(
+			info.Env(),
+			[link] {
+				link->reset();
+				return true;
+			},
+			[](Napi::Env env, bool) { return env.Undefined(); });
 	}
 
 	Napi::Value tcx_place(const Napi::CallbackInfo &info)
@@ -497,13 +593,12 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 
 	Napi::Value attach_clsact(const Napi::CallbackInfo &info)
 	{
-		const std::string program = text(info, 0);
+		const auto program = program_descriptor(info, text(info, 0));
 		const std::uint32_t ifindex = number(info, 1);
 		const postern::Side at = side(info, 2);
-		return Napi::Boolean::New(info.Env(), guarded(info.Env(), [&] {
-						  return postern::attach_clsact(object_->program_fd(program, "attach"), ifindex,
-										at);
-					  }));
+		return Task<bool>::start(
+			info.Env(), [=] { return postern::attach_clsact(program->get(), ifindex, at); },
+			[](Napi::Env env, bool made) { return Napi::Boolean::New(env, made); });
 	}
 
 	void detach(const Napi::CallbackInfo &info)

@@ -196,8 +196,7 @@ InterfaceWatch::~InterfaceWatch()
 
 void InterfaceWatch::run()
 {
-	bool waiting = false; // until what was announced has been looked at
-	Bytes ignored(receive_bytes);
+	bool waiting = false; // until what was announced has been taken
 	while (true) {
 		pollfd descriptors[2] = {{wake_.get(), POLLIN, 0}, {socket_.get(), POLLIN, 0}};
 		if (::poll(descriptors, waiting ? 1 : 2, -1) < 0 && errno != EINTR)
@@ -213,9 +212,7 @@ void InterfaceWatch::run()
 		}
 		if (waiting || !descriptors[1].revents)
 			continue;
-		// ENOBUFS says that some were lost, which is news as well.
-		while (::recv(socket_.get(), ignored.data(), ignored.size(), 0) >= 0 || errno == ENOBUFS || errno == EINTR)
-			;
+		receive();
 		{
 			const std::lock_guard lock(mutex_);
 			announced_ = waiting = true;
@@ -224,14 +221,42 @@ void InterfaceWatch::run()
 	}
 }
 
-void InterfaceWatch::resume()
+void InterfaceWatch::receive()
 {
-	const std::uint64_t one = 1;
+	Bytes buffer(receive_bytes);
+	while (true) {
+		const ssize_t size = ::recv(socket_.get(), buffer.data(), buffer.size(), 0);
+		if (size < 0 && errno == EINTR)
+			continue;
+		if (size < 0 && errno != ENOBUFS)
+			return;
+		const std::lock_guard lock(mutex_);
+		if (size < 0) {
+			changes_.lost = true;
+			continue;
+		}
+		std::size_t left = static_cast<std::size_t>(size);
+		for (const auto *message = reinterpret_cast<const nlmsghdr *>(buffer.data()); NLMSG_OK(message, left);
+		     message = NLMSG_NEXT(message, left)) {
+			// A bridge tells that a port has left it by the same message, of its own family.
+			const auto *header = static_cast<const ifinfomsg *>(NLMSG_DATA(message));
+			if (message->nlmsg_type == RTM_DELLINK && message->nlmsg_len >= NLMSG_LENGTH(sizeof(*header)) &&
+			    header->ifi_family == AF_UNSPEC)
+				changes_.gone.push_back(static_cast<std::uint32_t>(header->ifi_index));
+		}
+	}
+}
+
+InterfaceChanges InterfaceWatch::take()
+{
+	InterfaceChanges changes;
 	{
 		const std::lock_guard lock(mutex_);
 		announced_ = false;
+		std::swap(changes, changes_);
 	}
-	(void)!::write(wake_.get(), &one, sizeof(one));
+	wake();
+	return changes;
 }
 
 void InterfaceWatch::stop()
@@ -240,9 +265,15 @@ void InterfaceWatch::stop()
 		const std::lock_guard lock(mutex_);
 		stopped_ = true;
 	}
-	resume();
+	wake();
 	if (thread_.joinable())
 		thread_.join();
+}
+
+void InterfaceWatch::wake()
+{
+	const std::uint64_t one = 1;
+	(void)!::write(wake_.get(), &one, sizeof(one));
 }
 
 } // namespace postern

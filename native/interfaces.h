@@ -43,8 +43,13 @@ std::vector<InterfaceAddress> interface_addresses(std::optional<std::int32_t> ns
 // Frames that an interface of this namespace has received since it was made. ENODEV: it is gone.
 std::uint64_t frames_received(std::uint32_t ifindex);
 
-// Tells that an interface of this namespace came, went or changed, or a number of a namespace was given or taken back. What it was is for
-// whoever is told to look up: notifications get lost, and say less than a dump does.
+// What changed since it was last asked for. How interfaces are now is for whoever is told to look up: notifications say less than a dump does.
+struct InterfaceChanges {
+	std::vector<std::uint32_t> gone; // an index that is used again at once shows here alone
+	bool lost = false; // the kernel had more to tell than there was room for: anything may have changed
+};
+
+// Tells that an interface of this namespace came, went or changed, or a number of a namespace was given or taken back.
 class InterfaceWatch
 {
       public:
@@ -55,16 +60,19 @@ class InterfaceWatch
 	~InterfaceWatch();
 
 	// From now on what changes is announced again; at once where something changed since.
-	void resume();
+	InterfaceChanges take();
 	void stop();
 
       private:
 	void run();
+	void receive();
+	void wake();
 
 	std::function<void()> announce_;
 	Descriptor socket_;
 	Descriptor wake_;
 	std::mutex mutex_;
+	InterfaceChanges changes_;
 	bool announced_ = false;
 	bool stopped_ = false;
 	std::thread thread_;

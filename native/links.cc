@@ -59,10 +59,19 @@ int Links::fd(std::uint32_t link) const
 	return found->second.get();
 }
 
+Descriptor Links::release(std::uint32_t link)
+{
+	const auto found = links_.find(link);
+	if (found == links_.end())
+		throw Failure(ENOENT, "detach link " + std::to_string(link));
+	Descriptor released = std::move(found->second);
+	links_.erase(found);
+	return released;
+}
+
 void Links::detach(std::uint32_t link)
 {
-	if (!links_.erase(link))
-		throw Failure(ENOENT, "detach link " + std::to_string(link));
+	(void)release(link);
 }
 
 void Links::close()

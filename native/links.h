@@ -25,6 +25,8 @@ class Links
 	// No packet falls between the old program and the new one.
 	void update(std::uint32_t link, int program_fd, const std::string &program) const;
 	LinkInfo info(std::uint32_t link) const;
+	// Gives it away: it ends with what is returned.
+	Descriptor release(std::uint32_t link);
 	// Lets go of it: what is not pinned is detached.
 	void detach(std::uint32_t link);
 	// Every link.

@@ -16,6 +16,7 @@ import { arrivals } from './arrivals.ts';
 import { FlowCutter } from './cut.ts';
 import { Enforcement, type Happening, type Outcome } from './enforcement.ts';
 import { Ground } from './ground.ts';
+import { Guarding } from './guarding.ts';
 import type { AgentHooks } from './hooks.ts';
 import { lessened } from './lessened.ts';
 import { checkNodeName, isLocal, type Locality, LocalPods } from './local-pods.ts';
@@ -43,6 +44,8 @@ export interface AgentOptions extends Locality {
    * with the pods that exist then unconfined until there is a snapshot, so that no later pod sends a packet unjudged.
    */
   readonly attach: 'enforced' | 'at_once';
+  /** Whether a guard is put at every pod's interface. */
+  readonly guard: boolean;
   readonly hooks?: AgentHooks;
 }
 
@@ -75,6 +78,7 @@ export class Agent {
   #server: MetricsServer | null = null;
   #socket: AgentSocket | null = null;
   #ground: Ground | null = null;
+  #guarding: Guarding | null = null;
   #here = this.#followHere();
   /** What the source says now. */
   #snapshot: Snapshot | null = null;
@@ -121,6 +125,7 @@ export class Agent {
       },
       workloads: () => this.#states(),
       source: () => source.status(),
+      guards: () => this.#guarding?.readings() ?? null,
       loopDelayMs: () => this.#watchdog.takeLongestMs(),
     });
   }
@@ -166,7 +171,9 @@ export class Agent {
     if (this.#retry !== null) clearTimeout(this.#retry);
     if (this.#look !== null) clearInterval(this.#look);
     this.#ground?.close();
+    await this.#guarding?.close();
     this.#enforcement.detach();
+    await this.#enforcement.guards.close();
     this.#enforcement.drain();
     this.#telling.flush();
     this.#enforcement.close();
@@ -223,6 +230,7 @@ export class Agent {
     const outcome = this.#enforcement.enforce(NOTHING, bindings, ground.ownBeside(new Map()));
     if (outcome.status === 'failed') throw outcome.error;
     this.#attach();
+    this.#guard();
     this.#log.info({ event: 'attached', existing: bindings.size });
   }
 
@@ -230,6 +238,23 @@ export class Agent {
     const { folder, pods } = this.#standingGround();
     this.#enforcement.attach(folder, pods);
     this.#isAttached = true;
+    if (!this.#options.guard) return;
+    const { mount } = this.#options.root;
+    this.#guarding ??= new Guarding({
+      native: this.#native,
+      enforcement: this.#enforcement,
+      log: this.#log,
+      metrics: this.#metrics,
+      mount,
+    });
+  }
+
+  /** Where what is unknown is denied, interfaces are guarded before anybody knows whose they are: else it would get out there. */
+  #guard(): void {
+    const ground = this.#ground;
+    if (this.#guarding === null || ground === null || !this.#isAttached) return;
+    const strangers = this.#options.unknown === 'deny' ? ground.strangers() : NOBODY;
+    this.#guarding.hold(this.#bindings, this.#enforcement.compiled?.tables ?? null, strangers);
   }
 
   #standingGround(): Ground {
@@ -257,6 +282,7 @@ export class Agent {
     this.#ground = null;
     this.#isAttached = false;
     this.#isReady = false;
+    this.#guarding?.hold(NOBODY, null, NOBODY);
     this.#enforcement.detach();
     await this.#settleDown();
     try {
@@ -278,7 +304,11 @@ export class Agent {
   /** Folders come and go by the hundred that are no pod's; only a change of whom they hold is worth asking the kernel. */
   #onCgroups(): void {
     const snapshot = this.#enforced;
-    if (this.#isStopped || snapshot === null) return;
+    if (this.#isStopped) return;
+    if (snapshot === null) {
+      this.#guard();
+      return;
+    }
     const heardMs = performance.now();
     if (this.#ground?.isFull && !this.#isFullTold) {
       this.#isFullTold = true;
@@ -290,6 +320,7 @@ export class Agent {
     const { bindings, problems } = this.#bind(snapshot);
     const isSame = equalBindings(bindings, this.#bindings) && JSON.stringify(problems) === this.#clashes;
     if (!isSame) this.#enforce(heardMs);
+    else this.#guard();
   }
 
   #isHere(pod: Pod): boolean {
@@ -408,9 +439,16 @@ export class Agent {
     if (isChanged) this.#metrics.observeApply(ms / 1000);
     if (!this.#isReady) {
       this.#begin();
+      this.#guard();
       return;
     }
-    for (const _ of added) this.#metrics.observePod('cgroup', ms / 1000);
+    this.#guard();
+    for (const name of added) {
+      this.#metrics.observePod('cgroup', ms / 1000);
+      const binding = this.#bindings.get(name);
+      const seenMs = binding === undefined ? null : this.#ground?.seenMs(binding);
+      if (seenMs) this.#metrics.observeUnknown((performance.now() - seenMs) / 1000);
+    }
     if (before !== null && before !== snapshot) {
       for (const _ of arrivals(before.pods, snapshot.pods)) this.#metrics.observePod('address', ms / 1000);
     }
@@ -518,6 +556,8 @@ export class StartError extends Error {
     this.problems = problems;
   }
 }
+
+const NOBODY: Bindings = new Map();
 
 /** Nobody is held to anything. */
 const NOTHING: Snapshot = {

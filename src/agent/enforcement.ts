@@ -8,6 +8,7 @@ import { transition } from '../compile/transition.ts';
 import { Applier } from '../kernel/apply.ts';
 import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
 import { type FlowEvent, readEvent } from '../kernel/events.ts';
+import { InterfaceGuards } from '../kernel/guards.ts';
 import { KernelError, type Native, type NativeObject } from '../kernel/native.ts';
 import { attachPrograms, loadPrograms, namespacesHidden } from '../kernel/programs.ts';
 import type { KernelCount } from '../metrics/metrics.ts';
@@ -61,6 +62,8 @@ export class Enforcement {
   readonly #compiling: Pick<CompileOptions, 'ownNode'>;
   /** Why the host's own processes cannot be told by their network namespace: unknown ones are denied like any. null: they can. */
   readonly hostHidden: string | null;
+  /** The guards at interfaces. */
+  readonly guards: InterfaceGuards;
   readonly #object: NativeObject;
   readonly #applier: Applier;
   #attached: { detach(): void } | null = null;
@@ -80,6 +83,7 @@ export class Enforcement {
       const { hostNetns, hidden } = host(native);
       this.hostHidden = hidden;
       this.#applier = new Applier(this.#object, { unknown: options.unknown, hostNetns });
+      this.guards = new InterfaceGuards(native, this.#object);
     } catch (error) {
       this.#object.close();
       throw error;
@@ -148,6 +152,11 @@ export class Enforcement {
     this.#attached = attachPrograms(this.#object, cgroup);
   }
 
+  /** See `Applier.guard`. Throws KernelError. */
+  setGuarded(cgroup: bigint, netns: bigint): void {
+    if (!this.#isClosed) this.#applier.guard(cgroup, netns);
+  }
+
   /** Nothing is judged any more. */
   detach(): void {
     this.#attached?.detach();
@@ -202,7 +211,7 @@ export class Enforcement {
   }
 
   maps(): readonly { readonly map: string; readonly entries: number; readonly maxEntries: number }[] {
-    return this.#applier.fills();
+    return [...this.#applier.fills(), ...this.guards.fills()];
   }
 
   /** The tables of what is enforced; null before the first. */

@@ -22,6 +22,7 @@ export class Ground {
   /** The same, or the whole pod's around it; null: it is not below the root. */
   readonly #own: Binding | null;
   readonly #ownPod: PodFolder | null;
+  #strangers: { readonly generation: number; readonly pods: Bindings } | null = null;
   #isGivenUp = false;
   /** What was bound last, and all that it depends on; null: some folder came or went since. */
   #last: { readonly from: readonly unknown[]; readonly bound: Bound } | null = null;
@@ -138,6 +139,18 @@ export class Ground {
           { path: folder.path, cgroup: folder.id, level: levelOf(folder.path) },
         ]),
     );
+  }
+
+  /** As `existingPods`, asked for anew only when a pod's folder has come or gone. */
+  strangers(): Bindings {
+    const { generation } = this.#cgroups;
+    if (this.#strangers?.generation !== generation) this.#strangers = { generation, pods: this.existingPods() };
+    return this.#strangers.pods;
+  }
+
+  /** Since when a workload's folder is there (performance.now()); null: it was there before the agent looked, or is no pod's. */
+  seenMs({ path: below }: Binding): number | null {
+    return this.#cgroups.seenMs(below);
   }
 
   /** The place of this process beside these, bound without a policy whatever selects it; null where that would hold others too. */

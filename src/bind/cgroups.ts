@@ -29,7 +29,8 @@ export class Cgroups implements Folders {
   readonly #options: CgroupsOptions;
   readonly #watchers = new Map<string, FSWatcher>();
   /** Pods' folders by path below the mount. */
-  readonly #pods = new Map<string, { readonly uid: string }>();
+  readonly #pods = new Map<string, { readonly uid: string; readonly seenMs: number | null }>();
+  #generation = 0;
   readonly #byUid = new Map<string, Set<string>>();
   /** Folders that each listed folder held, by path. */
   readonly #children = new Map<string, ReadonlySet<string>>();
@@ -37,6 +38,7 @@ export class Cgroups implements Folders {
   readonly #dirty = new Set<string>();
   #onChange: () => void = () => undefined;
   #isFull = false;
+  #isWatching = false;
   #scheduled = false;
   #rescan: NodeJS.Timeout | null = null;
   #closed = false;
@@ -53,6 +55,7 @@ export class Cgroups implements Folders {
   start(onChange: () => void): void {
     this.#onChange = onChange;
     this.#visit(this.#options.root, 0);
+    this.#isWatching = true;
     this.#rescan = setInterval(() => {
       this.#visit(this.#options.root, 0);
       this.#slices.rescan();
@@ -120,6 +123,16 @@ export class Cgroups implements Folders {
     });
   }
 
+  /** Another number whenever a pod's folder has come or gone. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** When a pod's folder was first seen (performance.now()); null: it was there from the beginning, or is none. */
+  seenMs(below: string): number | null {
+    return this.#pods.get(below)?.seenMs ?? null;
+  }
+
   #id(below: string): bigint | null {
     try {
       return this.#options.idOf(path.join(this.#options.mount, below));
@@ -161,7 +174,10 @@ export class Cgroups implements Folders {
         this.#visit(child, depth + 1);
         continue;
       }
-      this.#pods.set(child, { uid });
+      if (!this.#pods.has(child)) {
+        this.#pods.set(child, { uid, seenMs: this.#isWatching ? performance.now() : null });
+        this.#generation += 1;
+      }
       const paths = this.#byUid.get(uid) ?? new Set();
       this.#byUid.set(uid, paths.add(child));
     }
@@ -175,6 +191,7 @@ export class Cgroups implements Folders {
     const pod = this.#pods.get(below);
     if (pod === undefined) return;
     this.#pods.delete(below);
+    this.#generation += 1;
     const paths = this.#byUid.get(pod.uid);
     paths?.delete(below);
     if (paths?.size === 0) this.#byUid.delete(pod.uid);

@@ -31,6 +31,8 @@ interface Options {
   readonly ownNode?: 'allow' | 'deny';
   /** false: `--no-socket`. */
   readonly socket: string | false;
+  /** false: `--no-guard`. */
+  readonly guard: boolean;
   readonly stateDir: string;
   readonly nodeName?: string;
   readonly logLevel: Level;
@@ -77,6 +79,10 @@ export function command(): Command {
         '--own-node <verdict>',
         'whether pods that a NetworkPolicy holds may reach their own node, as upstream says they always may (default: deny; with --kube allow)',
       ).choices(['allow', 'deny']),
+    )
+    .option(
+      '--no-guard',
+      "put no programs at the host's end of pods' interfaces: raw frames, forged sources and what a pod forwards are then not judged",
     )
     .option('--socket <path>', 'where postern policies asks', SOCKET)
     .option('--no-socket', 'answer nowhere')
@@ -142,6 +148,7 @@ async function start(options: Options): Promise<number> {
       nodeName,
       unscheduled: inCluster ? 'elsewhere' : 'here',
       attach: inCluster ? 'at_once' : 'enforced',
+      guard: options.guard,
       hooks,
     };
     agent = new Agent(settings, source, loadNative(), out);

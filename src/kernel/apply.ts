@@ -74,6 +74,8 @@ export class Applier {
   readonly #epochs: Map<number, number>;
   /** What of the settings no change changes. */
   readonly #fixed: Pick<Settings, 'unknown' | 'hostNetns'>;
+  /** Cookies of the namespaces whose way out is guarded, by cgroup. */
+  readonly #guarded = new Map<bigint, bigint>();
   #settings: Settings;
   #rulesets: ReadonlyMap<Id, RulesetInfo> = new Map();
   /** Rulesets that just went, by whose names events on their way are told. */
@@ -138,7 +140,7 @@ export class Applier {
     const { tables, bridge, bridgePortSets } = step;
 
     const assignment = this.#slots.assign(bindings.keys(), (name) => standInOf(bindings.get(name)));
-    const desired = desiredWorkloads(step, bindings, assignment.slots);
+    const desired = desiredWorkloads(step, bindings, assignment.slots, this.#guarded);
     const levels = levelsOf(bindings);
     const changes = {
       portSets: portSets.delta(tables.portSets, bridgePortSets),
@@ -226,6 +228,26 @@ export class Applier {
     // A program may be reading it, where there was an agent before.
     if (this.#settings.pods === pods && this.#settings.podsLevel === podsLevel) return;
     this.#write({ ...this.#settings, pods, podsLevel });
+  }
+
+  /**
+   * Who is in this cgroup, now or later, has its way out guarded in the namespace with this cookie; 0n: it is not, or not all of it. Holds for
+   * packets that begin from now on, and no flow is judged again. Throws KernelError: nothing has changed, as far as is known.
+   */
+  guard(cgroup: bigint, netns: bigint): void {
+    if (this.#isInDoubt) this.#resync();
+    const { workloads } = this.#tables;
+    const workload = workloads.entries.get(cgroup);
+    if (workload !== undefined && workload.netns !== netns) {
+      try {
+        workloads.upsert(new Map([[cgroup, { ...workload, netns }]]), () => undefined);
+      } catch (error) {
+        this.#isInDoubt = true;
+        throw error;
+      }
+    }
+    if (netns === 0n) this.#guarded.delete(cgroup);
+    else this.#guarded.set(cgroup, netns);
   }
 
   /** Exact totals since start, whatever became of workloads and rulesets. Throws KernelError. */
@@ -360,12 +382,13 @@ function desiredWorkloads(
   { tables }: Step,
   bindings: CgroupBindings,
   slots: ReadonlyMap<string, number>,
+  guarded: ReadonlyMap<bigint, bigint>,
 ): Map<bigint, Workload> {
   const workloads = new Map<bigint, Workload>();
   for (const [name, { cgroup }] of bindings) {
     if (workloads.has(cgroup)) throw new Error(`two workloads are bound to the cgroup ${cgroup}`);
     const { enforced, shadow } = tables.workloads.get(name) ?? { enforced: NO_ID, shadow: NO_ID };
-    workloads.set(cgroup, { slot: slotIn(slots, name), enforced, shadow, netns: 0n });
+    workloads.set(cgroup, { slot: slotIn(slots, name), enforced, shadow, netns: guarded.get(cgroup) ?? 0n });
   }
   return workloads;
 }

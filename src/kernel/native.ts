@@ -61,13 +61,16 @@ export interface NativeObject {
   attachCgroup(program: string, cgroupPath: string): number;
   /**
    * Attaches a sched_cls program by tcx to an interface of this process's network namespace, before whatever is attached there.
-   * Returns a link number for `detach`. EINVAL: this kernel has no tcx (Linux 6.6); ENODEV: the interface is gone.
+   * Resolves with a link number, for `releaseLink`: the kernel waits for running programs meanwhile, with its routing lock held.
+   * Rejects with KernelError. EINVAL: this kernel has no tcx (Linux 6.6); ENODEV: the interface is gone.
    */
-  attachTcx(program: string, ifindex: number, side: Side): number;
+  attachTcx(program: string, ifindex: number, side: Side): Promise<number>;
   /** Where such a link is now: ifindex 0 once its interface is gone; and the program's id. */
   tcxPlace(link: number): { ifindex: number; program: number };
   /** The same by a filter of clsact, of priority 1, which replaces ours. It outlives this process. Whether clsact was not there before. */
-  attachClsact(program: string, ifindex: number, side: Side): boolean;
+  attachClsact(program: string, ifindex: number, side: Side): Promise<boolean>;
+  /** Ends a link, as `detach` does, without keeping Node's loop waiting. ENOENT at once: there is none of this number. */
+  releaseLink(link: number): Promise<void>;
   /** Lets go of it: what is not pinned is detached. */
   detach(link: number): void;
   /** BPF_PROG_TEST_RUN. `retval` is the program's, `durationNs` the mean of the repeats. */
@@ -176,8 +179,11 @@ export interface Native {
   interfaceAddresses(nsid: number | null): { readonly ifindex: number; readonly address: Buffer }[];
   /** Frames that an interface of this process's namespace has received since it was made. ENODEV: it is gone. */
   framesReceived(ifindex: number): number;
-  /** Calls back on Node's loop after interfaces of this process's namespace came, went or changed. Returns what ends it. */
-  watchInterfaces(onChange: () => void): () => void;
+  /**
+   * Calls back on Node's loop after interfaces of this process's namespace came, went or changed: `gone` are the indexes of those that
+   * went, which may be another's already; `isLost`: not all of it was told, and anything may have changed. Returns what ends it.
+   */
+  watchInterfaces(onChange: (gone: readonly number[], isLost: boolean) => void): () => void;
   /** Ids of the programs attached by tcx, in the order in which they run. */
   tcxChain(ifindex: number, side: Side): number[];
   /** The id of the program that `attachClsact` put there; null: nothing of ours is there. */

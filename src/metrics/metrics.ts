@@ -21,6 +21,12 @@ export interface Readings {
   /** By state: `enforced`, `open` (bound, and no policy selects it), `unbound` (no cgroup here). */
   workloads(): ReadonlyMap<string, number>;
   source(): readonly SourceStatus[];
+  /** Interfaces that are guarded, by how; workloads with a way out without a guard, by why; null: guards are not put up. */
+  guards(): {
+    readonly modes: ReadonlyMap<string, number>;
+    readonly unguarded: ReadonlyMap<string, number>;
+    readonly framesBefore: number;
+  } | null;
   /** The longest that the event loop has kept its timers waiting since the last scrape. */
   loopDelayMs(): number;
 }
@@ -33,6 +39,8 @@ export class Metrics {
   readonly registry = new Registry();
   readonly #apply: Histogram;
   readonly #pod: Histogram;
+  readonly #unknown: Histogram;
+  readonly #guarded: Histogram;
 
   constructor(readings: Readings) {
     const registers = [this.registry];
@@ -127,6 +135,7 @@ export class Metrics {
       },
     });
     addSource(registers, readings);
+    addGuards(registers, readings);
     new Gauge({
       name: 'postern_event_loop_delay_seconds',
       help: 'The longest that anything has kept the agent from all else since the last scrape',
@@ -142,6 +151,18 @@ export class Metrics {
       buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
       registers,
     });
+    this.#unknown = new Histogram({
+      name: 'postern_pod_unknown_seconds',
+      help: "From the appearance of a pod's cgroup until the pod's policy is enforced; until then --unknown decides",
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+      registers,
+    });
+    this.#guarded = new Histogram({
+      name: 'postern_pod_guard_seconds',
+      help: "From seeing a pod's first process until every way out of the pod has a guard; until then the programs at its cgroup judge alone",
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+      registers,
+    });
     this.#apply = new Histogram({
       name: 'postern_apply_duration_seconds',
       help: 'From hearing of a change until the kernel enforces it',
@@ -154,9 +175,49 @@ export class Metrics {
     this.#apply.observe(seconds);
   }
 
+  observeUnknown(seconds: number): void {
+    this.#unknown.observe(seconds);
+  }
+
+  observeGuarded(seconds: number): void {
+    this.#guarded.observe(seconds);
+  }
+
   observePod(seen: 'cgroup' | 'address', seconds: number): void {
     this.#pod.observe({ seen }, seconds);
   }
+}
+
+function addGuards(registers: Registry[], readings: Readings): void {
+  new Gauge({
+    name: 'postern_guards',
+    help: "Interfaces at whose host's end a guard stands, by how it is attached: tcx, clsact",
+    labelNames: ['mode'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [mode, count] of readings.guards()?.modes ?? []) this.set({ mode }, count);
+    },
+  });
+  new Gauge({
+    name: 'postern_workloads_without_guard',
+    help: 'Workloads with a way out at which no guard stands, by why; the programs at their cgroups hold them all the same',
+    labelNames: ['why'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [why, count] of readings.guards()?.unguarded ?? []) this.set({ why }, count);
+    },
+  });
+  new Counter({
+    name: 'postern_frames_before_guard_total',
+    help: 'Frames that new pods sent before their guards stood there; those of sockets were judged by the programs at the cgroup',
+    registers,
+    collect() {
+      this.reset();
+      this.inc(readings.guards()?.framesBefore ?? 0);
+    },
+  });
 }
 
 /** What the source of objects says of itself, kind by kind. */

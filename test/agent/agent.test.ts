@@ -69,6 +69,7 @@ class World {
         socket: null,
         unknown: 'deny',
         ownNode: false,
+        guard: true,
         nodeName: NODE,
         unscheduled: 'elsewhere',
         attach: 'at_once',

@@ -99,14 +99,17 @@ export class FakeObject implements NativeObject {
   attachCgroup(): number {
     throw new Error('nothing to attach');
   }
-  attachTcx(): number {
+  attachTcx(): Promise<number> {
     throw new Error('nothing to attach');
   }
   tcxPlace(): { ifindex: number; program: number } {
     throw new Error('nothing is attached');
   }
-  attachClsact(): boolean {
+  attachClsact(): Promise<boolean> {
     throw new Error('nothing to attach');
+  }
+  releaseLink(): Promise<void> {
+    throw new Error('nothing is attached');
   }
   detach(): void {
     throw new Error('nothing to detach');

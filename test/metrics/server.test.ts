@@ -30,11 +30,18 @@ test('metrics are read when asked for, and readiness is told', async () => {
     problems: () => ({ error: 1, warning: 0 }),
     workloads: () => new Map([['enforced', 1]]),
     source: () => [{ kind: 'Pod', synced: true, problem: null, heardMs: performance.now(), relists: 2, bytesRead: 7 }],
+    guards: () => ({
+      modes: new Map([['tcx', 3]]),
+      unguarded: new Map([['host_network', 2]]),
+      framesBefore: 5,
+    }),
     loopDelayMs: () => 250,
   };
   const metrics = new Metrics(readings);
   metrics.observeApply(0.02);
   metrics.observePod('cgroup', 0.02);
+  metrics.observeUnknown(0.02);
+  metrics.observeGuarded(0.3);
   const server = await serveMetrics({ host: '127.0.0.1', port: 0 }, metrics.registry, {
     isReady: () => isReady,
     isAlive: () => isAlive,
@@ -62,6 +69,11 @@ test('metrics are read when asked for, and readiness is told', async () => {
         'postern_workloads{state="enforced"} 1',
         'postern_apply_duration_seconds_count 1',
         'postern_pod_enforce_seconds_count{seen="cgroup"} 1',
+        'postern_pod_unknown_seconds_count 1',
+        'postern_pod_guard_seconds_count 1',
+        'postern_guards{mode="tcx"} 3',
+        'postern_workloads_without_guard{why="host_network"} 2',
+        'postern_frames_before_guard_total 5',
         'postern_source_synced{kind="Pod"} 1',
         'postern_source_relists_total{kind="Pod"} 2',
         'postern_source_read_bytes_total{kind="Pod"} 7',
@@ -83,6 +95,7 @@ test('an address that is taken is told as such', async () => {
     problems: () => ({ error: 0, warning: 0 }),
     workloads: () => new Map(),
     source: () => [],
+    guards: () => null,
     loopDelayMs: () => 0,
   });
   const health = { isReady: () => true, isAlive: () => true };

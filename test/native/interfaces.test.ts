@@ -107,10 +107,12 @@ test('changes are told until the end is asked for', async () => {
     await watcher.watch();
     await sh(own, 'ip link add a1 type veth peer name a2');
     await watcher.changed();
+    const { ifindex } = named(await watcher.native('interfaces', null), 'a1');
     await sh(own, 'ip link set a1 name renamed');
     await watcher.changed();
-    await sh(own, 'ip link del renamed');
-    await watcher.changed();
+    assert(!watcher.gone.includes(ifindex));
+    await sh(own, `ip link del renamed && ip link add a3 index ${ifindex} type veth peer name a4`);
+    while (!watcher.gone.includes(ifindex)) await watcher.changed();
     await watcher.unwatch();
     const told = watcher.changes;
     await sh(own, 'ip link add a1 type veth peer name a2');

@@ -52,10 +52,11 @@ for (const side of SIDES) {
     const { program } = await node.object('tcxPlace', first);
     const chain = await node.native('tcxChain', ifindex, side);
     assert.deepEqual(chain, [program, (await node.object('tcxPlace', later)).program]);
-    await node.object('detach', later);
+    await node.object('releaseLink', later);
     assert.equal(await reaches(), true);
     await node.object('detach', first);
     assert.deepEqual(await node.native('tcxChain', ifindex, side), []);
+    await assert.rejects(node.object('releaseLink', later), { code: 'ENOENT' });
     await assert.rejects(node.object('tcxPlace', first), { code: 'ENOENT' });
   });
 

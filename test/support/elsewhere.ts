@@ -17,7 +17,7 @@ type Reply = { readonly id: number } & (
 
 type Methods<T> = { [K in keyof T as T[K] extends (...args: never[]) => unknown ? K : never]: T[K] };
 type Arguments<T, K extends keyof T> = T[K] extends (...args: infer A) => unknown ? A : never;
-type Result<T, K extends keyof T> = T[K] extends (...args: never[]) => infer R ? R : never;
+type Result<T, K extends keyof T> = T[K] extends (...args: never[]) => infer R ? Awaited<R> : never;
 
 export class Elsewhere {
   readonly child: ChildProcess;
@@ -25,6 +25,8 @@ export class Elsewhere {
   #last = 0;
   /** How often interfaces were told to have changed, since `watch`. */
   changes = 0;
+  /** Indexes of those that went. */
+  readonly gone: number[] = [];
   #seen = 0;
   #onChange: () => void = () => undefined;
 
@@ -34,9 +36,10 @@ export class Elsewhere {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       serialization: 'advanced',
     });
-    this.child.on('message', (reply: Reply | 'change') => {
-      if (reply === 'change') {
+    this.child.on('message', (reply: Reply | { readonly gone: readonly number[] }) => {
+      if ('gone' in reply) {
         this.changes += 1;
+        this.gone.push(...reply.gone);
         this.#onChange();
         return;
       }
@@ -101,7 +104,7 @@ if (process.argv[1] === import.meta.filename) {
   let unwatch = (): void => undefined;
   const run = ({ on, method, args }: Call): unknown => {
     if (method === 'watchInterfaces') {
-      unwatch = native.watchInterfaces(() => process.send?.('change'));
+      unwatch = native.watchInterfaces((gone) => process.send?.({ gone }));
       return null;
     }
     if (method === 'unwatchInterfaces') return unwatch();
@@ -113,15 +116,15 @@ if (process.argv[1] === import.meta.filename) {
     const target: object | null = on === 'native' ? native : object;
     return Reflect.apply(Reflect.get(target ?? {}, method), target, args);
   };
-  const answer = (call: Call): Reply => {
+  const answer = async (call: Call): Promise<Reply> => {
     try {
-      return { id: call.id, result: run(call) };
+      return { id: call.id, result: await run(call) };
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
       const { message, code, operation } = error;
       return { id: call.id, error: { message, code, operation } };
     }
   };
-  process.on('message', (call: Call) => process.send?.(answer(call)));
+  process.on('message', async (call: Call) => process.send?.(await answer(call)));
   process.on('disconnect', () => process.exit());
 }

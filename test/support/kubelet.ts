@@ -3,6 +3,7 @@
 // the container, process, then the status with its addresses; later the removal. It knows no policies, and no API server but by
 // `ClusterObjects`. Everything is below the lab's cgroup.
 import path from 'node:path';
+import { addNetwork, type Cni } from './cni.ts';
 import { type Lab, type Place, resultOf } from './lab.ts';
 
 /** Where kubelet reads and writes objects; by whatever means. */
@@ -30,6 +31,8 @@ export interface PodSpec {
   readonly addresses: readonly string[];
   readonly qos?: Qos;
   readonly hostNetwork?: boolean;
+  /** How its sandbox is wired; default `routed`. */
+  readonly cni?: Cni;
   readonly ports?: readonly { readonly name: string; readonly containerPort: number }[];
 }
 
@@ -147,7 +150,7 @@ export class Pod {
       this.#place = lab.placeIn(lab.outside.netns, lab.cgroup(container));
     } else {
       const name = `${this.spec.namespace}-${this.spec.name}-${this.uid.slice(-4)}`;
-      this.#place = await lab.workload(name, { addresses: this.#addresses, cgroup: container });
+      this.#place = await addNetwork(lab, this.spec.cni ?? 'routed', name, this.#addresses, container);
     }
     return this.#place;
   }

@@ -295,6 +295,18 @@ export class Lab {
     return new Place(this, name, `/run/netns/${namespace}`, folder, options.addresses);
   }
 
+  /** A network namespace of the lab's, with its loopback up: its name. */
+  async namespace(name: string): Promise<string> {
+    const full = `${this.name}-${name}`;
+    await this.#namespace(full);
+    return full;
+  }
+
+  /** Commands of ip(8), in the namespace with this name; null: in the outside. */
+  async ip(namespace: string | null, lines: readonly string[]): Promise<void> {
+    await this.#batch(namespace ?? path.basename(this.outside.netns), lines);
+  }
+
   /** Removes a workload's namespace, and with it its veth, its addresses and the routes to them. */
   async removeNetwork(place: Place): Promise<void> {
     const name = path.basename(place.netns);
@@ -304,9 +316,9 @@ export class Lab {
     await this.#ip('netns', 'del', name);
   }
 
-  /** A place without a namespace of its own: the cgroup alone, in the namespace `netns`. */
-  placeIn(netns: string, cgroup: string): Place {
-    return new Place(this, path.basename(cgroup), netns, cgroup, []);
+  /** A place in the namespace `netns` (`/run/netns/…`), whoever made it: the cgroup alone is its own. */
+  placeIn(netns: string, cgroup: string, addresses: readonly string[] = []): Place {
+    return new Place(this, path.basename(cgroup), netns, cgroup, addresses);
   }
 
   spawnIn(

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whose interfaces are guarded, as far as the agent knows its workloads; and how it is said where no guard stands.
+// Knows nothing of how interfaces are found.
+import path from 'node:path';
+import type { Logger } from 'pino';
+import type { Binding, Bindings } from '../bind/binding.ts';
+import { type GuardNews, Guards } from '../guard/guards.ts';
+import type { Guardable, Unguarded } from '../guard/pod-watch.ts';
+import type { Native } from '../kernel/native.ts';
+import type { Metrics } from '../metrics/metrics.ts';
+import type { Tables } from '../model/tables.ts';
+import type { Enforcement } from './enforcement.ts';
+import { names } from './names.ts';
+
+export interface GuardingOptions {
+  readonly native: Native;
+  readonly enforcement: Enforcement;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  /** The cgroup2 mount. */
+  readonly mount: string;
+}
+
+const WHY: Readonly<Record<Unguarded, string>> = {
+  host_network: "in the host's network namespace: held by the programs at its cgroup alone",
+  macvlan: 'a macvlan has no end on the host where a guard could stand: held by the programs at its cgroup alone',
+  ipvlan: 'an ipvlan has no end on the host where a guard could stand: held by the programs at its cgroup alone',
+  device:
+    'a network device of its own has no end on the host where a guard could stand: held by the programs at its cgroup alone',
+  not_ethernet:
+    'its interface carries no Ethernet frames, which a guard could read: held by the programs at its cgroup alone',
+  peer_elsewhere:
+    "its interface's other end is not in the agent's network namespace: held by the programs at its cgroup alone",
+  no_interface: 'it has no interface that leads out of it: nothing to guard',
+  no_process: 'no process of it is seen, so its network namespace is not known',
+  refused: 'the kernel takes no guard at its interface: held by the programs at its cgroup alone',
+};
+
+export class Guarding {
+  readonly #options: GuardingOptions;
+  readonly #guards: Guards;
+
+  /** Throws KernelError where interfaces cannot be watched. */
+  constructor(options: GuardingOptions) {
+    const { native, enforcement, metrics } = options;
+    this.#options = options;
+    this.#guards = new Guards({
+      native,
+      posts: enforcement.guards,
+      setGuarded: (cgroup, netns) => enforcement.setGuarded(cgroup, netns),
+      onNews: (news) => this.#tell(news),
+      onGuarded: (seconds) => metrics.observeGuarded(seconds),
+    });
+  }
+
+  /** `strangers`: pods' folders beside the bound, whose interfaces are guarded as well, though nobody knows whose they are. */
+  hold(bindings: Bindings, tables: Tables | null, strangers: Bindings): void {
+    const own = (name: string) => tables?.workloads.get(name)?.selves ?? [];
+    const held = [...bindings].map(([name, binding]) => this.#guardable(name, binding, own(name)));
+    const known = new Set(held.map(({ cgroup }) => cgroup));
+    const others = [...strangers].filter(([, { cgroup }]) => !known.has(cgroup));
+    this.#guards.hold([...held, ...others.map(([name, binding]) => this.#guardable(name, binding, []))]);
+  }
+
+  /** How many interfaces are guarded how; how many workloads have a way out without a guard, and why; frames sent before there was one. */
+  readings(): {
+    readonly modes: ReadonlyMap<string, number>;
+    readonly unguarded: ReadonlyMap<string, number>;
+    readonly framesBefore: number;
+  } {
+    return {
+      modes: this.#guards.modes(),
+      unguarded: this.#guards.unguarded(),
+      framesBefore: this.#guards.framesBefore,
+    };
+  }
+
+  status(): ReturnType<Guards['status']> {
+    return this.#guards.status();
+  }
+
+  close(): Promise<void> {
+    return this.#guards.close();
+  }
+
+  #guardable(name: string, { path: below, cgroup }: Binding, addresses: Guardable['addresses']): Guardable {
+    return { name, folder: path.join(this.#options.mount, below), cgroup, addresses };
+  }
+
+  #tell(news: GuardNews): void {
+    const { log } = this.#options;
+    if (news.event === 'guarded') {
+      const { event, workloads, interfaces, ms, frames } = news;
+      const times = ms === null ? {} : { ms: Math.round(ms * 10) / 10, frames };
+      log.info({ event, workloads: names(workloads), interfaces: names(interfaces), ...times });
+    } else if (news.event === 'unguarded') {
+      const { event, why, workloads } = news;
+      const isAsWished = why === 'host_network' || why === 'no_interface' || why === 'no_process';
+      log[isAsWished ? 'info' : 'warn']({ event, why, workloads: names(workloads) }, WHY[why]);
+    } else if (news.event === 'guard_failed') {
+      const { event, workload, code, message } = news;
+      log.error({ event, workload, code }, message);
+    } else {
+      const { event, workload, interface: name } = news;
+      log.warn({ event, workload, interface: name }, 'somebody took the guard away; it is put there again');
+    }
+  }
+}

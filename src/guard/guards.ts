@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keeps a guard at every way out of every pod: hears of processes and interfaces, looks, plans, attaches, and looks again until nothing is left
+// to do. Knows no policy.
+import { LimitExceeded } from '../kernel/errors.ts';
+import type { Guard, GuardMode } from '../kernel/guards.ts';
+import { type Interface, KernelError, type Native } from '../kernel/native.ts';
+import { type HeldGuard, plan, type Step, type Wanted, want } from './plan.ts';
+import { type Guardable, PodWatch, type Situation, type Unguarded } from './pod-watch.ts';
+import { pairsOf, waysOut } from './ways-out.ts';
+
+/** Where guards are put: `InterfaceGuards` of src/kernel. */
+export interface GuardPosts {
+  readonly mode: GuardMode | null;
+  readonly held: ReadonlyMap<number, Guard>;
+  attach(guard: Guard): Promise<void>;
+  update(guard: Guard): void;
+  detach(ifindex: number): Promise<void>;
+  isInPlace(ifindex: number): boolean;
+}
+
+/** What is worth telling. Workloads are named as `Guardable` names them. */
+export type GuardNews =
+  /** Every way out of these has a guard now. `ms`: the longest that one was without since its first process was seen; null: they were there before. */
+  | {
+      readonly event: 'guarded';
+      readonly workloads: readonly string[];
+      readonly interfaces: readonly string[];
+      readonly ms: number | null;
+      /** Frames that they had sent until then. */
+      readonly frames: number | null;
+    }
+  | { readonly event: 'unguarded'; readonly why: Unguarded; readonly workloads: readonly string[] }
+  /** The kernel takes no guard; tried again. */
+  | { readonly event: 'guard_failed'; readonly workload: string; readonly code: string; readonly message: string }
+  /** Somebody took it away; it is put there again. */
+  | { readonly event: 'guard_lost'; readonly workload: string; readonly interface: string };
+
+export interface GuardsOptions {
+  readonly native: Native;
+  readonly posts: GuardPosts;
+  /** The namespace of the pod in this cgroup is guarded whole, by its cookie; 0n: it is not. Throws KernelError. */
+  readonly setGuarded: (cgroup: bigint, netns: bigint) => void;
+  readonly onNews: (news: GuardNews) => void;
+  /** A new pod's way out is guarded, so many seconds after its first process was seen. */
+  readonly onGuarded: (seconds: number) => void;
+}
+
+/** Looks follow one another at least so far apart: a CNI that makes one pod changes interfaces some ten times. */
+const PAUSE_MS = 5;
+/** Programs may be taken away without anybody being told. */
+const CHECK_MS = 1000;
+/** All pods' processes and interfaces are read again over so many checks. */
+const CHECKS_PER_ROUND = 30;
+
+export class Guards {
+  readonly #options: GuardsOptions;
+  readonly #watches = new Map<bigint, PodWatch>();
+  /** Cookies that `setGuarded` was told last. */
+  readonly #guarded = new Map<bigint, bigint>();
+  /** Interfaces that the kernel told to be gone; what has their index now is another. */
+  readonly #gone = new Set<number>();
+  readonly #unwatch: () => void;
+  readonly #check: NodeJS.Timeout;
+  #host: readonly Interface[] = [];
+  #timer: NodeJS.Timeout | null = null;
+  #lookedMs = 0;
+  #isDirty = false;
+  #working: Promise<void> | null = null;
+  #isClosed = false;
+  /** Guards that a look has found where they belong since they were attached. */
+  readonly #confirmed = new Set<number>();
+  #isFirst = true;
+  #turn = 0;
+  #frames = 0;
+
+  /** Throws KernelError where interfaces cannot be watched. */
+  constructor(options: GuardsOptions) {
+    this.#options = options;
+    this.#unwatch = options.native.watchInterfaces((gone, isLost) => {
+      for (const ifindex of gone) this.#gone.add(ifindex);
+      if (isLost) for (const watch of this.#watches.values()) watch.again();
+      this.#look();
+    });
+    this.#check = setInterval(() => this.#checkAll(), CHECK_MS);
+    this.#check.unref();
+  }
+
+  /** All whose interfaces are to be guarded from now on. */
+  hold(pods: Iterable<Guardable>): void {
+    const named = new Map([...pods].map((pod) => [pod.cgroup, pod]));
+    let isChanged = false;
+    for (const [cgroup, watch] of this.#watches) {
+      if (named.has(cgroup)) continue;
+      watch.close();
+      this.#watches.delete(cgroup);
+      isChanged = true;
+    }
+    for (const [cgroup, pod] of named) {
+      const watch = this.#watches.get(cgroup);
+      if (watch !== undefined) {
+        isChanged = watch.rename(pod) || isChanged;
+        continue;
+      }
+      const isNew = !this.#isFirst;
+      this.#watches.set(cgroup, new PodWatch(this.#options.native, pod, isNew, () => this.#look()));
+      isChanged = true;
+    }
+    this.#isFirst = false;
+    if (isChanged) this.#look();
+  }
+
+  /** Guarded interfaces, by how. */
+  modes(): ReadonlyMap<GuardMode, number> {
+    const { mode, held } = this.#options.posts;
+    return new Map(mode === null ? [] : [[mode, held.size]]);
+  }
+
+  /** Pods with a way out that has no guard, by why. */
+  unguarded(): ReadonlyMap<Unguarded, number> {
+    const counts = new Map<Unguarded, number>();
+    for (const { situation } of this.#watches.values()) {
+      if (situation !== 'guarded') counts.set(situation, (counts.get(situation) ?? 0) + 1);
+    }
+    return counts;
+  }
+
+  /** Frames that new pods sent before their guards stood there; a total. */
+  get framesBefore(): number {
+    return this.#frames;
+  }
+
+  /** By pod and interface, for those who ask. */
+  status(): readonly {
+    readonly workload: string;
+    readonly situation: Situation;
+    readonly interfaces: readonly string[];
+  }[] {
+    const names = new Map(this.#host.map(({ ifindex, name }) => [ifindex, name]));
+    const held = byCgroup(this.#options.posts.held);
+    return [...this.#watches.values()].map(({ cgroup, pod, situation }) => ({
+      workload: pod.name,
+      situation,
+      interfaces: (held.get(cgroup) ?? []).map(({ ifindex }) => nameOf(names, ifindex)),
+    }));
+  }
+
+  /** Resolves when nothing that is known of is left to do. */
+  async settled(): Promise<void> {
+    while (this.#working !== null || this.#timer !== null) {
+      await (this.#working ?? new Promise((resolve) => setTimeout(resolve, PAUSE_MS)));
+    }
+  }
+
+  /** Watches and attaches no more; what stands, stands. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearInterval(this.#check);
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#unwatch();
+    for (const watch of this.#watches.values()) watch.close();
+    await this.#working;
+  }
+
+  #checkAll(): void {
+    const watches = [...this.#watches.values()];
+    for (const [index, watch] of watches.entries()) {
+      if (index % CHECKS_PER_ROUND === this.#turn) watch.again();
+    }
+    this.#turn = (this.#turn + 1) % CHECKS_PER_ROUND;
+    const { posts } = this.#options;
+    if ([...posts.held.keys()].some((ifindex) => !posts.isInPlace(ifindex))) this.#look();
+  }
+
+  /** Soon, and once for whatever happens until then. */
+  #look(): void {
+    this.#isDirty = true;
+    if (this.#isClosed || this.#timer !== null || this.#working !== null) return;
+    const ms = Math.max(0, this.#lookedMs + PAUSE_MS - performance.now());
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.#working = this.#work().finally(() => {
+        this.#working = null;
+        if (this.#isDirty) this.#look();
+      });
+    }, ms);
+  }
+
+  async #work(): Promise<void> {
+    while (this.#isDirty && !this.#isClosed) {
+      this.#isDirty = false;
+      this.#lookedMs = performance.now();
+      const wanted = this.#want();
+      for (const ifindex of wanted.claimed) if (this.#options.posts.held.has(ifindex)) this.#confirmed.add(ifindex);
+      const steps = plan(wanted.guards, this.#heldNow());
+      this.#unguard(wanted);
+      await this.#take(steps);
+      this.#guard(wanted);
+      this.#tell(wanted);
+      // What was just done is looked at once more: an interface may have been exchanged meanwhile.
+      if (steps.some((step) => step.do === 'attach')) this.#isDirty = true;
+    }
+  }
+
+  /** Reads what has changed, and says who should be guarded where. */
+  #want(): Wanted {
+    const { native } = this.#options;
+    this.#host = native.interfaces(null);
+    const pairs = pairsOf(this.#host);
+    const hostNsid = native.ownNamespaceNumber();
+    const signatures = signaturesOf(this.#host);
+    for (const watch of this.#watches.values()) {
+      const signature = watch.namespaces.map(({ nsid }) => signatures.get(nsid) ?? '').join('|');
+      if (watch.mustRead || signature !== watch.signature) watch.read();
+      watch.signature = watch.namespaces.map(({ nsid }) => signatures.get(nsid) ?? '').join('|');
+      for (const namespace of watch.namespaces) watch.remember(waysOut(namespace, pairs, hostNsid).guardable);
+    }
+    // The newest first: they have waited for the shortest time, and have the most to gain.
+    const pods = [...this.#watches.values()].reverse().map(({ planned }) => planned);
+    return want(pods, this.#host, pairs, hostNsid, this.#heldNow());
+  }
+
+  #heldNow(): ReadonlyMap<number, HeldGuard> {
+    const { posts } = this.#options;
+    return new Map(
+      [...posts.held].map(([ifindex, guard]) => [
+        ifindex,
+        { ...guard, isInPlace: posts.isInPlace(ifindex), isConfirmed: this.#confirmed.has(ifindex) },
+      ]),
+    );
+  }
+
+  async #take(steps: readonly Step[]): Promise<void> {
+    const { posts } = this.#options;
+    for (const watch of this.#watches.values()) watch.isRefused = false;
+    for (const step of steps) {
+      // A pod that came meanwhile is not kept waiting for all the others.
+      if (this.#isClosed || (step.do === 'attach' && this.#isDirty)) {
+        this.#isDirty = true;
+        return;
+      }
+      try {
+        if (step.do === 'update') posts.update(step.guard);
+        else if (step.do === 'attach') await this.#attach(step.guard);
+        else await this.#detach(step.ifindex);
+      } catch (error) {
+        if (!isFailure(error)) throw error;
+        this.#fail(step, error);
+      }
+    }
+  }
+
+  async #attach(guard: Guard): Promise<void> {
+    await this.#options.posts.attach(guard);
+    const watch = this.#watches.get(guard.cgroup);
+    if (watch?.isNew !== true || watch.told !== null) return;
+    try {
+      watch.frames += this.#options.native.framesReceived(guard.ifindex);
+    } catch (error) {
+      // It is gone already, and its count with it.
+      if (!(error instanceof KernelError)) throw error;
+    }
+  }
+
+  async #detach(ifindex: number): Promise<void> {
+    const { posts } = this.#options;
+    const guard = posts.held.get(ifindex);
+    const watch = guard === undefined ? undefined : this.#watches.get(guard.cgroup);
+    const isGone = this.#gone.delete(ifindex) || !this.#host.some((one) => one.ifindex === ifindex);
+    if (watch !== undefined && !isGone && !posts.isInPlace(ifindex)) {
+      const name = nameOf(new Map(this.#host.map((one) => [one.ifindex, one.name])), ifindex);
+      this.#options.onNews({ event: 'guard_lost', workload: watch.pod.name, interface: name });
+    }
+    if (isGone) watch?.forget(ifindex);
+    this.#confirmed.delete(ifindex);
+    await posts.detach(ifindex);
+  }
+
+  #fail(step: Step, error: KernelError | LimitExceeded): void {
+    const ifindex = step.do === 'detach' ? step.ifindex : step.guard.ifindex;
+    const cgroup = step.do === 'detach' ? null : step.guard.cgroup;
+    const watch = cgroup === null ? undefined : this.#watches.get(cgroup);
+    // It went while we were at it: the next look sees what there is.
+    if (error.code === 'ENODEV') {
+      watch?.again();
+      return;
+    }
+    if (watch !== undefined) watch.isRefused = true;
+    if (watch?.told === 'refused') return;
+    this.#options.onNews({
+      event: 'guard_failed',
+      workload: watch?.pod.name ?? `interface ${ifindex}`,
+      code: error.code,
+      message: error.message,
+    });
+  }
+
+  /** Before a guard goes, ingress notes again what comes in. */
+  #unguard({ complete }: Wanted): void {
+    for (const [cgroup, cookie] of this.#guarded) {
+      if (complete.get(cgroup) === cookie) continue;
+      this.#setGuarded(cgroup, 0n);
+    }
+  }
+
+  /** Only once every guard of a pod stands does ingress leave it to them. */
+  #guard({ complete, guards }: Wanted): void {
+    const { held } = this.#options.posts;
+    const lacking = new Set([...guards.values()].filter(({ ifindex }) => !held.has(ifindex)).map((one) => one.cgroup));
+    for (const [cgroup, cookie] of complete) {
+      if (!lacking.has(cgroup) && this.#guarded.get(cgroup) !== cookie) this.#setGuarded(cgroup, cookie);
+    }
+  }
+
+  #setGuarded(cgroup: bigint, cookie: bigint): void {
+    try {
+      this.#options.setGuarded(cgroup, cookie);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#watches.get(cgroup)?.again();
+      return;
+    }
+    if (cookie === 0n) this.#guarded.delete(cgroup);
+    else this.#guarded.set(cgroup, cookie);
+  }
+
+  #tell({ guards, unguardable }: Wanted): void {
+    const { held } = this.#options.posts;
+    const wanted = byCgroup(guards);
+    const newly: PodWatch[] = [];
+    const without = new Map<Unguarded, string[]>();
+    for (const watch of this.#watches.values()) {
+      const own = wanted.get(watch.cgroup) ?? [];
+      const isHeld = own.length > 0 && own.every(({ ifindex }) => held.has(ifindex));
+      const situation = situationOf(watch, isHeld, unguardable.get(watch.cgroup)?.[0]);
+      // Its turn comes in a moment.
+      if (own.length > 0 && !isHeld && !watch.isRefused) continue;
+      watch.situation = situation;
+      if (isFinal(situation)) watch.settle();
+      else watch.retry();
+      if (situation === watch.told) continue;
+      if (situation === 'guarded') newly.push(watch);
+      else if (isFinal(situation) || situation === 'refused' || watch.isAsItIs) {
+        without.set(situation, [...(without.get(situation) ?? []), watch.pod.name]);
+      } else continue;
+      watch.told = situation;
+    }
+    if (newly.length > 0) this.#tellGuarded(newly);
+    for (const [why, workloads] of without) this.#options.onNews({ event: 'unguarded', why, workloads });
+  }
+
+  #tellGuarded(watches: readonly PodWatch[]): void {
+    const names = new Map(this.#host.map(({ ifindex, name }) => [ifindex, name]));
+    const held = byCgroup(this.#options.posts.held);
+    const interfaces = watches.flatMap(({ cgroup }) => held.get(cgroup) ?? []);
+    const now = performance.now();
+    const measured = watches.flatMap(({ isNew, firstProcessMs, frames }) =>
+      isNew && firstProcessMs !== null ? [{ ms: now - firstProcessMs, frames }] : [],
+    );
+    for (const { ms, frames } of measured) {
+      this.#options.onGuarded(ms / 1000);
+      this.#frames += frames;
+    }
+    for (const watch of watches) watch.isNew = false;
+    this.#options.onNews({
+      event: 'guarded',
+      workloads: watches.map(({ pod }) => pod.name),
+      interfaces: interfaces.map(({ ifindex }) => nameOf(names, ifindex)),
+      ms: measured.length === 0 ? null : Math.max(...measured.map(({ ms }) => ms)),
+      frames: measured.length === 0 ? null : measured.reduce((sum, { frames }) => sum + frames, 0),
+    });
+  }
+}
+
+function situationOf(watch: PodWatch, isHeld: boolean, unguardable: Unguarded | undefined): Situation {
+  if (watch.isInHostNamespace) return 'host_network';
+  if (watch.isRefused) return 'refused';
+  if (unguardable !== undefined) return unguardable;
+  if (isHeld) return 'guarded';
+  return watch.namespaces.length === 0 ? 'no_process' : 'no_interface';
+}
+
+/** It stays so until something happens. */
+function isFinal(situation: Situation): boolean {
+  return (
+    situation === 'guarded' ||
+    situation === 'host_network' ||
+    situation === 'macvlan' ||
+    situation === 'ipvlan' ||
+    situation === 'not_ethernet' ||
+    situation === 'device'
+  );
+}
+
+function byCgroup(guards: ReadonlyMap<number, Guard>): ReadonlyMap<bigint, readonly Guard[]> {
+  const grouped = new Map<bigint, Guard[]>();
+  for (const guard of guards.values()) {
+    const others = grouped.get(guard.cgroup);
+    if (others === undefined) grouped.set(guard.cgroup, [guard]);
+    else others.push(guard);
+  }
+  return grouped;
+}
+
+/** What ends of theirs the host has, by the number of the namespace: for knowing that it changed. */
+function signaturesOf(host: readonly Interface[]): ReadonlyMap<number, string> {
+  const signatures = new Map<number, string>();
+  for (const { ifindex, link, linkNsid } of host) {
+    if (linkNsid !== null) signatures.set(linkNsid, `${signatures.get(linkNsid) ?? ''} ${ifindex}:${link}`);
+  }
+  return signatures;
+}
+
+function nameOf(names: ReadonlyMap<number, string>, ifindex: number): string {
+  return names.get(ifindex) ?? `interface ${ifindex}`;
+}
+
+function isFailure(error: unknown): error is KernelError | LimitExceeded {
+  return error instanceof KernelError || error instanceof LimitExceeded;
+}
