@@ -19,6 +19,7 @@ import { FolderSource, type FolderSourceOptions } from '../source/folder-source.
 import type { ObjectSource } from '../source/source.ts';
 import { StateDir, StateError } from '../source/state.ts';
 import { examine, isEnforcementPossible, obstacles } from './examine.ts';
+import { resolverOption } from './resolver.ts';
 
 interface Options {
   readonly policies?: string;
@@ -35,6 +36,7 @@ interface Options {
   readonly guard: boolean;
   readonly stateDir: string;
   readonly nodeName?: string;
+  readonly resolver?: readonly string[];
   readonly logLevel: Level;
 }
 
@@ -87,6 +89,7 @@ export function command(): Command {
     .option('--socket <path>', 'where postern policies asks', SOCKET)
     .option('--no-socket', 'answer nowhere')
     .option('--state-dir <dir>', 'keeps the last valid version of each object across restarts', '/var/lib/postern')
+    .addOption(resolverOption())
     .option('--node-name <name>', 'the Node object that is this machine; pods of other nodes are peers only')
     .addOption(new Option('--log-level <level>', 'what to log').choices(LEVELS).default('info'))
     .addHelpText(
@@ -179,10 +182,13 @@ interface Opened {
   readonly hooks: AgentHooks;
 }
 
-function openFolder({ policies, nodeName, stateDir }: Options, { log }: AgentLog): Opened {
+function openFolder({ policies, nodeName, resolver = [], stateDir }: Options, { log }: AgentLog): Opened {
   const { state, kept } = openState(path.resolve(stateDir), log);
   const folder = path.resolve(policies ?? '');
-  return { source: new FolderSource({ folder, nodeName: nodeName ?? null, state, kept }), hooks: {} };
+  return {
+    source: new FolderSource({ folder, nodeName: nodeName ?? null, resolvers: resolver, state, kept }),
+    hooks: {},
+  };
 }
 
 /** Nobody who reads a folder pays for what this loads. Rejects with KubeError where the kubeconfig cannot be used. */
@@ -195,6 +201,7 @@ async function openCluster(options: Options, node: string, { log }: AgentLog): P
     kubeconfig: options.kubeconfig === undefined ? null : path.resolve(options.kubeconfig),
     context: options.context ?? null,
     nodeName: node,
+    resolvers: options.resolver ?? [],
     state,
     kept,
   });

@@ -10,6 +10,7 @@ import type { IcmpType } from '../model/objects.ts';
 import { Folder } from '../source/folder.ts';
 import { readHost } from '../source/host.ts';
 import { ObjectStore } from '../source/store.ts';
+import { resolverOption } from './resolver.ts';
 import { printable } from './table.ts';
 
 interface Options {
@@ -21,6 +22,7 @@ interface Options {
   readonly icmpType?: IcmpType;
   readonly queries?: string;
   readonly nodeName?: string;
+  readonly resolver?: readonly string[];
   readonly ownNode: 'allow' | 'deny';
   readonly output: 'text' | 'json';
 }
@@ -37,6 +39,7 @@ export function command(): Command {
     .addOption(new Option('--icmp-type <type>', 'of ICMP').choices(Object.keys(IcmpKind)))
     .option('--queries <file>', 'answer many: a file of JSON lines, or - for standard input')
     .option('--node-name <name>', 'the Node object that is this machine (for the entity Host, and for nodeServices)')
+    .addOption(resolverOption())
     .addOption(
       new Option(
         '--own-node <verdict>',
@@ -71,7 +74,10 @@ async function run(options: Options, self: Command): Promise<void> {
   const scan = new Folder(options.policies).scan();
   const [unreadable] = scan.unreadable;
   if (unreadable !== undefined) return self.error(`error: ${unreadable.path}: ${unreadable.message}`, { exitCode: 1 });
-  const { snapshot, problems } = new ObjectStore(null).update(scan, readHost(options.nodeName ?? null));
+  const { snapshot, problems } = new ObjectStore(null).update(
+    scan,
+    readHost(options.nodeName ?? null, options.resolver),
+  );
   const errors = problems.filter(({ severity }) => severity === 'error').length;
   if (errors > 0) {
     process.stderr.write(`warning: ${errors} problems in ${options.policies}; run: postern lint ${options.policies}\n`);

@@ -122,7 +122,7 @@ export class DestinationTracker {
     if (old === null || old.pods !== snapshot.pods) this.#followPods(old?.pods ?? [], snapshot.pods, touched);
     if (old === null || old.services !== snapshot.services || old.host !== snapshot.host) {
       this.#standing = replaced(this.#standing, standingFacts(snapshot, demand), touched);
-      this.#named = snapshot.services.filter((service) => isNamed(service, demand));
+      this.#named = snapshot.services.filter((service) => isNamed(service, demand, snapshot.host));
     }
     if (old === null || old.endpointSlices !== snapshot.endpointSlices) {
       this.#slices = slicesByService(snapshot.endpointSlices);

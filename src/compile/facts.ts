@@ -2,7 +2,7 @@
 // What is to be said of each address, straight from the objects: whose it is, and what stands behind which Service.
 // Knows of rules only what they ask for; makes no identities.
 
-import type { EndpointSlice, Pod, PortProtocol, Service, Snapshot } from '../model/objects.ts';
+import type { EndpointSlice, Host, Pod, PortProtocol, Service, Snapshot } from '../model/objects.ts';
 import type { AddressKey } from '../model/tables.ts';
 import { isLoopback } from '../resolve/entities.ts';
 import type { Demand } from './demand.ts';
@@ -120,14 +120,20 @@ export function standingFacts({ nodes, services, host }: Snapshot, demand: Deman
 const API_SERVER = 'default/kubernetes';
 const CLUSTER_DNS = 'kube-system/kube-dns';
 
-/** Does it matter to some rule who stands behind this Service, by its name? */
-export function isNamed(service: Service, { owned, services }: Demand): boolean {
+/** Does it matter to some rule who stands behind this Service, by its name or as a resolver? */
+export function isNamed(service: Service, { owned, services }: Demand, host: Host): boolean {
   const name = nameOf(service);
   return (
     (name === API_SERVER && owned.has('KubeAPIServer')) ||
-    (name === CLUSTER_DNS && owned.has('DNS')) ||
+    (owned.has('DNS') && isResolver(service, host)) ||
     services.has(name)
   );
+}
+
+/** The cluster's DNS: by the name that it has nearly everywhere, or by an address that is said to be a resolver's. */
+export function isResolver(service: Service, { resolvers }: Pick<Host, 'resolvers'>): boolean {
+  if (nameOf(service) === CLUSTER_DNS) return true;
+  return resolvers.length > 0 && service.clusterIPs.some((ip) => resolvers.some((one) => keyOf(one) === keyOf(ip)));
 }
 
 /**
@@ -159,7 +165,7 @@ export function movingFacts(
   for (const service of services) {
     const name = nameOf(service);
     if (name === API_SERVER && demand.owned.has('KubeAPIServer')) own(service, 'apiServer');
-    if (name === CLUSTER_DNS && demand.owned.has('DNS')) own(service, 'dns');
+    if (demand.owned.has('DNS') && isResolver(service, host)) own(service, 'dns');
     if (!demand.services.has(name) || service.externalName !== null) continue;
     for (const port of service.ports) {
       for (const backend of backendsOf(port, slices.get(name) ?? [])) {

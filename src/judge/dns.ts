@@ -3,6 +3,7 @@
 // rules say where no resolver is known is resolve/dns.ts.
 import { REASON_NO_READY_ENDPOINT } from '#build/generated/abi.ts';
 import { compile } from '../compile/compile.ts';
+import { isResolver, nameOf } from '../compile/facts.ts';
 import { Protocol } from '../compile/numbers.ts';
 import { addressKey } from '../model/address.ts';
 import type { Pod, Snapshot } from '../model/objects.ts';
@@ -17,13 +18,14 @@ const DNS_PORT = 53;
  * and the host's. null: none is known, or nothing ready stands behind the one that is.
  */
 export function askers(snapshot: Snapshot, pods: readonly Pod[]): ReadonlyMap<Pod, boolean | null> {
-  const service = snapshot.services.find(({ namespace, name }) => namespace === 'kube-system' && name === 'kube-dns');
-  const resolvers = [...(service?.clusterIPs ?? []), ...snapshot.host.resolvers]
+  const services = snapshot.services.filter((service) => isResolver(service, snapshot.host));
+  const resolvers = [...services.flatMap(({ clusterIPs }) => clusterIPs), ...snapshot.host.resolvers]
     .map(addressKey)
     .filter((key): key is AddressKey => key !== null && !isLoopback(key));
   if (resolvers.length === 0) return new Map(pods.map((pod) => [pod, null]));
+  const names = new Set(services.map(nameOf));
   const slices = snapshot.endpointSlices.filter(
-    (slice) => slice.namespace === 'kube-system' && slice.service === 'kube-dns',
+    ({ namespace, service }) => service !== null && names.has(nameOf({ namespace, name: service })),
   );
   const behind = new Set(
     slices.flatMap(({ endpoints }) => endpoints.flatMap(({ pod }) => (pod === null ? [] : [nameOf(pod)]))),
@@ -34,7 +36,7 @@ export function askers(snapshot: Snapshot, pods: readonly Pod[]): ReadonlyMap<Po
     {
       ...snapshot,
       pods: snapshot.pods.filter((pod) => asking.has(pod) || behind.has(nameOf(pod))),
-      services: service === undefined ? [] : [service],
+      services,
       endpointSlices: slices,
     },
     { local: pods },
@@ -53,8 +55,4 @@ export function askers(snapshot: Snapshot, pods: readonly Pod[]): ReadonlyMap<Po
       return [pod, isIdle ? null : false];
     }),
   );
-}
-
-function nameOf({ namespace, name }: { readonly namespace: string; readonly name: string }): string {
-  return `${namespace}/${name}`;
 }

@@ -20,6 +20,8 @@ export interface KubeSourceOptions {
   readonly context: string | null;
   /** The Node object that is this machine. */
   readonly nodeName: string | null;
+  /** Addresses of resolvers that are trusted beside the machine's. */
+  readonly resolvers?: readonly string[];
   /** A StateDir of its own: what a cluster said must not hold for a folder. null: nothing is remembered. */
   readonly state: StateDir | null;
   /** What `state` kept from an earlier run. */
@@ -32,6 +34,7 @@ const HOST_MS = 5000;
 
 export class KubeSource implements ObjectSource {
   readonly #nodeName: string | null;
+  readonly #resolvers: readonly string[];
   readonly #pace: Pace;
   readonly #connection: Connection;
   readonly #cluster: Cluster;
@@ -49,8 +52,9 @@ export class KubeSource implements ObjectSource {
     return new KubeSource(options, await loadAccess(options));
   }
 
-  private constructor({ nodeName, state, kept, pace = PACE }: KubeSourceOptions, access: Access) {
+  private constructor({ nodeName, resolvers = [], state, kept, pace = PACE }: KubeSourceOptions, access: Access) {
     this.#nodeName = nodeName;
+    this.#resolvers = resolvers;
     this.#pace = pace;
     this.#connection = new Connection(access);
     this.#cluster = new Cluster(state, kept, nodeName, () => this.#soon());
@@ -109,7 +113,7 @@ export class KubeSource implements ObjectSource {
     // Half of the objects would be another cluster: without a Deny, without a namespace's labels.
     this.#isSynced ||= this.#reflectors.every((reflector) => reflector.status().synced);
     if (!this.#isSynced) return;
-    const contents = this.#cluster.contents(readHost(this.#nodeName));
+    const contents = this.#cluster.contents(readHost(this.#nodeName, this.#resolvers));
     if (contents === this.#told) return;
     this.#told = contents;
     this.#onContents(contents, this.#firstMs);

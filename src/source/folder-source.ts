@@ -12,6 +12,8 @@ export interface FolderSourceOptions {
   readonly folder: string;
   /** The Node object that is this machine, or null. */
   readonly nodeName: string | null;
+  /** Addresses of resolvers that are trusted beside the machine's. */
+  readonly resolvers?: readonly string[];
   readonly state: StateDir;
   /** What `state` kept from an earlier run. */
   readonly kept: ReadonlyMap<string, readonly KeptObject[]>;
@@ -19,14 +21,16 @@ export interface FolderSourceOptions {
 
 export class FolderSource implements ObjectSource {
   readonly #nodeName: string | null;
+  readonly #resolvers: readonly string[];
   readonly #store: ObjectStore;
   readonly #watch: FolderWatch;
   #scan: Scan | null = null;
   #host: Host | null = null;
   #onContents: (contents: Contents, heardMs: number) => void = () => undefined;
 
-  constructor({ folder, nodeName, state, kept }: FolderSourceOptions) {
+  constructor({ folder, nodeName, resolvers = [], state, kept }: FolderSourceOptions) {
     this.#nodeName = nodeName;
+    this.#resolvers = resolvers;
     this.#store = new ObjectStore(state, kept);
     this.#watch = new FolderWatch(new Folder(folder), (scan, heardMs) => this.#take(scan, heardMs));
   }
@@ -54,7 +58,7 @@ export class FolderSource implements ObjectSource {
 
   /** A scan in which nothing is new is passed over. */
   #take(scan: Scan, heardMs: number): void {
-    const host = readHost(this.#nodeName);
+    const host = readHost(this.#nodeName, this.#resolvers);
     const isSame =
       this.#scan !== null && equalScans(this.#scan, scan) && JSON.stringify(host) === JSON.stringify(this.#host);
     if (isSame) return;

@@ -8,8 +8,13 @@ import type { Host } from '../model/objects.ts';
 /**
  * Its own addresses without loopback, and the `nameserver`s of resolv.conf (resolv.conf(5): at most three are used by libc, but
  * all are the administrator's word). Zones (`fe80::1%eth0`) are left off: a policy's address has none.
+ * @param resolvers trusted beside those, as `--resolver` names them.
  */
-export function readHost(node: string | null, resolvConf = '/etc/resolv.conf'): Host {
+export function readHost(
+  node: string | null,
+  resolvers: readonly string[] = [],
+  resolvConf = '/etc/resolv.conf',
+): Host {
   const addresses = Object.values(networkInterfaces())
     .flatMap((list) => list ?? [])
     .filter((one) => !one.internal)
@@ -17,7 +22,7 @@ export function readHost(node: string | null, resolvConf = '/etc/resolv.conf'): 
   return Object.freeze({
     node,
     addresses: Object.freeze([...new Set(addresses)].sort()),
-    resolvers: Object.freeze(resolversIn(textOf(resolvConf))),
+    resolvers: Object.freeze([...new Set([...resolversIn(textOf(resolvConf)), ...resolvers])]),
   });
 }
 

@@ -252,3 +252,46 @@ test("a pod's own node is what the agent of a cluster, or of a folder, makes of 
     rmSync(other, { recursive: true });
   }
 });
+
+test('--resolver says what DNS means beside kube-dns: an address of the node, or a Service of another name with all behind it', () => {
+  const other = mkdtempSync(path.join(tmpdir(), `postern-explain-${process.pid}-`));
+  try {
+    writeFileSync(
+      path.join(other, 'a.yaml'),
+      `{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: shop}}
+---
+{apiVersion: postern.dev/v1alpha1, kind: EgressPolicy, metadata: {name: p, namespace: shop}, spec: {egress: [{to: [{entities: [DNS]}]}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: dns-default, namespace: platform-dns}, spec: {clusterIP: 198.18.96.10, ports: [{name: dns, protocol: UDP, port: 53, targetPort: 5353}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: dns, namespace: platform-dns}, status: {podIP: 198.18.3.3}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: d, namespace: platform-dns, labels: {kubernetes.io/service-name: dns-default}}, addressType: IPv4, ports: [{name: dns, protocol: UDP, port: 5353}], endpoints: [{addresses: [198.18.3.3], targetRef: {kind: Pod, namespace: platform-dns, name: dns}}]}
+`,
+    );
+    const asked = (to: string, port: number, ...more: string[]) => {
+      const argv = ['--from', 'shop/a', '--to', to, '--port', `${port}`, '--protocol', 'UDP', '-o', 'json', ...more];
+      const { stdout, stderr } = spawnSync(bin, ['explain', '--policies', other, ...argv], { encoding: 'utf8' });
+      return stdout === '' ? stderr : (JSON.parse(stdout) as Explanation).verdict;
+    };
+    const local = ['--resolver', '169.254.20.10'];
+    assert.equal(asked('169.254.20.10', 53), 'deny');
+    assert.equal(asked('169.254.20.10', 53, ...local), 'allow');
+    assert.equal(asked('169.254.20.10', 54, ...local), 'deny');
+    assert.equal(asked('198.18.96.10', 53, ...local), 'deny');
+    const service = [...local, '--resolver', '198.18.96.10'];
+    assert.deepEqual(
+      [
+        asked('169.254.20.10', 53, ...service),
+        asked('198.18.96.10', 53, ...service),
+        asked('service:platform-dns/dns-default', 53, ...service),
+        asked('198.18.3.3', 5353, ...service),
+        asked('198.18.3.3', 53, ...service),
+      ],
+      ['allow', 'allow', 'allow', 'allow', 'deny'],
+    );
+    assert.match(asked('198.18.3.3', 53, '--resolver', 'nowhere'), /write an IP address, such as 169\.254\.20\.10/);
+  } finally {
+    rmSync(other, { recursive: true });
+  }
+});

@@ -201,6 +201,14 @@ test("the root of everything is kubelet's unless another is set", () => {
   assert.match(refusal('agent.cgroupRoot=kubepods'), /cgroupRoot/);
 });
 
+test("resolvers that are set are the agent's, each an address", () => {
+  const args = (...values: readonly string[]) =>
+    containerOf(podSpecIn(manifestsIn(helmTemplate(...values)))).args.filter((arg) => arg.startsWith('--resolver'));
+  assert.deepEqual(args(), []);
+  assert.deepEqual(args('agent.resolvers={169.254.20.10,fd00::a}'), ['--resolver=169.254.20.10', '--resolver=fd00::a']);
+  assert.match(refusal('agent.resolvers={dns.example.com}'), /resolvers/);
+});
+
 test('every value that is there can be set, and one that is not there is refused', () => {
   assert.match(refusal('agent.unkown=allow'), /unkown/);
   assert.match(refusal('agent.unknown=perhaps'), /unknown/);

@@ -70,6 +70,7 @@ async function begin(server: ApiServer, { pace, state, kubeconfig }: RunOptions 
     kubeconfig: kubeconfig ?? server.kubeconfig,
     context: null,
     nodeName: 'n1',
+    resolvers: ['169.254.20.10'],
     state: dir,
     kept: dir?.read().kept ?? new Map(),
     pace: { ...QUICK, ...pace },
@@ -215,6 +216,12 @@ test('a change is told with all that it does not touch as it was; what changes n
     assert.equal(now()[field], before[field], field);
   }
   assert.equal(now().pods[0]?.ports, before.pods[1]?.ports);
+});
+
+test('resolvers that are named are trusted beside those of the machine', async (t) => {
+  const server = await serve(t, { objects: [namespace('shop'), pod('a', '10.0.0.1')] });
+  const { now } = await run(t, server);
+  assert.equal(now().host.resolvers.at(-1), '169.254.20.10');
 });
 
 test('nothing is told before every kind is known', async (t) => {
