@@ -89,10 +89,12 @@ export function bind(
   }
 
   const clashing = new Map<string, string>();
-  const byPath = [...wanted].sort(([, a], [, b]) => comparePaths(a.path, b.path));
+  const byPath = [...wanted]
+    .map(([name, folder]) => ({ name, folder, key: sortKey(folder.path) }))
+    .sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
   // Sorted so that what is inside a folder follows it at once: only the folders open above need comparing.
   const open: [string, CgroupFolder][] = [];
-  for (const [name, folder] of byPath) {
+  for (const { name, folder } of byPath) {
     while (open.length > 0 && !isWithin(folder.path, open.at(-1)?.[1].path ?? '')) open.pop();
     for (const [other] of open) {
       if (!clashing.has(name)) clashing.set(name, other);
@@ -232,11 +234,9 @@ function isWithin(path: string, outer: string): boolean {
   return path === outer || path.startsWith(`${outer}/`);
 }
 
-/** By parts: `a/b` comes right after `a`, before `a-x`. */
-function comparePaths(a: string, b: string): number {
-  const left = a.replaceAll('/', '\0');
-  const right = b.replaceAll('/', '\0');
-  return left < right ? -1 : left > right ? 1 : 0;
+/** Sorts by parts: `a/b` comes right after `a`, before `a-x`. */
+function sortKey(path: string): string {
+  return path.replaceAll('/', '\0');
 }
 
 function refused(pod: Pod, root: string): Problem {
