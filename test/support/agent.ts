@@ -143,19 +143,29 @@ export async function startAgent(lab: Lab, folder: PolicyFolder, ...args: readon
 
 /** Starts it without waiting. */
 export function launchAgent(lab: Lab, folder: PolicyFolder, ...args: readonly string[]): TestAgent {
+  return launchAgentIn({ netns: null, root: lab.root }, lab, folder, ...args);
+}
+
+/** The same in a network namespace (`/run/netns/…`; null: the test's own), enforcing below another cgroup. */
+export function launchAgentIn(
+  { netns, root }: { readonly netns: string | null; readonly root: string },
+  lab: Lab,
+  folder: PolicyFolder,
+  ...args: readonly string[]
+): TestAgent {
   const options = [
     '--policies',
     folder.path,
     '--state-dir',
     folder.stateDir,
     '--cgroup-root',
-    lab.root,
+    root,
     '--socket',
     folder.socket,
   ];
-  const child = spawn(POSTERN, ['agent', ...options, '--metrics-address', '127.0.0.1:0', ...args], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  const enter = netns === null ? [] : ['nsenter', `--net=${netns}`, '--'];
+  const [command = '', ...rest] = [...enter, POSTERN, 'agent', ...options, '--metrics-address', '127.0.0.1:0', ...args];
+  const child = spawn(command, rest, { stdio: ['ignore', 'pipe', 'pipe'] });
   lab.adopt(child);
   return new TestAgent(child);
 }

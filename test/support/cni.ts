@@ -13,7 +13,7 @@ export type Cni = 'routed' | 'bridge' | 'calico' | 'macvlan' | 'several' | 'besi
 
 const GATEWAYS = ['198.18.0.1', 'fd00:18::1'];
 const bridges = new WeakSet<Lab>();
-const parents = new WeakSet<Lab>();
+const uplinks = new WeakSet<Lab>();
 let links = 0;
 
 /** The addresses are of 198.18.0.0/15 and fd00::/8. `cgroup`: the container's, below the lab's root. */
@@ -51,7 +51,7 @@ function added(addresses: readonly string[], device: string, length: (address: s
 }
 
 const whole = (address: string) => (isIPv6(address) ? 128 : 32);
-const subnet = (address: string) => (isIPv6(address) ? 64 : 16);
+const subnet = (address: string) => (isIPv6(address) ? 112 : 16);
 
 async function addToBridge(lab: Lab, namespace: string, addresses: readonly string[]): Promise<void> {
   if (!bridges.has(lab)) {
@@ -63,17 +63,22 @@ async function addToBridge(lab: Lab, namespace: string, addresses: readonly stri
     `link add ${link} type veth peer name eth0 netns ${namespace}`,
     `link set ${link} master cni0`,
     `link set ${link} up`,
+    ...addresses.filter((address) => isIPv6(address)).map((address) => `route add ${address}/128 dev cni0`),
   ]);
   await lab.ip(namespace, [
     ...added(addresses, 'eth0', subnet),
     'link set eth0 up',
     'route add 198.18.0.0/15 via 198.18.0.1',
+    'route add fd00:18::1/128 dev eth0',
+    'route add fd00::/8 via fd00:18::1',
   ]);
 }
 
 /** felix and its plug-in (projectcalico/calico, cni-plugin/internal/pkg/dataplane/linux): /32, a gateway that nobody has, proxy ARP. */
 async function addCalico(lab: Lab, namespace: string, addresses: readonly string[]): Promise<void> {
   const link = nextLink('cali');
+  // Proxy ARP answers for what is routed elsewhere, as everything is by a node's default route.
+  if (await addUplink(lab)) await lab.ip(null, ['route add 169.254.1.1/32 dev uplink']);
   await lab.ip(null, [
     `link add ${link} address ee:ee:ee:ee:ee:ee type veth peer name eth0 netns ${namespace}`,
     `addr add fe80::ecee:eeff:feee:eeee/64 dev ${link} nodad`,
@@ -105,11 +110,15 @@ async function addSecond(lab: Lab, namespace: string): Promise<void> {
 }
 
 async function addMacvlan(lab: Lab, namespace: string, device: string, addresses: readonly string[]): Promise<void> {
-  if (!parents.has(lab)) {
-    parents.add(lab);
-    // The node's uplink, with nobody at its other end.
-    await lab.ip(null, ['link add uplink type veth peer name network', 'link set uplink up', 'link set network up']);
-  }
+  await addUplink(lab);
   await lab.ip(null, [`link add link uplink name ${device} netns ${namespace} type macvlan mode bridge`]);
   await lab.ip(namespace, [...added(addresses, device, subnet), `link set ${device} up`]);
+}
+
+/** The node's uplink, with nobody at its other end. Whether there was none. */
+async function addUplink(lab: Lab): Promise<boolean> {
+  if (uplinks.has(lab)) return false;
+  uplinks.add(lab);
+  await lab.ip(null, ['link add uplink type veth peer name network', 'link set uplink up', 'link set network up']);
+  return true;
 }
