@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keeps a guard at every way out of every pod: hears of processes and interfaces, looks, plans, attaches, and looks again until nothing is left
 // to do. Knows no policy.
-import { LimitExceeded } from '../kernel/errors.ts';
+import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
 import type { Guard, GuardMode } from '../kernel/guards.ts';
 import { type Interface, KernelError, type Native } from '../kernel/native.ts';
 import { type HeldGuard, plan, type Step, type Wanted, want } from './plan.ts';
@@ -34,6 +34,8 @@ export type GuardNews =
   | { readonly event: 'guard_failed'; readonly workload: string; readonly code: string; readonly message: string }
   /** Somebody took it away; it is put there again. */
   | { readonly event: 'guard_lost'; readonly workload: string; readonly interface: string };
+
+type Failure = KernelError | LimitExceeded | RollbackFailed;
 
 export interface GuardsOptions {
   readonly native: Native;
@@ -276,7 +278,7 @@ export class Guards {
     await posts.detach(ifindex);
   }
 
-  #fail(step: Step, error: KernelError | LimitExceeded): void {
+  #fail(step: Step, error: Failure): void {
     const ifindex = step.do === 'detach' ? step.ifindex : step.guard.ifindex;
     const cgroup = step.do === 'detach' ? null : step.guard.cgroup;
     const watch = cgroup === null ? undefined : this.#watches.get(cgroup);
@@ -415,6 +417,6 @@ function nameOf(names: ReadonlyMap<number, string>, ifindex: number): string {
   return names.get(ifindex) ?? `interface ${ifindex}`;
 }
 
-function isFailure(error: unknown): error is KernelError | LimitExceeded {
-  return error instanceof KernelError || error instanceof LimitExceeded;
+function isFailure(error: unknown): error is Failure {
+  return error instanceof KernelError || error instanceof LimitExceeded || error instanceof RollbackFailed;
 }

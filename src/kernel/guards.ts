@@ -5,7 +5,7 @@ import { GUARD_HARDWARE_ADDRESS, type Guard as GuardEntry } from '#build/generat
 import type { AddressKey } from '../model/tables.ts';
 import type { Fill } from './apply.ts';
 import { GUARDS, SOURCES, type SourceKey } from './encode.ts';
-import { LimitExceeded } from './errors.ts';
+import { LimitExceeded, RollbackFailed } from './errors.ts';
 import { KernelError, type Native, type NativeObject, type Side } from './native.ts';
 import { Table } from './table.ts';
 
@@ -72,7 +72,7 @@ export class InterfaceGuards {
     return new Map([...this.#held].map(([ifindex, { guard }]) => [ifindex, guard]));
   }
 
-  /** All or nothing. Rejects with KernelError (ENODEV: the interface is gone) or LimitExceeded. */
+  /** All or nothing. Rejects with KernelError (ENODEV: the interface is gone), LimitExceeded, or RollbackFailed: something is left. */
   async attach(guard: Guard): Promise<void> {
     const { ifindex } = guard;
     if (this.#held.has(ifindex)) throw new Error(`interface ${ifindex} has a guard already`);
@@ -88,7 +88,7 @@ export class InterfaceGuards {
     this.#held.set(ifindex, { guard, points });
   }
 
-  /** What the programs know is another now; they stay. Throws KernelError or LimitExceeded. */
+  /** What the programs know is another now; they stay. Throws as `attach` does. */
   update(guard: Guard): void {
     const held = this.#held.get(guard.ifindex);
     if (held === undefined) throw new Error(`interface ${guard.ifindex} has no guard`);
@@ -169,10 +169,20 @@ export class InterfaceGuards {
     this.#require('guards', this.#guards.size + (this.#guards.entries.has(ifindex) ? 0 : 1));
     const flags = mac.length === 12 ? GUARD_HARDWARE_ADDRESS : 0;
     const hardwareAddress = mac.length === 12 ? mac : '0'.repeat(12);
-    const noUndo = (): void => {};
-    this.#sources.upsert(added, noUndo);
-    this.#guards.upsert(new Map([[ifindex, { cgroup, netns, nsid, flags, hardwareAddress }]]), noUndo);
-    this.#sources.remove(gone, noUndo);
+    const undos: (() => void)[] = [];
+    const onBegin = (undo: () => void): void => void undos.push(undo);
+    try {
+      this.#sources.upsert(added, onBegin);
+      this.#guards.upsert(new Map([[ifindex, { cgroup, netns, nsid, flags, hardwareAddress }]]), onBegin);
+      this.#sources.remove(gone, onBegin);
+    } catch (error) {
+      try {
+        for (const undo of undos.toReversed()) undo();
+      } catch (undo) {
+        throw new RollbackFailed(error, undo);
+      }
+      throw error;
+    }
   }
 
   #erase(ifindex: number): void {

@@ -130,6 +130,18 @@ async function connectFrom(place: Place, source: string, destination: string): P
   return (await place.exec(process.execPath, ['-e', script])).stdout.trim();
 }
 
+/** What is started meanwhile inherits it. */
+async function withEnvironment<T>(name: string, value: string, run: () => Promise<T>): Promise<T> {
+  const before = process.env[name];
+  process.env[name] = value;
+  try {
+    return await run();
+  } finally {
+    if (before === undefined) delete process.env[name];
+    else process.env[name] = before;
+  }
+}
+
 let node: Node;
 
 beforeEach(async () => {
@@ -339,6 +351,42 @@ test('a thousand interfaces on the node', async () => {
   const [name] = await node.guarded(pod);
   assert.deepEqual(await node.guardsAt(name ?? ''), [1, 1]);
   assert.equal((await node.metrics()).get('postern_guards{mode="tcx"}'), 1);
+});
+
+test('without tcx: by clsact, before filters that are there, and away again without a trace', async () => {
+  const first = await node.run('first', { addresses: ['198.18.1.1'] });
+  const [name = ''] = (await node.kernel.native('interfaces', null))
+    .map((one) => one.name)
+    .filter((one) => /^w\d+$/.test(one));
+  await sh(node.lab.outside, `tc qdisc add dev ${name} clsact`);
+  const preload = `--import=${path.join(import.meta.dirname, '../support/without-tcx.ts')}`;
+  const agent = await withEnvironment('NODE_OPTIONS', preload, () => node.start());
+  assert.deepEqual(await node.guarded(first.pod), [name]);
+  const second = await node.run('second', { addresses: ['198.18.1.2'] });
+  const [other = ''] = await node.guarded(second.pod);
+  const filtersAt = async (device: string) => {
+    const sides = await Promise.all(
+      ['ingress', 'egress'].map((side) => node.lab.outside.exec('tc', ['filter', 'show', 'dev', device, side])),
+    );
+    return sides.map(({ stdout }) => /guard_(?:in|out)/.exec(stdout)?.[0] ?? null);
+  };
+  assert.deepEqual(await filtersAt(name), ['guard_out', 'guard_in']);
+  assert.deepEqual(await filtersAt(other), ['guard_out', 'guard_in']);
+  assert.deepEqual(await node.guardsAt(name), [0, 0]);
+  assert.equal((await node.metrics()).get('postern_guards{mode="clsact"}'), 2);
+  await sh(second.place, 'ip addr add 198.18.7.7/32 dev eth0');
+  await node.lab.ip(null, [`route add 198.18.7.7/32 dev ${other}`]);
+  assert.equal(await connectFrom(second.place, '198.18.1.2', SERVER), 'ok');
+  assert.equal(await connectFrom(second.place, '198.18.7.7', SERVER), 'timeout');
+
+  await sh(node.lab.outside, `tc filter del dev ${name} ingress`);
+  assert.equal((await agent.line(({ event }) => event === 'guard_lost')).interface, name);
+  await until(async () => (await filtersAt(name)).join() === 'guard_out,guard_in', 'it is there again');
+  assert.equal(await agent.stop(), 0);
+  const { stdout } = await node.lab.outside.exec('tc', ['qdisc', 'show']);
+  assert.match(stdout, new RegExp(`clsact .*dev ${name} `), 'what was there before stays');
+  assert.doesNotMatch(stdout, new RegExp(`clsact .*dev ${other} `));
+  assert.deepEqual(await filtersAt(name), [null, null]);
 });
 
 test('--no-guard puts none', async () => {
