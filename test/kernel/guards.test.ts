@@ -111,7 +111,7 @@ test('in place is where both programs are at this very interface', async () => {
 });
 
 for (const [at, left] of [
-  ['update guards', ['remove sources 1']],
+  ['update guards', ['remove guards 1', 'remove sources 1']],
   ['tcx guard_in', ['remove guards 1', 'remove sources 1']],
   ['tcx guard_out', ['release 1', 'remove guards 1', 'remove sources 1']],
 ] as const) {
