@@ -184,13 +184,16 @@ static __noinline int check_frame(struct __sk_buff *skb, const struct post *post
 	return 0;
 }
 
-/* Is this packet one that its socket sends, rather than something that only carries it (a tunnel of the pod's own)? */
+/*
+ * Is this packet one that its socket sends, rather than something that only carries it (a tunnel of the pod's own)? A socket that was
+ * closed since has no port any more.
+ */
 static __always_inline bool is_of_socket(const struct bpf_sock *sk, const struct packet *packet)
 {
 	if (packet->protocol == IPPROTO_ICMP)
 		return sk->protocol == IPPROTO_ICMP || sk->protocol == IPPROTO_ICMPV6;
 	return sk->protocol == packet->protocol &&
-	       (packet->fragment == FRAGMENT_LATER || sk->src_port == bpf_ntohs(packet->local_port));
+	       (packet->fragment == FRAGMENT_LATER || !sk->src_port || sk->src_port == bpf_ntohs(packet->local_port));
 }
 
 /* Has the socket this packet's own two ends? */
@@ -220,13 +223,17 @@ static __always_inline bool is_between(const struct bpf_sock *sk, const struct p
  */
 static __noinline int is_counted(struct __sk_buff *skb, const struct packet *packet, __u64 cgroup)
 {
-	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
 	const struct settings *setting = read_settings();
+	struct bpf_sock *sk = skb->sk;
 
 	if (!sk || !setting || (sk->family != FAMILY_IPV4 && sk->family != FAMILY_IPV6))
 		return false;
-	if (sk->type != SOCKET_RAW && !is_of_socket(sk, packet))
-		return false;
+	/* Of an answer to a SYN the listener is the socket. */
+	if (sk->state != BPF_TCP_NEW_SYN_RECV) {
+		sk = bpf_sk_fullsock(sk);
+		if (!sk || (sk->type != SOCKET_RAW && !is_of_socket(sk, packet)))
+			return false;
+	}
 	for (int level = 0; level < MAX_LEVELS; level++) {
 		if (setting->levels & (1 << level) && bpf_skb_ancestor_cgroup_id(skb, level) == cgroup)
 			return true;

@@ -128,7 +128,7 @@ static __always_inline bool write_record(struct record *record, const struct pac
 {
 	if (!begin_write(record))
 		return false;
-	if (is_of(record, packet) && record->direction == direction && record->slot == subject->slot)
+	if (record->direction == direction && (is_unbound(record) || (is_of(record, packet) && record->slot == subject->slot)))
 		flags |= record->flags & (RECORD_GUARDED | RECORD_OLD);
 	record->version = RECORD_VERSION;
 	record->verdict = decision->verdict;

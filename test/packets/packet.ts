@@ -148,6 +148,37 @@ export function fromHardware(packet: Buffer, address: string): Buffer {
   return copy;
 }
 
+function fold(...parts: readonly Buffer[]): number {
+  const bytes = Buffer.concat([...parts, Buffer.alloc(1)]);
+  let sum = 0;
+  for (let at = 0; at + 1 < bytes.length; at += 2) sum += bytes.readUInt16BE(at);
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
+  return ~sum & 0xffff;
+}
+
+/** The same frame with the checksums that a kernel asks for: TCP, UDP or ICMP right behind an IP header without options. */
+export function checksummed(frame: Buffer): Buffer {
+  const copy = Buffer.from(frame);
+  const isV6 = copy.readUInt16BE(12) === 0x86dd;
+  const ip = copy.subarray(14);
+  const payload = ip.subarray(isV6 ? 40 : 20);
+  const protocol = ip.readUInt8(isV6 ? 6 : 9);
+  const at = new Map([
+    [6, 16],
+    [17, 6],
+    [1, 2],
+    [58, 2],
+  ]).get(protocol);
+  if (at === undefined) throw new Error(`no checksum for protocol ${protocol}`);
+  const pseudo = Buffer.alloc(4);
+  pseudo.writeUInt16BE(protocol, 0);
+  pseudo.writeUInt16BE(payload.length, 2);
+  const addresses = isV6 ? ip.subarray(8, 40) : ip.subarray(12, 20);
+  payload.writeUInt16BE(protocol === 1 ? fold(payload) : fold(addresses, pseudo, payload), at);
+  if (!isV6) ip.writeUInt16BE(fold(ip.subarray(0, 20)), 10);
+  return copy;
+}
+
 /** The same bytes under the other family's EtherType. */
 export function mislabel(packet: Buffer): Buffer {
   const copy = Buffer.from(packet);

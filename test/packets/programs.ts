@@ -45,7 +45,7 @@ import {
   VERDICT_NAMES,
   WORKLOAD_BYTES,
 } from '#build/generated/abi.ts';
-import { loadNative, type NativeObject } from '#src/kernel/native.ts';
+import { type LoadedObject, loadNative } from '#src/kernel/native.ts';
 import { constantsFor } from '#src/kernel/programs.ts';
 import { cgroupMount } from '../support/lab.ts';
 import { addressKey } from './packet.ts';
@@ -105,7 +105,7 @@ export interface Outcome extends Counted {
 
 /** The object's maps, with one workload that is bound under `SLOT`. */
 export class Maps {
-  readonly object: NativeObject;
+  readonly object: LoadedObject;
   readonly cgroup: bigint;
   /** Its depth below the cgroup2 mount. */
   readonly level: number;

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// The guard on a lab's real interface, attached as a kernel without tcx has it: a filter of clsact, in the namespace that stands for
+// the host. It knows what the agent writes down of an interface, and no policy.
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { GUARD_HARDWARE_ADDRESS } from '#build/generated/abi.ts';
+import { loadNative } from '#src/kernel/native.ts';
+import type { Lab, Place } from '../support/lab.ts';
+import type { Maps } from './programs.ts';
+
+interface Link {
+  readonly ifindex: number;
+  readonly link_netnsid?: number;
+  readonly address: string;
+  readonly addr_info?: readonly { readonly local: string }[];
+}
+
+/** What `ip` says of an interface in a namespace. */
+export function linkOf(netns: string, name: string): Link {
+  const [link] = JSON.parse(
+    execFileSync('ip', ['-n', path.basename(netns), '-j', 'addr', 'show', name], { encoding: 'utf8' }),
+  );
+  return link;
+}
+
+/** Interfaces under guard. `close` takes the guards away; the lab's own end removes the interfaces. */
+export class Guards {
+  readonly #folder = mkdtempSync(path.join(tmpdir(), `postern-${process.pid}-`));
+  readonly #maps: Maps;
+  readonly #host: string;
+  readonly #links: string[] = [];
+
+  constructor(maps: Maps, lab: Lab) {
+    this.#maps = maps;
+    this.#host = lab.outside.netns;
+    execFileSync('mount', ['-t', 'bpf', 'bpf', this.#folder]);
+    for (const name of ['guard_in', 'guard_out']) {
+      execFileSync('bpftool', ['prog', 'pin', 'id', `${maps.object.program(name).id}`, path.join(this.#folder, name)]);
+    }
+  }
+
+  #onHost(command: string, ...args: readonly string[]): void {
+    execFileSync('nsenter', [`--net=${this.#host}`, '--', command, ...args]);
+  }
+
+  /** Describes the host's end `name` of a place's eth0. Call it again after the maps were emptied. */
+  describe(name: string, place: Place): void {
+    const pod = linkOf(place.netns, 'eth0');
+    const { ifindex, link_netnsid = -1 } = linkOf(this.#host, name);
+    this.#maps.guard(
+      ifindex,
+      {
+        netns: loadNative().netnsCookie(place.netns),
+        nsid: link_netnsid,
+        flags: GUARD_HARDWARE_ADDRESS,
+        hardwareAddress: pod.address.replaceAll(':', ''),
+      },
+      ...(pod.addr_info ?? []).map(({ local }) => local),
+    );
+  }
+
+  attach(name: string, place: Place): void {
+    this.describe(name, place);
+    this.#onHost('tc', 'qdisc', 'add', 'dev', name, 'clsact');
+    this.#links.push(name);
+    for (const [side, program] of [
+      ['egress', 'guard_in'],
+      ['ingress', 'guard_out'],
+    ] as const) {
+      const pin = path.join(this.#folder, program);
+      this.#onHost('tc', 'filter', 'add', 'dev', name, side, 'prio', '1', 'bpf', 'direct-action', 'object-pinned', pin);
+    }
+  }
+
+  close(): void {
+    for (const name of this.#links) this.#onHost('tc', 'qdisc', 'del', 'dev', name, 'clsact');
+    for (const name of ['guard_in', 'guard_out']) rmSync(path.join(this.#folder, name), { force: true });
+    execFileSync('umount', [this.#folder]);
+    rmdirSync(this.#folder);
+  }
+}
