@@ -80,7 +80,16 @@ test('what a policy allows passes, the rest is refused at once and told, and met
   assert.deepEqual(
     { ...drop, time: 0, pid: 0, level: '' },
     {
-      ...{ time: 0, level: '', event: 'drop', workload: 'shop/web', address: SERVER, destination: null, port: 81 },
+      ...{
+        time: 0,
+        level: '',
+        event: 'drop',
+        workload: 'shop/web',
+        cgroup: null,
+        address: SERVER,
+        destination: null,
+        port: 81,
+      },
       ...{
         protocol: 'TCP',
         icmp: null,
