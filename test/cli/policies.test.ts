@@ -70,7 +70,7 @@ test('each policy with whom it selects here, and whether the kernel holds it', a
     'limits.yaml',
     Array.from({ length: 9 }, (_, index) => EGRESS(`limit${index}`, '[]', ', effect: Limit')).join('---\n'),
   );
-  await agent.line((line) => line.event === 'problem', from);
+  await agent.line((line) => line.event === 'applied', from);
   const json = JSON.parse((await policies('-o', 'json', '--socket', folder.socket)).stdout);
   const of = (name: string) => json.policies.find((one: { name: string }) => one.name === name);
   assert.equal(json.ready, true);
@@ -82,8 +82,9 @@ test('each policy with whom it selects here, and whether the kernel holds it', a
     ],
     ...{ programmed: true, problem: null },
   });
-  assert.equal(of('limit0').programmed, false);
-  assert.match(of('limit8').problem, /8/);
+  assert.deepEqual([of('limit0').programmed, of('limit0').problem], [true, null]);
+  assert.equal(of('limit8').programmed, false);
+  assert.match(of('limit8').problem, /ninth Limit/);
   folder.remove('a.yaml');
   folder.write('b.yaml', '');
   const refused = await agent.line((line) => line.event === 'problem', from);
