@@ -30,15 +30,19 @@ Instance &instance(Napi::Env env)
 	return *env.GetInstanceData<Instance>();
 }
 
+Napi::Object error_of(Napi::Env env, const postern::Failure &failure)
+{
+	return instance(env).error_class.New({Napi::String::New(env, failure.what()),
+					      Napi::String::New(env, failure.code),
+					      Napi::String::New(env, failure.operation)});
+}
+
 template <typename Function> auto guarded(Napi::Env env, Function function) -> decltype(function())
 {
 	try {
 		return function();
 	} catch (const postern::Failure &failure) {
-		const Napi::Object error = instance(env).error_class.New({Napi::String::New(env, failure.what()),
-									  Napi::String::New(env, failure.code),
-									  Napi::String::New(env, failure.operation)});
-		throw Napi::Error(env, error);
+		throw Napi::Error(env, error_of(env, failure));
 	} catch (const std::bad_alloc &) {
 		throw Napi::Error::New(env, "out of memory");
 	}
@@ -397,6 +401,49 @@ class InterfaceSubscription : public std::enable_shared_from_this<InterfaceSubsc
 	bool loop_open_ = false;
 };
 
+// Waits on a thread of Node's pool.
+class ProgramWait : public Napi::AsyncWorker
+{
+      public:
+	ProgramWait(Napi::Env env, std::function<void()> wait)
+		: Napi::AsyncWorker(env), wait_(std::move(wait)), done_(Napi::Promise::Deferred::New(env))
+	{
+	}
+
+	Napi::Promise promise() const
+	{
+		return done_.Promise();
+	}
+
+      protected:
+	void Execute() override
+	{
+		try {
+			wait_();
+		} catch (const postern::Failure &failure) {
+			failure_.emplace(failure);
+		}
+	}
+
+	void OnError(const Napi::Error &error) override
+	{
+		done_.Reject(error.Value());
+	}
+
+	void OnOK() override
+	{
+		if (failure_)
+			done_.Reject(error_of(Env(), *failure_));
+		else
+			done_.Resolve(Env().Undefined());
+	}
+
+      private:
+	const std::function<void()> wait_;
+	const Napi::Promise::Deferred done_;
+	std::optional<postern::Failure> failure_;
+};
+
 class NativeObject : public Napi::ObjectWrap<NativeObject>
 {
       public:
@@ -410,6 +457,7 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 				    InstanceMethod<&NativeObject::remove>("remove"),
 				    InstanceMethod<&NativeObject::dump>("dump"),
 				    InstanceMethod<&NativeObject::wait_for_programs>("waitForPrograms"),
+				    InstanceMethod<&NativeObject::programs_ended>("programsEnded"),
 				    InstanceMethod<&NativeObject::attach_cgroup>("attachCgroup"),
 				    InstanceMethod<&NativeObject::attach_tcx>("attachTcx"),
 				    InstanceMethod<&NativeObject::tcx_place>("tcxPlace"),
@@ -525,6 +573,14 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 	void wait_for_programs(const Napi::CallbackInfo &info)
 	{
 		guarded(info.Env(), [&] { object_->wait_for_programs(); });
+	}
+
+	Napi::Value programs_ended(const Napi::CallbackInfo &info)
+	{
+		auto wait = guarded(info.Env(), [&] { return object_->program_wait(); });
+		auto *worker = new ProgramWait(info.Env(), std::move(wait)); // deletes itself when it is done
+		worker->Queue();
+		return worker->promise();
 	}
 
 	Napi::Value attach_cgroup(const Napi::CallbackInfo &info)

@@ -2,6 +2,8 @@
 // Objects over libbpf: opened, sized, loaded.
 #include "object.h"
 
+#include <fcntl.h>
+
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
@@ -279,15 +281,31 @@ std::vector<std::string> Object::programs() const
 	return names;
 }
 
-// An update of a map of maps returns only after synchronize_rcu (maybe_wait_bpf_programs in kernel/bpf/syscall.c).
 void Object::wait_for_programs()
 {
-	const int grace = maps_.fd("grace", "wait for programs with");
-	const std::uint32_t slot = 0;
-	grace_turn_ ^= 1;
-	const int inner = grace_[grace_turn_].get();
-	if (bpf_map_update_elem(grace, &slot, &inner, BPF_ANY))
+	program_wait()();
+}
+
+static std::shared_ptr<Descriptor> duplicate(int fd)
+{
+	const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (copy < 0)
 		throw Failure(errno, "wait for programs");
+	return std::make_shared<Descriptor>(copy);
+}
+
+// An update of a map of maps returns only after synchronize_rcu (maybe_wait_bpf_programs in kernel/bpf/syscall.c).
+std::function<void()> Object::program_wait()
+{
+	const auto grace = duplicate(maps_.fd("grace", "wait for programs with"));
+	grace_turn_ ^= 1;
+	const auto inner = duplicate(grace_[grace_turn_].get());
+	return [grace, inner] {
+		const std::uint32_t slot = 0;
+		const int value = inner->get();
+		if (bpf_map_update_elem(grace->get(), &slot, &value, BPF_ANY))
+			throw Failure(errno, "wait for programs");
+	};
 }
 
 TestRun Object::test_run(const std::string &name, View packet, std::uint32_t repeat)

@@ -4,6 +4,7 @@
 #ifndef POSTERN_OBJECT_H
 #define POSTERN_OBJECT_H
 
+#include <functional>
 #include <memory>
 
 #include "links.h"
@@ -63,6 +64,8 @@ class Object
 	std::uint32_t attach_cgroup(const std::string &program, const std::string &cgroup_path);
 
 	void wait_for_programs();
+	// The same, to be called on another thread; good even after this object is closed.
+	std::function<void()> program_wait();
 	TestRun test_run(const std::string &program, View packet, std::uint32_t repeat);
 
 	void close();

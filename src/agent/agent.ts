@@ -99,6 +99,10 @@ export class Agent {
   #isAttached = false;
   #isReady = false;
   #isFailing = false;
+  /** Programs that ran at the last change are waited for. */
+  #isFinishing = false;
+  /** When the first change since then was heard of; null: there is none. */
+  #heldMs: number | null = null;
   #isStopped = false;
 
   /** Loads the programs; attaches nothing yet. Throws KernelError. */
@@ -344,6 +348,10 @@ export class Agent {
     // While the root is away there is nobody to hold; it begins anew when that is there.
     if (snapshot === null || this.#isStopped || this.#ground === null) return;
     if (this.#waitsForNode(snapshot)) return;
+    if (this.#isFinishing) {
+      this.#heldMs ??= heardMs;
+      return;
+    }
     if (this.#retry !== null) clearTimeout(this.#retry);
     this.#retry = null;
     const wanted = this.#attempt(snapshot);
@@ -362,6 +370,22 @@ export class Agent {
     this.#telling.update([...this.#contentProblems, ...own, ...placed]);
     this.#settle(stays, heardMs);
     this.#tellStanding();
+    void this.#finish();
+  }
+
+  /**
+   * What the change left behind may be given back only when no program uses it any more, some 10 ms later. Until then changes are
+   * collected: what they would write could be where a program still reads.
+   */
+  async #finish(): Promise<void> {
+    this.#isFinishing = true;
+    const leftover = await this.#enforcement.finished();
+    this.#isFinishing = false;
+    if (this.#isStopped) return;
+    if (leftover !== null) this.#log.warn({ event: 'leftover', error: String(leftover) });
+    const heldMs = this.#heldMs;
+    this.#heldMs = null;
+    if (heldMs !== null) this.#enforce(heldMs);
   }
 
   /**

@@ -92,7 +92,8 @@ export class Enforcement {
 
   /**
    * All or nothing. `own` is the cgroup of this very process, bound without a policy; `local` the pods that may be bound here, now or
-   * later: all others are peers alone. Blocks until every packet that begins from now on is judged by it.
+   * later: all others are peers alone. Every packet that begins after it is judged by it. What it leaves behind goes with `finished`:
+   * until that is done, the next change blocks.
    */
   enforce(snapshot: Snapshot, bindings: Bindings, own: Binding | null, local: readonly Pod[] = snapshot.pods): Outcome {
     const { steps, compiled } =
@@ -108,7 +109,7 @@ export class Enforcement {
     try {
       for (const [index, step] of steps.entries()) {
         try {
-          const applied = this.#applier.apply(step, places);
+          const applied = this.#applier.flip(step, places);
           written += applied.written + applied.deleted;
           leftover ??= applied.leftover;
         } catch (error) {
@@ -141,6 +142,11 @@ export class Enforcement {
       written,
       leftover,
     };
+  }
+
+  /** Gives back what the last change left behind; resolves with what failed, else null. Never rejects. */
+  finished(): Promise<unknown> {
+    return this.#applier.finished();
   }
 
   /**
@@ -183,6 +189,7 @@ export class Enforcement {
     this.#isClosed = true;
     this.detach();
     if (this.#isReading) this.#object.stopEvents(EVENTS);
+    this.#applier.abandon();
     this.#object.close();
   }
 

@@ -46,14 +46,14 @@ export interface ApplierOptions {
 }
 
 export interface Applied {
-  /** Entries written and deleted. */
+  /** Entries written, and deleted or to be. */
   readonly written: number;
   readonly deleted: number;
   /** Workloads whose known flows are judged again. */
   readonly rejudged: number;
   /**
-   * What failed after the change was enforced, else null: entries that nothing asks for were left. The next `apply` tries
-   * again; nothing is opened by them.
+   * What failed after this change or the one before was enforced, else null: entries that nothing asks for were left. The next
+   * change tries again; nothing is opened by them.
    */
   readonly leftover: unknown;
 }
@@ -84,6 +84,8 @@ export class Applier {
   #isInDoubt = false;
   /** Some workload's slot or rulesets changed since the counters were drained. */
   #mayDrain = false;
+  /** Gives back the room of what the last change left behind, once no program runs that began before it; null: that is done. */
+  #rest: (() => void) | null = null;
 
   /** Numbers as users see them, for events and counters. */
   readonly names: CounterNames = {
@@ -130,11 +132,29 @@ export class Applier {
     );
   }
 
+  /** `flip` and `finish`: blocks until programs have ended. */
+  apply(step: Step, bindings: CgroupBindings): Applied {
+    const applied = this.flip(step, bindings);
+    try {
+      this.finish();
+    } catch (error) {
+      return { ...applied, leftover: applied.leftover ?? error };
+    }
+    return applied;
+  }
+
   /**
    * All or nothing: what it throws (LimitExceeded, KernelError) leaves enforced what was enforced before; only after
-   * RollbackFailed that is not certain. Returns once the change is enforced for every packet that begins after it.
+   * RollbackFailed that is not certain. Returns once the change is enforced for every packet that begins after it. What it leaves
+   * behind goes with `finish` or `finished`; until one of them is done, the next change blocks.
    */
-  apply(step: Step, bindings: CgroupBindings): Applied {
+  flip(step: Step, bindings: CgroupBindings): Applied {
+    let leftover: unknown = null;
+    if (this.#rest !== null) {
+      // What was deleted would be used again by what is written now.
+      this.#object.waitForPrograms();
+      leftover = this.#giveBack();
+    }
     if (this.#isInDoubt) this.#resync();
     const { workloads, identities, networks, rows, portSets, selves } = this.#tables;
     const { tables, bridge, bridgePortSets } = step;
@@ -186,20 +206,18 @@ export class Applier {
       workloads.upsert(changes.workloads.upserts, late);
       workloads.remove(changes.workloads.deletes, late);
       this.#endChange(affected);
-      if (mustWait(changes, changes.workloads)) this.#object.waitForPrograms();
     } catch (error) {
       this.#rollBack(error, isAskedFor, opensNothing);
     }
 
-    // ---- Enforced. What follows only gives room back. ----
+    // ---- Enforced. What is left only gives room back. ----
     this.#slots.commit(assignment);
     identities.settle(tables.identities);
     this.#mayDrain ||= changes.workloads.upserts.size > 0 || changes.workloads.deletes.size > 0;
     const gone = new Map([...this.#rulesets].filter(([id]) => !tables.rulesets.has(id)));
     this.#formerRulesets = new Map([...this.#formerRulesets, ...gone]);
     this.#rulesets = tables.rulesets;
-    let leftover: unknown = null;
-    try {
+    this.#rest = () => {
       const forgetUndo = (): void => {};
       selves.remove(changes.selves.deletes, forgetUndo);
       rows.remove(changes.rows.deletes, forgetUndo);
@@ -207,9 +225,8 @@ export class Applier {
       if (this.#settings.levels !== levels) this.#write({ ...this.#settings, levels });
       this.#drain();
       this.#formerRulesets = gone;
-    } catch (error) {
-      leftover = error;
-    }
+    };
+    if (!mustWait(changes, changes.workloads)) leftover ??= this.#giveBack();
     const deltas = Object.values(changes);
     return {
       written: deltas.reduce((sum, { upserts }) => sum + upserts.size, 0),
@@ -248,6 +265,43 @@ export class Applier {
     }
     if (netns === 0n) this.#guarded.delete(cgroup);
     else this.#guarded.set(cgroup, netns);
+  }
+
+  /** Waits for programs where the last change left something behind, and gives it back. Throws what failed; what is left then goes with the next change. */
+  finish(): void {
+    if (this.#rest === null) return;
+    this.#object.waitForPrograms();
+    const leftover = this.#giveBack();
+    if (leftover !== null) throw leftover;
+  }
+
+  /** The same without blocking. Gives what failed, else null; also where a `flip` or `abandon` meanwhile left nothing to do. */
+  async finished(): Promise<unknown> {
+    const rest = this.#rest;
+    if (rest === null) return null;
+    try {
+      await this.#object.programsEnded();
+    } catch (error) {
+      return error;
+    }
+    return this.#rest === rest ? this.#giveBack() : null;
+  }
+
+  /** Nothing of this object will be written any more. */
+  abandon(): void {
+    this.#rest = null;
+  }
+
+  /** Gives what failed, else null. Only once every program has ended that ran at the last flip. */
+  #giveBack(): unknown {
+    const rest = this.#rest;
+    this.#rest = null;
+    try {
+      rest?.();
+      return null;
+    } catch (error) {
+      return error;
+    }
   }
 
   /** Exact totals since start, whatever became of workloads and rulesets. Throws KernelError. */
@@ -341,6 +395,8 @@ export class Applier {
   }
 
   #resync(): void {
+    // What was deleted when writes failed may be read still.
+    this.#object.waitForPrograms();
     assume(this.#tables, readBack(this.#object));
     this.#settings = this.readSettings();
     this.#isInDoubt = false;

@@ -57,6 +57,8 @@ export interface NativeObject {
    * Node's loop stands still). Needs the object's map `grace`.
    */
   waitForPrograms(): void;
+  /** The same without holding up Node's loop: resolves when they have ended, also where the object is closed meanwhile. Rejects with KernelError. */
+  programsEnded(): Promise<void>;
   /** Attaches a cgroup program (its attach type is the section's). Returns a link number for `detach`. */
   attachCgroup(program: string, cgroupPath: string): number;
   /**

@@ -39,6 +39,8 @@ interface Want {
   readonly failAt: number | null;
   /** What fails goes on failing for so many calls. */
   readonly failures: number;
+  /** When what the change left behind is given back: before it returns, on another turn of the loop, or by the next change. */
+  readonly rest: 'now' | 'later' | 'next';
 }
 
 const want: fc.Arbitrary<Want> = fc.record({
@@ -46,6 +48,7 @@ const want: fc.Arbitrary<Want> = fc.record({
   identities: fc.tuple(...IDENTITIES.map(() => fc.option(fc.constantFrom(...IDENTITIES)))),
   failAt: fc.option(fc.integer({ min: 0, max: 12 }), { freq: 3 }),
   failures: fc.constantFrom(1, 1, 1, 2, 30),
+  rest: fc.constantFrom('now', 'later', 'next'),
 });
 
 function present(list: readonly (string | null)[]): string[] {
@@ -114,34 +117,70 @@ function desired({ tables }: Step, bindings: CgroupBindings): unknown {
   };
 }
 
-test('any sequence of changes and failures', () => {
+/**
+ * A deleted element is used again at once. So between a deletion of what running programs may read and the next write to that map,
+ * and between a flip and the deletion of what was asked for before it, programs are waited for. Taking back is left out.
+ */
+class GraceWatch {
+  readonly #deleted = new Set<string>();
+  #isFlipped = false;
+  hasFailed = false;
+
+  look(call: string): void {
+    const [verb, map = ''] = call.split(' ');
+    if (verb === 'wait') {
+      this.#deleted.clear();
+      this.#isFlipped = false;
+      return;
+    }
+    const isPointed = ['identities', 'networks', 'workloads'].includes(map);
+    if (!this.hasFailed && verb === 'update') assert(!this.#deleted.has(map), `${call} where a program may still read`);
+    if (!this.hasFailed && verb === 'remove' && ['verdicts', 'ports', 'selves'].includes(map)) {
+      assert(!this.#isFlipped, `${call} while a program may ask for it`);
+    }
+    if (verb === 'remove' && isPointed) this.#deleted.add(map);
+    if (isPointed) this.#isFlipped = true;
+  }
+}
+
+test('any sequence of changes and failures', async () => {
   const seen = { applied: 0, failed: 0, inDoubt: 0 };
-  fc.assert(
-    fc.property(fc.array(want, { minLength: 1, maxLength: 8 }), (wants) => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(want, { minLength: 1, maxLength: 8 }), async (wants) => {
       const object = new FakeObject();
       const applier = new Applier(object, { unknown: 'allow', hostNetns: 0n });
-      let before: Want = { rulesets: [], identities: [], failAt: null, failures: 0 };
+      let before: Want = { rulesets: [], identities: [], failAt: null, failures: 0, rest: 'now' };
       let enforced = desired(step({}), new Map());
+      const grace = new GraceWatch();
       for (const next of wants) {
         const change = changeTo(next, before);
         let call = 0;
         object.onCall = (what) => {
           assertNoHole(object);
           const index = call++;
-          if (next.failAt === null || index < next.failAt || index >= next.failAt + next.failures) return;
+          if (next.failAt === null || index < next.failAt || index >= next.failAt + next.failures) {
+            grace.look(what);
+            return;
+          }
+          grace.hasFailed = true;
           throw new KernelError(what, 'ENOMEM', what);
         };
         try {
-          const { leftover } = applier.apply(change.step, change.bindings);
+          const applied =
+            next.rest === 'now'
+              ? applier.apply(change.step, change.bindings)
+              : applier.flip(change.step, change.bindings);
+          const leftover = next.rest === 'later' ? await applier.finished() : applied.leftover;
           before = next;
           enforced = desired(change.step, change.bindings);
           seen.applied++;
-          if (leftover === null) assert.deepEqual(held(object), enforced);
+          if (leftover === null && next.rest !== 'next') assert.deepEqual(held(object), enforced);
         } catch (error) {
           if (!(error instanceof KernelError) && !(error instanceof RollbackFailed)) throw error;
           if (error instanceof RollbackFailed) {
             // Only the next change mends it: the same again, with nothing failing.
-            object.onCall = () => {};
+            object.onCall = (what) => grace.look(what);
+            grace.hasFailed = false;
             applier.apply(change.step, change.bindings);
             before = next;
             enforced = desired(change.step, change.bindings);
@@ -150,7 +189,8 @@ test('any sequence of changes and failures', () => {
             seen.failed++;
           }
         }
-        object.onCall = () => {};
+        object.onCall = (what) => grace.look(what);
+        grace.hasFailed = false;
         assertNoHole(object);
         const now = held(object) as { workloads: unknown; identities: unknown };
         const then = enforced as { workloads: unknown; identities: unknown };

@@ -407,14 +407,7 @@ test(
 
 // ---- Failures half-way ----
 
-for (const call of [
-  'update verdicts',
-  'update identities',
-  'remove identities',
-  'update workloads',
-  'update epochs',
-  'wait',
-]) {
+for (const call of ['update verdicts', 'update identities', 'remove identities', 'update workloads', 'update epochs']) {
   test(`a failure of "${call}" is taken back, and the change can be made afterwards`, () => {
     const object = new FakeObject();
     const applier = new Applier(object, OPTIONS);
@@ -461,12 +454,61 @@ test('what is written in parts is taken back whole: of 10,000 addresses the seco
   assert.deepEqual(written, ['update identities 4096', 'update identities 4096', 'update identities 1808']);
 });
 
+test('what a change leaves behind goes once programs have ended, or before the next change', async () => {
+  const object = new FakeObject();
+  const applier = new Applier(object, OPTIONS);
+  applier.apply(step(FIRST), BOUND);
+  applier.flip(step(SECOND), BOUND);
+  object.calls.length = 0;
+  assert.equal(await applier.finished(), null);
+  assert.deepEqual(object.calls, ['wait', 'remove verdicts 5', 'remove ports 3']);
+  assert.equal(await applier.finished(), null);
+  applier.finish();
+  assert.deepEqual(object.calls.length, 3, 'once');
+
+  applier.flip(step(FIRST), BOUND);
+  const late = applier.finished();
+  object.calls.length = 0;
+  applier.flip(step(SECOND), BOUND);
+  assert.deepEqual(object.calls.slice(0, 2), ['wait', 'remove verdicts 2'], 'what is put back goes first');
+  assert.equal(await late, null);
+  assert(!object.calls.includes('remove ports 3'), 'a wait that began before the flip ends nothing after it');
+  applier.finish();
+  assertHolds(object, expected(step(SECOND), BOUND, { [WEB]: 1, [DB]: 2 }));
+
+  applier.flip(step(FIRST), BOUND);
+  applier.abandon();
+  object.calls.length = 0;
+  applier.finish();
+  assert.deepEqual(object.calls, []);
+});
+
+test('a wait that fails takes nothing back, and nothing is written until one succeeds', async () => {
+  const object = new FakeObject();
+  const applier = new Applier(object, OPTIONS);
+  const isNoMemory = (error: unknown): boolean => error instanceof KernelError && error.code === 'ENOMEM';
+  applier.apply(step(FIRST), BOUND);
+  failAt(object, 'wait');
+  assert(isNoMemory(applier.apply(step(SECOND), BOUND).leftover));
+  failAt(object, 'wait');
+  assert(isNoMemory(await applier.finished()));
+  object.calls.length = 0;
+  failAt(object, 'wait');
+  assert.throws(() => applier.flip(step(FIRST), BOUND), isNoMemory);
+  assert.deepEqual(object.calls, ['wait']);
+  applier.apply(step(SECOND), BOUND);
+  assertHolds(object, expected(step(SECOND), BOUND, { [WEB]: 1, [DB]: 2 }));
+});
+
 test('nobody keeps a verdict of a ruleset that was taken back', () => {
   const object = new FakeObject();
   const applier = new Applier(object, OPTIONS);
   applier.apply(step(FIRST), BOUND);
   const [, before] = epochs(object, 2);
-  failAt(object, 'wait');
+  // At the end of the change, when all else is written.
+  object.onCall = (call) => {
+    if (call.startsWith('update workloads')) failAt(object, 'update epochs');
+  };
   assert.throws(() => applier.apply(step(SECOND), BOUND), KernelError);
   assert.equal(
     epochs(object, 2)[1],

@@ -96,6 +96,9 @@ export class FakeObject implements NativeObject {
   waitForPrograms(): void {
     this.#note('wait');
   }
+  async programsEnded(): Promise<void> {
+    this.#note('wait');
+  }
   attachCgroup(): number {
     throw new Error('nothing to attach');
   }

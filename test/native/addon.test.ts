@@ -232,6 +232,17 @@ test(
 );
 
 test(
+  'waiting for programs on another thread, also while the object is closed',
+  withObject(async (object) => {
+    await Promise.all([object.programsEnded(), object.programsEnded()]);
+    const ended = object.programsEnded();
+    object.close();
+    await ended;
+    assert.throws(() => object.programsEnded(), fails('EBADF', /wait for programs/));
+  }),
+);
+
+test(
   'draining tells every record, in order',
   withObject((object) => {
     object.testRun('tell', PACKET, 100);
