@@ -158,6 +158,11 @@ export class Enforcement {
     this.#attached = attachPrograms(this.#object, cgroup);
   }
 
+  /** Cookies of the namespaces whose way out is guarded, by cgroup. */
+  get guarded(): ReadonlyMap<bigint, bigint> {
+    return this.#applier.guarded;
+  }
+
   /** See `Applier.guard`. Throws KernelError. */
   setGuarded(cgroup: bigint, netns: bigint): void {
     if (!this.#isClosed) this.#applier.guard(cgroup, netns);

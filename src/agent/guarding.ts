@@ -47,6 +47,7 @@ export class Guarding {
     this.#guards = new Guards({
       native,
       posts: enforcement.guards,
+      guarded: enforcement.guarded,
       setGuarded: (cgroup, netns) => enforcement.setGuarded(cgroup, netns),
       onNews: (news) => this.#tell(news),
       onGuarded: (seconds) => metrics.observeGuarded(seconds),

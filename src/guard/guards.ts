@@ -42,6 +42,8 @@ export interface GuardsOptions {
   readonly posts: GuardPosts;
   /** The namespace of the pod in this cgroup is guarded whole, by its cookie; 0n: it is not. Throws KernelError. */
   readonly setGuarded: (cgroup: bigint, netns: bigint) => void;
+  /** What `setGuarded` would have been told by an earlier agent. */
+  readonly guarded: ReadonlyMap<bigint, bigint>;
   readonly onNews: (news: GuardNews) => void;
   /** A new pod's way out is guarded, so many seconds after its first process was seen. */
   readonly onGuarded: (seconds: number) => void;
@@ -61,6 +63,7 @@ export class Guards {
   readonly #guarded = new Map<bigint, bigint>();
   /** Interfaces that the kernel told to be gone; what has their index now is another. */
   readonly #gone = new Set<number>();
+  readonly #inherited: Map<number, Guard>;
   readonly #unwatch: () => void;
   readonly #check: NodeJS.Timeout;
   #host: readonly Interface[] = [];
@@ -78,6 +81,10 @@ export class Guards {
   /** Throws KernelError where interfaces cannot be watched. */
   constructor(options: GuardsOptions) {
     this.#options = options;
+    // An earlier agent's, which were where they belonged: what they were told stands.
+    this.#inherited = new Map(options.posts.held);
+    for (const ifindex of this.#inherited.keys()) this.#confirmed.add(ifindex);
+    for (const [cgroup, cookie] of options.guarded) this.#guarded.set(cgroup, cookie);
     this.#unwatch = options.native.watchInterfaces((gone, isLost) => {
       for (const ifindex of gone) this.#gone.add(ifindex);
       if (isLost) for (const watch of this.#watches.values()) watch.again();
@@ -90,7 +97,7 @@ export class Guards {
   /** All whose interfaces are to be guarded from now on. */
   hold(pods: Iterable<Guardable>): void {
     const named = new Map([...pods].map((pod) => [pod.cgroup, pod]));
-    let isChanged = false;
+    let isChanged = this.#isFirst;
     for (const [cgroup, watch] of this.#watches) {
       if (named.has(cgroup)) continue;
       watch.close();
@@ -177,7 +184,8 @@ export class Guards {
   /** Soon, and once for whatever happens until then. */
   #look(): void {
     this.#isDirty = true;
-    if (this.#isClosed || this.#timer !== null || this.#working !== null) return;
+    // Before it is known who is here, nobody's guard is to be taken away.
+    if (this.#isFirst || this.#isClosed || this.#timer !== null || this.#working !== null) return;
     const ms = Math.max(0, this.#lookedMs + PAUSE_MS - performance.now());
     this.#timer = setTimeout(() => {
       this.#timer = null;
@@ -215,11 +223,18 @@ export class Guards {
       const signature = watch.namespaces.map(({ nsid }) => signatures.get(nsid) ?? '').join('|');
       if (watch.mustRead || signature !== watch.signature) watch.read();
       watch.signature = watch.namespaces.map(({ nsid }) => signatures.get(nsid) ?? '').join('|');
-      for (const namespace of watch.namespaces) watch.remember(waysOut(namespace, pairs, hostNsid).guardable);
+      for (const namespace of watch.namespaces) {
+        watch.remember(waysOut(namespace, pairs, hostNsid).guardable, (ifindex) => this.#inheritedBy(watch, ifindex));
+      }
     }
     // The newest first: they have waited for the shortest time, and have the most to gain.
     const pods = [...this.#watches.values()].reverse().map(({ planned }) => planned);
     return want(pods, this.#host, pairs, hostNsid, this.#heldNow());
+  }
+
+  #inheritedBy({ cgroup }: PodWatch, ifindex: number): Guard | null {
+    const guard = this.#inherited.get(ifindex);
+    return guard?.cgroup === cgroup && this.#options.posts.isInPlace(ifindex) ? guard : null;
   }
 
   #heldNow(): ReadonlyMap<number, HeldGuard> {
@@ -275,6 +290,7 @@ export class Guards {
     }
     if (isGone) watch?.forget(ifindex);
     this.#confirmed.delete(ifindex);
+    this.#inherited.delete(ifindex);
     await posts.detach(ifindex);
   }
 

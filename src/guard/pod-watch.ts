@@ -3,11 +3,12 @@
 // attaches nothing.
 import { type FSWatcher, watch } from 'node:fs';
 import path from 'node:path';
+import type { Guard } from '../kernel/guards.ts';
 import { KernelError, type Native } from '../kernel/native.ts';
 import type { AddressKey } from '../model/tables.ts';
 import type { Pod } from './plan.ts';
 import { isStillThere, namespaceOf, namespacesIn, type ProcessNamespace } from './processes.ts';
-import type { PodNamespace, Unguardable, WayOut } from './ways-out.ts';
+import { isLinkLocal, type PodNamespace, type Unguardable, type WayOut } from './ways-out.ts';
 
 /** A workload whose interfaces may be guarded. */
 export interface Guardable {
@@ -28,14 +29,15 @@ export type Situation = 'guarded' | Unguarded;
 const RETRIES_MS = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 /** A CNI that adds a second interface gives it its addresses one by one. What is there after so long is what it began with. */
 const SETTLED_MS = 2000;
-/** When to look for addresses, from an interface's first guard on. */
-const ADDRESS_LOOKS_MS = [50, 250, 1000, SETTLED_MS];
+/** When to look for addresses, from seeing an interface on, and again from seeing its first address on. */
+const ADDRESS_LOOKS_MS = [50, 250, 1000, SETTLED_MS, 5000, 10_000, 20_000];
 /** The sandbox's, and what workloads make themselves; beyond, they are held where they were guarded before. */
 const MAX_NAMESPACES = 8;
 
 interface First {
   readonly addresses: Set<AddressKey>;
-  readonly sinceMs: number;
+  /** When the first was seen that is not link-local; null: none has been. */
+  sinceMs: number | null;
 }
 
 export class PodWatch {
@@ -129,17 +131,25 @@ export class PodWatch {
     this.#namespaces = isWhole ? namespaces : [];
   }
 
-  /** Remembers the addresses that the interfaces began with. */
-  remember(ways: readonly WayOut[]): void {
+  /** Remembers the addresses that the interfaces began with; `inherited`: an earlier agent's guard there knows them. */
+  remember(ways: readonly WayOut[], inherited: (ifindex: number) => Guard | null): void {
     const now = performance.now();
     for (const { ifindex, addresses } of ways) {
-      const first = this.#first.get(ifindex) ?? { addresses: new Set(), sinceMs: now };
+      const known = this.#first.has(ifindex) ? null : inherited(ifindex);
+      if (known !== null) {
+        this.#first.set(ifindex, { addresses: new Set(known.sources), sinceMs: Number.NEGATIVE_INFINITY });
+        continue;
+      }
+      const first: First = this.#first.get(ifindex) ?? { addresses: new Set(), sinceMs: null };
       if (!this.#first.has(ifindex)) {
         this.#first.set(ifindex, first);
         for (const ms of ADDRESS_LOOKS_MS) this.#later(ms);
       }
-      if (first.addresses.size > 0 && now - first.sinceMs > SETTLED_MS) continue;
+      if (first.sinceMs !== null && now - first.sinceMs > SETTLED_MS) continue;
       for (const address of addresses) first.addresses.add(address);
+      if (first.sinceMs !== null || addresses.every(isLinkLocal)) continue;
+      first.sinceMs = now;
+      for (const ms of ADDRESS_LOOKS_MS) if (ms <= SETTLED_MS) this.#later(ms);
     }
   }
 

@@ -267,6 +267,11 @@ export class Applier {
     else this.#guarded.set(cgroup, netns);
   }
 
+  /** What `guard` was told last, by cgroup. */
+  get guarded(): ReadonlyMap<bigint, bigint> {
+    return this.#guarded;
+  }
+
   /** Waits for programs where the last change left something behind, and gives it back. Throws what failed; what is left then goes with the next change. */
   finish(): void {
     if (this.#rest === null) return;

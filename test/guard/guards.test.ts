@@ -222,6 +222,8 @@ test('several interfaces: each has a guard, and the second its own addresses', a
   assert.equal(interfaces.length, 2);
   for (const name of interfaces) assert.deepEqual(await node.guardsAt(name), [1, 1]);
   assert.equal(await place.actor.tryTcp(SERVER, ALLOWED), 'ok');
+  // What it has two seconds after the first was seen is what a CNI gave it.
+  await new Promise((resolve) => setTimeout(resolve, 2500));
   // By the second one to a server that policy allows: only the address that it began with.
   await sh(place, 'ip route add 198.18.200.9/32 dev net1 && ip addr add 198.19.99.9/32 dev net1');
   const second = interfaces.find((name) => name.startsWith('second')) ?? '';
