@@ -274,6 +274,8 @@ try {
     path.join(lab.root, 'kubepods'),
   ];
   const places = [
+    '--bpffs',
+    'none',
     '--state-dir',
     path.join(folder, 'state'),
     '--socket',

@@ -213,16 +213,20 @@ Napi::Object object_of(Napi::Env env, const postern::LinkInfo &link)
 Napi::Object object_of(Napi::Env env, const postern::ProgramInfo &program)
 {
 	const Napi::Object maps = Napi::Object::New(env);
-	for (const auto &[id, name] : program.maps)
+	for (const auto &[name, id] : program.maps)
 		maps.Set(name, id);
+	const Napi::Array map_ids = Napi::Array::New(env, program.map_ids.size());
+	for (std::uint32_t index = 0; index < program.map_ids.size(); index++)
+		map_ids.Set(index, program.map_ids[index]);
 	const Napi::Object result = Napi::Object::New(env);
 	result.Set("id", program.id);
 	result.Set("type", program.type);
 	result.Set("name", program.name);
 	result.Set("tag", program.tag);
 	result.Set("loadedNs", Napi::BigInt::New(env, program.loaded_ns));
-	result.Set("maps", maps);
-	result.Set("constants", buffer(env, program.constants));
+	result.Set("mapIds", map_ids);
+	result.Set("maps", program.is_whole ? maps : env.Null());
+	result.Set("constants", program.is_whole ? buffer(env, program.constants) : env.Null());
 	return result;
 }
 
@@ -468,6 +472,7 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 				    InstanceMethod<&NativeObject::map_ids>("mapIds"),
 				    InstanceMethod<&NativeObject::layouts>("layouts"),
 				    InstanceMethod<&NativeObject::pin_map>("pinMap"),
+				    InstanceMethod<&NativeObject::pin_program>("pinProgram"),
 				    InstanceMethod<&NativeObject::program>("program"),
 				    InstanceMethod<&NativeObject::open_link>("openLink"),
 				    InstanceMethod<&NativeObject::pin_link>("pinLink"),
@@ -676,6 +681,13 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 		return object_of(info.Env(), guarded(info.Env(), [&] { return object_->maps().layouts(); }));
 	}
 
+	void pin_program(const Napi::CallbackInfo &info)
+	{
+		const std::string program = text(info, 0);
+		const std::string path = text(info, 1);
+		guarded(info.Env(), [&] { object_->pin_program(program, path); });
+	}
+
 	void pin_map(const Napi::CallbackInfo &info)
 	{
 		const std::string map = text(info, 0);
@@ -819,8 +831,16 @@ Napi::Value links(const Napi::CallbackInfo &info)
 Napi::Value program(const Napi::CallbackInfo &info)
 {
 	const std::uint32_t id = number(info, 0);
-	const auto found = guarded(info.Env(), [&] { return postern::program_info(id); });
+	const auto found = guarded(info.Env(), [&] { return postern::program_by_id(id); });
 	return found ? object_of(info.Env(), *found) : info.Env().Null();
+}
+
+Napi::Value pinned_program(const Napi::CallbackInfo &info)
+{
+	const std::string path = text(info, 0);
+	return object_of(info.Env(), guarded(info.Env(), [&] {
+				 return postern::program_info(postern::open_pin(path, postern::pinned_program).get());
+			 }));
 }
 
 Napi::Value lock_folder(const Napi::CallbackInfo &info)
@@ -987,6 +1007,7 @@ Napi::Value open(const Napi::CallbackInfo &info)
 	native.Set("layouts", Napi::Function::New<layouts>(env, "layouts"));
 	native.Set("links", Napi::Function::New<links>(env, "links"));
 	native.Set("program", Napi::Function::New<program>(env, "program"));
+	native.Set("pinnedProgram", Napi::Function::New<pinned_program>(env, "pinnedProgram"));
 	native.Set("lockFolder", Napi::Function::New<lock_folder>(env, "lockFolder"));
 	native.Set("cgroupId", Napi::Function::New<cgroup_id>(env, "cgroupId"));
 	native.Set("netnsCookie", Napi::Function::New<netns_cookie>(env, "netnsCookie"));

@@ -83,25 +83,28 @@ std::vector<LinkInfo> all_links()
 	return links;
 }
 
-std::optional<ProgramInfo> program_info(std::uint32_t id)
+std::optional<ProgramInfo> program_by_id(std::uint32_t id)
 {
-	const std::string operation = "ask about program " + std::to_string(id);
 	const Descriptor program(bpf_prog_get_fd_by_id(id));
-	if (program.get() < 0) {
-		if (errno == ENOENT)
-			return std::nullopt;
-		throw Failure(errno, operation);
-	}
+	if (program.get() >= 0)
+		return program_info(program.get());
+	if (errno == ENOENT)
+		return std::nullopt;
+	throw Failure(errno, "ask about program " + std::to_string(id));
+}
+
+ProgramInfo program_info(int program_fd)
+{
 	std::vector<std::uint32_t> ids(64); // MAX_USED_MAPS of the kernel
 	bpf_prog_info raw{};
 	raw.map_ids = reinterpret_cast<std::uint64_t>(ids.data());
 	raw.nr_map_ids = static_cast<std::uint32_t>(ids.size());
 	std::uint32_t size = sizeof(raw);
-	if (bpf_obj_get_info_by_fd(program.get(), &raw, &size))
-		throw Failure(errno, operation);
+	if (bpf_obj_get_info_by_fd(program_fd, &raw, &size))
+		throw Failure(errno, "ask about a program");
 	ids.resize(raw.nr_map_ids);
 
-	ProgramInfo info{raw.id, raw.type, raw.name, "", raw.load_time, {}, {}};
+	ProgramInfo info{raw.id, raw.type, raw.name, "", raw.load_time, ids, true, {}, {}};
 	for (const std::uint8_t byte : raw.tag) {
 		constexpr char digits[] = "0123456789abcdef";
 		info.tag += {digits[byte >> 4], digits[byte & 15]};
@@ -110,10 +113,14 @@ std::optional<ProgramInfo> program_info(std::uint32_t id)
 		const Descriptor map(bpf_map_get_fd_by_id(map_id));
 		bpf_map_info about{};
 		std::uint32_t about_size = sizeof(about);
+		if (map.get() < 0 && errno == EPERM) {
+			info.is_whole = false;
+			return info;
+		}
 		if (map.get() < 0 || bpf_obj_get_info_by_fd(map.get(), &about, &about_size))
-			throw Failure(errno, operation);
+			throw Failure(errno, "ask about a program's map");
 		if (!is_constants(about.name)) {
-			info.maps.emplace_back(map_id, about.name);
+			info.maps[about.name] = map_id;
 			continue;
 		}
 		const Bytes value = first_value(map.get(), about.value_size);

@@ -25,16 +25,19 @@ struct ProgramInfo {
 	std::string name; // its first 15 bytes
 	std::string tag; // hash of its instructions, in hex; maps and constants are not in it
 	std::uint64_t loaded_ns; // since boot
-	std::vector<std::pair<std::uint32_t, std::string>>
-		maps; // id and name, in the order of the program's own list; constants left out
+	std::vector<std::uint32_t> map_ids; // of every map that it uses, that of its constants included
+	// More of these is known to CAP_SYS_ADMIN alone.
+	bool is_whole;
+	std::map<std::string, std::uint32_t> maps; // id by name; constants left out
 	Bytes constants; // what its constants hold, one map after another
 };
 
 LinkInfo link_info(int link_fd);
 // Links that go while they are listed are left out.
 std::vector<LinkInfo> all_links();
-// None: there is no such program any more.
-std::optional<ProgramInfo> program_info(std::uint32_t id);
+// None: there is no such program any more. EPERM without CAP_SYS_ADMIN.
+std::optional<ProgramInfo> program_by_id(std::uint32_t id);
+ProgramInfo program_info(int program_fd);
 
 } // namespace postern
 

@@ -67,6 +67,7 @@ Descriptor lock_folder(const std::string &path);
 Descriptor open_pin(const std::string &path, const char *kind);
 constexpr const char *pinned_map = "bpf-map";
 constexpr const char *pinned_link = "bpf-link";
+constexpr const char *pinned_program = "bpf-prog";
 
 // Name of a program type, map type or helper -> empty, or why the kernel refused it.
 std::map<std::string, std::string> probe();

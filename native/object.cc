@@ -254,15 +254,13 @@ int Object::program_fd(const std::string &name, const char *operation) const
 
 ProgramInfo Object::info(const std::string &name) const
 {
-	const int fd = program_fd(name, "ask about");
-	bpf_prog_info raw{};
-	std::uint32_t size = sizeof(raw);
-	if (bpf_obj_get_info_by_fd(fd, &raw, &size))
-		throw Failure(errno, "ask about " + name);
-	const auto info = program_info(raw.id);
-	if (!info)
-		throw Failure(ENOENT, "ask about " + name);
-	return *info;
+	return program_info(program_fd(name, "ask about"));
+}
+
+void Object::pin_program(const std::string &name, const std::string &path) const
+{
+	if (bpf_obj_pin(program_fd(name, "pin"), path.c_str()))
+		throw Failure(errno, "pin " + path);
 }
 
 std::uint32_t Object::attach_cgroup(const std::string &name, const std::string &cgroup_path)

@@ -60,6 +60,7 @@ class Object
 	int program_fd(const std::string &name, const char *operation) const;
 	// ProgramInfo of a program of this object.
 	ProgramInfo info(const std::string &program) const;
+	void pin_program(const std::string &program, const std::string &path) const;
 	// Returns the link's number.
 	std::uint32_t attach_cgroup(const std::string &program, const std::string &cgroup_path);
 

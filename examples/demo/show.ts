@@ -185,9 +185,13 @@ function isAbout(line: LogLine, { from, port, protocol }: Connection, address: s
 
 function startAgent(lab: Lab, folder: string, policies: string): TestAgent {
   const options = ['--policies', policies, '--state-dir', path.join(folder, 'state'), '--cgroup-root', lab.root];
-  const child = spawn(POSTERN, ['agent', ...options, '--metrics-address', '127.0.0.1:0', '--no-socket'], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  const child = spawn(
+    POSTERN,
+    ['agent', ...options, '--metrics-address', '127.0.0.1:0', '--no-socket', '--bpffs', 'none'],
+    {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
   lab.adopt(child);
   return new TestAgent(child);
 }

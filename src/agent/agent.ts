@@ -7,6 +7,7 @@ import type { Bindings, Bound } from '../bind/binding.ts';
 import type { RootSearch } from '../bind/root.ts';
 import type { RollbackFailed } from '../kernel/errors.ts';
 import { KernelError, type Native } from '../kernel/native.ts';
+import { BPFFS, PinError } from '../kernel/pins.ts';
 import { Metrics } from '../metrics/metrics.ts';
 import { type ListenAddress, type MetricsServer, serveMetrics } from '../metrics/server.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
@@ -46,6 +47,8 @@ export interface AgentOptions extends Locality {
   readonly attach: 'enforced' | 'at_once';
   /** Whether a guard is put at every pod's interface. */
   readonly guard: boolean;
+  /** Below which folder of bpffs programs and maps are pinned; null: enforcement ends with the agent. */
+  readonly bpffs: string | null;
   readonly hooks?: AgentHooks;
 }
 
@@ -74,6 +77,7 @@ export class Agent {
   readonly #telling: Telling;
   readonly #metrics: Metrics;
   readonly #watchdog = new Watchdog();
+  readonly #bornMs = performance.now();
   readonly #end = new AbortController();
   #server: MetricsServer | null = null;
   #socket: AgentSocket | null = null;
@@ -95,7 +99,7 @@ export class Agent {
   #leftOut = '';
   #retry: NodeJS.Timeout | null = null;
   #look: NodeJS.Timeout | null = null;
-  #onReady: (result: StartError | KernelError | RollbackFailed | null) => void = () => undefined;
+  #onReady: (result: StartError | KernelError | PinError | RollbackFailed | null) => void = () => undefined;
   #isAttached = false;
   #isReady = false;
   #isFailing = false;
@@ -105,7 +109,7 @@ export class Agent {
   #heldMs: number | null = null;
   #isStopped = false;
 
-  /** Loads the programs; attaches nothing yet. Throws KernelError. */
+  /** Loads the programs, or takes over what an earlier agent left; attaches nothing yet. Throws KernelError, PinError. */
   constructor(options: AgentOptions, source: ObjectSource, native: Native, out: AgentLog) {
     this.#options = options;
     this.#source = source;
@@ -114,6 +118,7 @@ export class Agent {
     this.#log = out.log;
     this.#enforcement = new Enforcement(native, {
       unknown: options.unknown,
+      bpffs: options.bpffs,
       ownNode: options.ownNode,
     });
     this.#cutter = new FlowCutter(native);
@@ -128,6 +133,7 @@ export class Agent {
         return { error, warning: problems.length - error };
       },
       workloads: () => this.#states(),
+      since: () => (this.#isAttached ? this.#enforcement.sinceMs() : null),
       source: () => source.status(),
       guards: () => this.#guarding?.readings() ?? null,
       loopDelayMs: () => this.#watchdog.takeLongestMs(),
@@ -136,7 +142,8 @@ export class Agent {
 
   /**
    * Enforces what the source says, in an order that leaves no gap: everything is in the kernel before a program is attached.
-   * Resolves once it is so, however long the root or the source keep it waiting; never after `stop`. Rejects with KernelError,
+   * Where an earlier agent's programs are attached, what it enforced goes on until then. Resolves once it is so, however long the
+   * root or the source keep it waiting; never after `stop`. Rejects with KernelError, PinError,
    * ListenError, SocketError, what the source's `start` rejects with, or StartError where the first snapshot is refused and nothing is
    * attached yet.
    */
@@ -153,7 +160,7 @@ export class Agent {
     }
     await this.#settleDown();
     this.#enforcement.onHappening((happening) => this.#onHappening(happening));
-    if (this.#options.attach === 'at_once') this.#holdNewPods();
+    if (this.#options.attach === 'at_once' && !this.#enforcement.isTakeover) this.#holdNewPods();
     this.#look = setInterval(() => this.#lookAround(), LOOK_MS);
     this.#look.unref();
     const isReady = new Promise<void>((resolve, reject) => {
@@ -166,7 +173,7 @@ export class Agent {
     await Promise.race([isReady, start()]);
   }
 
-  /** Detaches: in this version nothing is enforced once the agent is gone. */
+  /** What is pinned goes on as it is, for the next agent to take over; without pins, nothing is enforced any more. */
   async stop(): Promise<void> {
     if (this.#isStopped) return;
     this.#isStopped = true;
@@ -176,8 +183,9 @@ export class Agent {
     if (this.#look !== null) clearInterval(this.#look);
     this.#ground?.close();
     await this.#guarding?.close();
-    this.#enforcement.detach();
-    await this.#enforcement.guards.close();
+    const { bpffs } = this.#enforcement;
+    if (bpffs === null) this.#enforcement.detach();
+    if (bpffs === null) await this.#enforcement.guards.close();
     this.#enforcement.drain();
     this.#telling.flush();
     this.#enforcement.close();
@@ -187,8 +195,10 @@ export class Agent {
     await this.#server?.close();
     if (!this.#isReady) return;
     this.#log.info(
-      { event: 'stopped' },
-      'detached: nothing is enforced any more, since enforcement ends with the agent',
+      { event: 'stopped', bpffs },
+      bpffs === null
+        ? 'detached: nothing is enforced any more, since with --bpffs none enforcement ends with the agent'
+        : `what was enforced stays so: programs and maps are pinned in ${bpffs}; postern uninstall${bpffs === BPFFS ? '' : ` --bpffs ${bpffs}`} ends that`,
     );
     await this.#out.flush();
   }
@@ -240,9 +250,15 @@ export class Agent {
 
   #attach(): void {
     const { folder, pods } = this.#standingGround();
+    const { isTakeover } = this.#enforcement;
     this.#enforcement.attach(folder, pods);
     this.#isAttached = true;
-    if (!this.#options.guard) return;
+    if (isTakeover) this.#tellTakeover();
+    if (isTakeover) void this.#renewGuards();
+    if (!this.#options.guard) {
+      void this.#enforcement.unguard();
+      return;
+    }
     const { mount } = this.#options.root;
     this.#guarding ??= new Guarding({
       native: this.#native,
@@ -259,6 +275,26 @@ export class Agent {
     if (this.#guarding === null || ground === null || !this.#isAttached) return;
     const strangers = this.#options.unknown === 'deny' ? ground.strangers() : NOBODY;
     this.#guarding.hold(this.#bindings, this.#enforcement.compiled?.tables ?? null, strangers);
+  }
+
+  async #renewGuards(): Promise<void> {
+    try {
+      await this.#enforcement.guards.renew();
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      this.#log.error({ event: 'guard_failed', code: error.code }, error.message);
+    }
+  }
+
+  #tellTakeover(): void {
+    const sinceMs = this.#enforcement.sinceMs();
+    const seconds = (performance.now() - this.#bornMs) / 1000;
+    this.#metrics.observeTakeover(seconds);
+    this.#log.info({
+      event: 'taken_over',
+      ms: Math.round(seconds * 1000),
+      since: sinceMs === null ? null : new Date(sinceMs).toISOString(),
+    });
   }
 
   #standingGround(): Ground {
@@ -291,15 +327,15 @@ export class Agent {
     await this.#settleDown();
     try {
       if (this.#snapshot !== null) this.#enforce(performance.now());
-      else if (this.#options.attach === 'at_once') this.#holdNewPods();
+      else if (this.#options.attach === 'at_once' && !this.#enforcement.isTakeover) this.#holdNewPods();
     } catch (error) {
-      if (!(error instanceof KernelError)) throw error;
+      if (!(error instanceof KernelError || error instanceof PinError)) throw error;
       this.#failToAttach(error);
     }
   }
 
   /** Most likely the root has gone again: the next look begins anew. At the start, that is the end. */
-  #failToAttach(error: KernelError): void {
+  #failToAttach(error: KernelError | PinError): void {
     this.#log.error({ event: 'attach_failed', code: error.code, retryMs: LOOK_MS }, error.message);
     this.#ground?.giveUp();
     this.#onReady(error);
@@ -494,7 +530,7 @@ export class Agent {
     try {
       if (!this.#isAttached) this.#attach();
     } catch (error) {
-      if (!(error instanceof KernelError)) throw error;
+      if (!(error instanceof KernelError || error instanceof PinError)) throw error;
       this.#failToAttach(error);
       return;
     }

@@ -5,12 +5,13 @@ import { readFileSync } from 'node:fs';
 import type { Binding, Bindings } from '../bind/binding.ts';
 import type { Compiled, Options as CompileOptions } from '../compile/compile.ts';
 import { transition } from '../compile/transition.ts';
-import { Applier } from '../kernel/apply.ts';
+import { Applier, type ApplierOptions } from '../kernel/apply.ts';
 import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
 import { type FlowEvent, readEvent } from '../kernel/events.ts';
 import { InterfaceGuards } from '../kernel/guards.ts';
-import { KernelError, type Native, type NativeObject } from '../kernel/native.ts';
-import { attachPrograms, loadPrograms, namespacesHidden } from '../kernel/programs.ts';
+import { Installation } from '../kernel/installation.ts';
+import { KernelError, type Native } from '../kernel/native.ts';
+import { namespacesHidden } from '../kernel/programs.ts';
 import type { KernelCount } from '../metrics/metrics.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type Step } from '../model/tables.ts';
@@ -56,17 +57,19 @@ export interface EnforcementOptions {
   readonly ownNode?: boolean;
   /** Sizes of maps, by name, where the defaults of bpf/abi.h won't do. */
   readonly maxEntries?: Readonly<Record<string, number>>;
+  /** Below which folder of bpffs programs and maps are pinned, so that they outlive this process; null, and by default: nowhere. */
+  readonly bpffs?: string | null;
 }
 
 export class Enforcement {
   readonly #compiling: Pick<CompileOptions, 'ownNode'>;
   /** Why the host's own processes cannot be told by their network namespace: unknown ones are denied like any. null: they can. */
   readonly hostHidden: string | null;
-  /** The guards at interfaces. */
-  readonly guards: InterfaceGuards;
-  readonly #object: NativeObject;
-  readonly #applier: Applier;
-  #attached: { detach(): void } | null = null;
+  readonly #native: Native;
+  #guards: InterfaceGuards;
+  readonly #installation: Installation;
+  readonly #fixed: ApplierOptions;
+  #applier: Applier;
   #compiled: Compiled | null = null;
   #snapshot: Snapshot | null = null;
   #local: readonly Pod[] = [];
@@ -75,19 +78,46 @@ export class Enforcement {
   #isReading = false;
   #isClosed = false;
 
-  /** Loads the programs; attaches nothing yet. Throws KernelError. */
+  /** Loads the programs, or takes over what an earlier agent left; attaches nothing yet. Throws KernelError, PinError. */
   constructor(native: Native, options: EnforcementOptions) {
+    this.#native = native;
     this.#compiling = { ownNode: options.ownNode ?? false };
-    this.#object = loadPrograms(native, options.maxEntries);
+    this.#installation = new Installation(native, options.bpffs ?? null, options.maxEntries ?? {});
     try {
       const { hostNetns, hidden } = host(native);
       this.hostHidden = hidden;
-      this.#applier = new Applier(this.#object, { unknown: options.unknown, hostNetns });
-      this.guards = new InterfaceGuards(native, this.#object);
+      this.#fixed = { unknown: options.unknown, hostNetns };
+      this.#applier = this.#newApplier();
+      this.#guards = new InterfaceGuards(native, this.#installation);
     } catch (error) {
-      this.#object.close();
+      this.#installation.close();
       throw error;
     }
+  }
+
+  #newApplier(): Applier {
+    const { object, inheritance } = this.#installation;
+    return new Applier(object, this.#fixed, inheritance);
+  }
+
+  /** At interfaces. */
+  get guards(): InterfaceGuards {
+    return this.#guards;
+  }
+
+  /** Programs of an earlier agent judge now, by its maps: until `attach`, and whatever becomes of this process. */
+  get isTakeover(): boolean {
+    return this.#installation.isTakeover;
+  }
+
+  /** Where what is attached outlives this process; null: nowhere. */
+  get bpffs(): string | null {
+    return this.#installation.pins?.path ?? null;
+  }
+
+  /** Since when programs have been attached without a gap, in ms since 1970; null: that is not known. Throws KernelError, PinError. */
+  sinceMs(): number | null {
+    return this.#installation.sinceMs();
   }
 
   /**
@@ -107,6 +137,7 @@ export class Enforcement {
     let written = 0;
     let leftover: unknown = null;
     try {
+      if (this.#compiled === null && this.isTakeover) this.#chooseMaps(steps[0]);
       for (const [index, step] of steps.entries()) {
         try {
           const applied = this.#applier.flip(step, places);
@@ -151,11 +182,15 @@ export class Enforcement {
 
   /**
    * From here on, whatever is in this cgroup (absolute path) or below it is judged. `pods`: what all pods are below, where more than
-   * them is in there. Throws KernelError.
+   * them is in there. Throws KernelError, PinError.
    */
   attach(cgroup: string, pods: Binding | null = null): void {
     this.#applier.expectPods(pods);
-    this.#attached = attachPrograms(this.#object, cgroup);
+    const { inheritance, isTakeover } = this.#installation;
+    this.#installation.attach(cgroup);
+    if (isTakeover && inheritance !== null) this.#guards.takeOver(inheritance);
+    this.#installation.settle();
+    this.#read();
   }
 
   /** Cookies of the namespaces whose way out is guarded, by cgroup. */
@@ -168,16 +203,37 @@ export class Enforcement {
     if (!this.#isClosed) this.#applier.guard(cgroup, netns);
   }
 
-  /** Nothing is judged any more. */
-  detach(): void {
-    this.#attached?.detach();
-    this.#attached = null;
+  /** Takes all guards away, which an earlier agent may have put up. Rejects with KernelError. */
+  async unguard(): Promise<void> {
+    for (const [ifindex, { cgroup }] of this.#guards.held) {
+      this.setGuarded(cgroup, 0n);
+      await this.#guards.detach(ifindex);
+    }
   }
 
-  /** Calls back with what the programs tell, from now on until `close`. */
+  /** Nothing is judged any more. */
+  detach(): void {
+    this.#installation.detach();
+  }
+
+  /** In the maps that were taken over, where no packet gets a verdict of neither; else beside them. */
+  #chooseMaps(step: Step | undefined): void {
+    if (step === undefined || this.#installation.inheritance?.isInPlace !== true || !this.#applier.wantsBeside(step))
+      return;
+    this.#installation.moveBeside();
+    this.#applier = this.#newApplier();
+    this.#guards = new InterfaceGuards(this.#native, this.#installation);
+  }
+
+  /** Calls back with what the programs tell, from when they are attached until `close`. */
   onHappening(onHappening: (happening: Happening) => void): void {
     this.#onHappening = onHappening;
-    this.#object.readEvents(EVENTS, (record) => this.#tell(record));
+  }
+
+  /** Whose slot is whose is known by now. */
+  #read(): void {
+    if (this.#isReading) return;
+    this.#installation.object.readEvents(EVENTS, (record) => this.#tell(record));
     this.#isReading = true;
   }
 
@@ -185,22 +241,23 @@ export class Enforcement {
   drain(): void {
     if (!this.#isReading) return;
     this.#isReading = false;
-    this.#object.stopEvents(EVENTS);
-    this.#object.drainEvents(EVENTS, (record) => this.#tell(record));
+    this.#installation.object.stopEvents(EVENTS);
+    this.#installation.object.drainEvents(EVENTS, (record) => this.#tell(record));
   }
 
+  /** What is pinned goes on without this process; all else ends. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.detach();
-    if (this.#isReading) this.#object.stopEvents(EVENTS);
+    if (this.#isReading) this.#installation.object.stopEvents(EVENTS);
     this.#applier.abandon();
-    this.#object.close();
+    this.#installation.close();
   }
 
   /** Totals of workloads that are bound now, and of the unknown. Throws KernelError. */
   counts(): readonly KernelCount[] {
-    if (this.#isClosed) return [];
+    // Of a takeover nobody knows yet which workload has which slot.
+    if (this.#isClosed || this.#compiled === null) return [];
     return this.#applier
       .readCounters()
       .filter(({ live }) => live)

@@ -14,6 +14,7 @@ import { cgroupMount } from '../bind/mount.ts';
 import { isOfPods, kubeletRoot, namedRoot, type RootSearch } from '../bind/root.ts';
 import { RollbackFailed } from '../kernel/errors.ts';
 import { KernelError, loadNative } from '../kernel/native.ts';
+import { BPFFS, PinError } from '../kernel/pins.ts';
 import { type ListenAddress, ListenError, listenAddress } from '../metrics/server.ts';
 import { FolderSource, type FolderSourceOptions } from '../source/folder-source.ts';
 import type { ObjectSource } from '../source/source.ts';
@@ -35,6 +36,7 @@ interface Options {
   /** false: `--no-guard`. */
   readonly guard: boolean;
   readonly stateDir: string;
+  readonly bpffs: string;
   readonly nodeName?: string;
   readonly resolver?: readonly string[];
   readonly logLevel: Level;
@@ -90,6 +92,11 @@ export function command(): Command {
     .option('--no-socket', 'answer nowhere')
     .option('--state-dir <dir>', 'keeps the last valid version of each object across restarts', '/var/lib/postern')
     .addOption(resolverOption())
+    .option(
+      '--bpffs <dir>',
+      'folder on a bpffs below which programs and maps are pinned, so that enforcement goes on without the agent; none: it ends with the agent',
+      BPFFS,
+    )
     .option('--node-name <name>', 'the Node object that is this machine; pods of other nodes are peers only')
     .addOption(new Option('--log-level <level>', 'what to log').choices(LEVELS).default('info'))
     .addHelpText(
@@ -104,7 +111,8 @@ Logs are JSON lines on stdout, each with an event:
   audit     the same for what Audit policies would refuse
   problem   some object is wrong (file:line:column); mended when it is not any more
 An object edited into an invalid one keeps its last valid version; a policy that never had one isolates what it selects.
-Enforcement ends with the agent: SIGTERM and SIGINT detach. See also: postern lint, postern doctor.`,
+What is enforced stays enforced when the agent ends, however it ends; the next one takes over. postern uninstall removes it all,
+postern status tells what there is. See also: postern lint, postern doctor.`,
     )
     .action(async (options: Options) => {
       process.exitCode = await start(options);
@@ -152,6 +160,7 @@ async function start(options: Options): Promise<number> {
       unscheduled: inCluster ? 'elsewhere' : 'here',
       attach: inCluster ? 'at_once' : 'enforced',
       guard: options.guard,
+      bpffs: options.bpffs === 'none' ? null : path.resolve(options.bpffs),
       hooks,
     };
     agent = new Agent(settings, source, loadNative(), out);
@@ -161,6 +170,7 @@ async function start(options: Options): Promise<number> {
     await out.flush();
     if (
       error instanceof KernelError ||
+      error instanceof PinError ||
       error instanceof ListenError ||
       error instanceof SocketError ||
       error instanceof StateError ||

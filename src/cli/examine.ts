@@ -121,7 +121,7 @@ function bpffs(): Finding {
     'bpffs',
     isMounted ? 'ok' : 'limited',
     isMounted ? mount : `not mounted at ${mount}`,
-    'not needed while enforcement ends with the agent: mount -t bpf bpf /sys/fs/bpf',
+    'mount -t bpf bpf /sys/fs/bpf, or start the agent with --bpffs none: enforcement then ends with it',
   );
 }
 

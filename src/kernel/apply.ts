@@ -75,7 +75,7 @@ export class Applier {
   /** What of the settings no change changes. */
   readonly #fixed: Pick<Settings, 'unknown' | 'hostNetns'>;
   /** Cookies of the namespaces whose way out is guarded, by cgroup. */
-  readonly #guarded = new Map<bigint, bigint>();
+  readonly #guarded: Map<bigint, bigint>;
   #settings: Settings;
   #rulesets: ReadonlyMap<Id, RulesetInfo> = new Map();
   /** Rulesets that just went, by whose names events on their way are told. */
@@ -102,22 +102,24 @@ export class Applier {
     this.#counters = new Counters(object, this.names);
     // An earlier agent may have had room for more.
     const hasRoom = (slot: number): boolean => slot < this.#limit('epochs');
-    const slots = [...(inherited?.slots ?? [])].filter(([, slot]) => hasRoom(slot));
-    this.#slots = new Slots(new Map(slots.map(([cgroup, slot]) => [standIn(cgroup), slot])));
+    const held = [...(inherited?.workloads ?? [])].filter(([, { slot }]) => hasRoom(slot));
+    this.#slots = new Slots(new Map(held.map(([cgroup, { slot }]) => [standIn(cgroup), slot])));
+    this.#guarded = new Map(held.flatMap(([cgroup, { netns }]) => (netns === 0n ? [] : [[cgroup, netns]])));
     this.#fixed = { unknown: unknown === 'deny' ? UNKNOWN_DENY : UNKNOWN_ALLOW, hostNetns };
     this.#epochs = new Map([...(inherited?.epochs ?? [])].filter(([slot]) => hasRoom(slot)));
     if (inherited?.isInPlace) {
       this.#settings = this.readSettings();
       this.#resync();
       // Of slots that were given up, and whose counters nobody has read since.
-      const used = new Set([SLOT_UNKNOWN, ...slots.map(([, slot]) => slot)]);
+      const used = new Set([SLOT_UNKNOWN, ...held.map(([, { slot }]) => slot)]);
       this.#counters.forget(({ slot }) => !used.has(slot));
       this.#mayDrain = true;
     } else {
       this.#settings = { levels: 0, ...this.#fixed, pods: 0n, podsLevel: 0 };
       this.#write(this.#settings);
     }
-    if (inherited?.mustRaise) this.#endChange([...this.#epochs.keys(), SLOT_UNKNOWN, ...slots.map(([, slot]) => slot)]);
+    if (inherited?.mustRaise)
+      this.#endChange([...this.#epochs.keys(), SLOT_UNKNOWN, ...held.map(([, { slot }]) => slot)]);
     else this.#endChange([...this.#epochs].filter(([, epoch]) => isChanging(epoch)).map(([slot]) => slot));
   }
 

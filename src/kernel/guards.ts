@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Puts the guard's programs at interfaces of the host, with what they must know written before they run and taken away after they do.
 // Knows neither pods nor how interfaces are found.
+import { rmSync } from 'node:fs';
 import { GUARD_HARDWARE_ADDRESS, type Guard as GuardEntry } from '#build/generated/abi.ts';
 import type { AddressKey } from '../model/tables.ts';
 import type { Fill } from './apply.ts';
 import { GUARDS, SOURCES, type SourceKey } from './encode.ts';
 import { LimitExceeded, RollbackFailed } from './errors.ts';
+import type { Inheritance } from './inheritance.ts';
 import { KernelError, type Native, type NativeObject, type Side } from './native.ts';
+import type { PinFolder, PinnedLink } from './pins.ts';
 import { Table } from './table.ts';
 
 /** What the programs at an interface of the host must know. */
@@ -43,8 +46,18 @@ const PROGRAMS: readonly (readonly [name: string, side: Side])[] = [
   ['guard_out', 'ingress'],
 ];
 
+/** Whose programs these are, and where their links are pinned: `Installation`. */
+export interface GuardHome {
+  readonly object: NativeObject;
+  /** null: they end with this process. */
+  readonly pins: PinFolder | null;
+  hold(program: string, link: PinnedLink): number;
+  pinLink(link: number, file: string): void;
+}
+
 export class InterfaceGuards {
   readonly #native: Native;
+  readonly #home: GuardHome;
   readonly #object: NativeObject;
   readonly #guards: Table<number, GuardEntry, number, GuardEntry>;
   readonly #sources: Table<SourceKey, true, SourceKey, true>;
@@ -54,8 +67,10 @@ export class InterfaceGuards {
   readonly #ownClsact = new Set<number>();
   #mode: GuardMode | null = null;
 
-  constructor(native: Native, object: NativeObject) {
+  constructor(native: Native, home: GuardHome) {
+    const { object } = home;
     this.#native = native;
+    this.#home = home;
     this.#object = object;
     const elements = <K, V>(key: K, value: V): [K, V][] => [[key, value]];
     this.#guards = new Table(object, { codec: GUARDS, same: () => false, elements });
@@ -70,6 +85,56 @@ export class InterfaceGuards {
 
   get held(): ReadonlyMap<number, Guard> {
     return new Map([...this.#held].map(([ifindex, { guard }]) => [ifindex, guard]));
+  }
+
+  /**
+   * Goes on with guards that an earlier agent put up: what they know is written where this object's programs look, and then these are put
+   * in the place of the old. Throws KernelError, LimitExceeded, PinError.
+   */
+  takeOver({ guards, sources, isInPlace }: Inheritance): void {
+    if (isInPlace) {
+      this.#guards.assume(guards);
+      this.#sources.assume(sources);
+    }
+    const pinned = this.#home.pins?.guards() ?? [];
+    const links = new Map(pinned.filter(({ info }) => info.ifindex !== 0).map((link) => [link.name, link]));
+    for (const [ifindex, { cgroup, netns, nsid, flags, hardwareAddress }] of guards) {
+      const guard: Guard = {
+        ...{ ifindex, cgroup, netns, nsid },
+        mac: (flags & GUARD_HARDWARE_ADDRESS) !== 0 ? hardwareAddress : '',
+        sources: [...sources.keys()].filter((key) => isOf(key, ifindex)).map((key) => key.slice(key.indexOf('/') + 1)),
+      };
+      const places = PROGRAMS.map(([program, side]) => ({ program, side, link: links.get(pinName(ifindex, program)) }));
+      const isFiltered = places.every(({ side }) => this.#native.clsactProgram(ifindex, side) !== null);
+      if (!isFiltered && places.some(({ link }) => link === undefined || link.info.ifindex !== ifindex)) {
+        // Half a guard is none: it is put up anew where it belongs.
+        this.#erase(ifindex);
+        for (const { link } of places) if (link !== undefined) rmSync(link.path, { force: true });
+        continue;
+      }
+      if (!isInPlace) this.#write(guard);
+      const points = places.map(({ program, side, link }): Point => {
+        if (link !== undefined) return { mode: 'tcx', link: this.#home.hold(program, link) };
+        return { mode: 'clsact', side, program: this.#native.clsactProgram(ifindex, side) ?? 0 };
+      });
+      this.#mode = points[0]?.mode ?? null;
+      if (this.#isMarked(ifindex)) this.#ownClsact.add(ifindex);
+      this.#held.set(ifindex, { guard, points });
+    }
+    for (const { name, path, info } of pinned) {
+      if (info.ifindex === 0 || !guards.has(info.ifindex)) rmSync(path, { force: true });
+      else if (!PROGRAMS.some(([program]) => name === pinName(info.ifindex, program))) rmSync(path, { force: true });
+    }
+  }
+
+  /** A filter of an earlier agent's is not exchanged at once but by putting ours in its place. Rejects with KernelError. */
+  async renew(): Promise<void> {
+    for (const [ifindex, { guard, points }] of this.#held) {
+      if (!points.some(({ mode }) => mode === 'clsact')) continue;
+      const renewed: Point[] = [];
+      for (const [program, side] of PROGRAMS) renewed.push(await this.#put(program, ifindex, side));
+      this.#held.set(ifindex, { guard, points: renewed });
+    }
   }
 
   /** All or nothing. Rejects with KernelError (ENODEV: the interface is gone), LimitExceeded, or RollbackFailed: something is left. */
@@ -102,7 +167,10 @@ export class InterfaceGuards {
     if (held === undefined) return;
     this.#held.delete(ifindex);
     for (const point of held.points.toReversed()) await this.#take(ifindex, point);
-    if (this.#ownClsact.delete(ifindex)) this.#native.removeEmptyClsact(ifindex);
+    if (this.#ownClsact.delete(ifindex)) {
+      this.#native.removeEmptyClsact(ifindex);
+      this.#home.pins?.unmark(ifindex);
+    }
     this.#erase(ifindex);
   }
 
@@ -140,21 +208,52 @@ export class InterfaceGuards {
       try {
         const link = await this.#object.attachTcx(program, ifindex, side);
         this.#mode = 'tcx';
+        this.#pin(program, ifindex, link);
         return { mode: 'tcx', link };
       } catch (error) {
         const hasNoTcx = error instanceof KernelError && error.code === 'EINVAL' && this.#mode === null;
         if (!hasNoTcx) throw error;
       }
     }
-    if (await this.#object.attachClsact(program, ifindex, side)) this.#ownClsact.add(ifindex);
+    if (await this.#object.attachClsact(program, ifindex, side)) {
+      this.#ownClsact.add(ifindex);
+      this.#home.pins?.mark(ifindex);
+    }
     this.#mode = 'clsact';
     const id = this.#native.clsactProgram(ifindex, side);
     if (id === null) throw new KernelError('the filter is gone at once', 'ENODEV', `attach ${program} to ${ifindex}`);
     return { mode: 'clsact', side, program: id };
   }
 
+  #pin(program: string, ifindex: number, link: number): void {
+    const { pins } = this.#home;
+    if (pins === null) return;
+    const file = pins.guardPath(pinName(ifindex, program));
+    try {
+      // Of an interface that had this index before.
+      rmSync(file, { force: true });
+      this.#home.pinLink(link, file);
+    } catch (error) {
+      this.#object.detach(link);
+      throw error;
+    }
+  }
+
+  #unpin(ifindex: number): void {
+    const { pins } = this.#home;
+    if (pins === null) return;
+    for (const [program] of PROGRAMS) rmSync(pins.guardPath(pinName(ifindex, program)), { force: true });
+  }
+
+  #isMarked(ifindex: number): boolean {
+    return this.#home.pins?.isMarked(ifindex) ?? false;
+  }
+
   async #take(ifindex: number, point: Point): Promise<void> {
-    if (point.mode === 'tcx') await this.#object.releaseLink(point.link);
+    if (point.mode === 'tcx') {
+      this.#unpin(ifindex);
+      await this.#object.releaseLink(point.link);
+    }
     // Another's filter may have taken our place, or the index may be another interface's.
     else if (this.#native.clsactProgram(ifindex, point.side) === point.program) {
       this.#native.detachClsact(ifindex, point.side);
@@ -195,6 +294,10 @@ export class InterfaceGuards {
     const limit = this.#limits.get(map) ?? 0;
     if (needed > limit) throw new LimitExceeded(map, limit, needed);
   }
+}
+
+function pinName(ifindex: number, program: string): string {
+  return `${ifindex}-${program.replace('guard_', '')}`;
 }
 
 function isOf(key: SourceKey, ifindex: number): boolean {

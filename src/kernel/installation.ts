@@ -3,21 +3,34 @@
 // is there to take its place. Knows what outlives whom; knows no policy and no Step.
 import { hash } from 'node:crypto';
 import { renameSync, rmSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 import { POSTERN_ABI } from '#build/generated/abi.ts';
-import { carryFlows, type Inheritance, inheritance, type MapIds } from './inheritance.ts';
+import { type Inheritance, inheritance, type MapSet } from './inheritance.ts';
 import type { LoadedObject, Native, ProgramInfo } from './native.ts';
 import { PinFolder, type PinnedLink, requireAlone, SOCKETS } from './pins.ts';
-import { attachPrograms, cgroupPrograms, layoutsOf, loadPrograms, NOTING } from './programs.ts';
+import { attachPrograms, cgroupPrograms, layoutsOf, loadPrograms } from './programs.ts';
 
 /** Never pinned: nothing reads it. */
 const GRACE = 'grace';
+
+/**
+ * What programs themselves write is one and the same for old programs and new ones, as long as its layout is: so nothing that one
+ * notes is unknown to the other. Maps of one line belong together.
+ */
+const KEPT: readonly (readonly string[])[] = [
+  [SOCKETS],
+  ['flows', 'flow_order', 'budgets'],
+  ['counters'],
+  ['losses'],
+  ['events'],
+];
+const ALL_KEPT = new Set(KEPT.flat());
 
 /** Maps that attached programs use together. */
 interface LiveSet {
   /** Of the folder in which they are pinned; null: their pins are gone. */
   readonly name: string | null;
-  /** Id by map. */
-  readonly ids: MapIds;
+  readonly maps: MapSet;
 }
 
 export class Installation {
@@ -34,7 +47,6 @@ export class Installation {
   #inheritance: Inheritance | null = null;
   readonly #links = new Map<string, number>();
   #unpinned: { detach(): void } | null = null;
-  #isAttached = false;
   #isTakeover = false;
 
   /**
@@ -95,8 +107,8 @@ export class Installation {
     try {
       this.#inheritance = inheritance(
         this.#native,
-        object.mapIds(),
-        this.#others.map(({ ids }) => ids),
+        { paths: own.maps },
+        this.#others.map(({ maps }) => maps),
       );
     } catch (error) {
       object.close();
@@ -109,16 +121,18 @@ export class Installation {
   #loadAnew(pins: PinFolder, live: readonly LiveSet[]): LoadedObject {
     const number = Math.max(-1, ...pins.sets().map((one) => one.number)) + 1;
     const name = `${this.#layout}-${number}`;
-    const isKept = pins.isThere(pins.sockets);
-    const object = loadPrograms(this.#native, this.#sizes, isKept ? { [SOCKETS]: pins.sockets } : {});
+    // Where nobody judges, nobody knows by what the records of sockets were made that are left.
+    if (live.length === 0) rmSync(pins.sockets, { force: true });
+    const kept = this.#keptOf(pins, live);
+    const object = loadPrograms(this.#native, this.#sizes, kept);
     try {
       pins.makeFolder(name);
       for (const map of Object.keys(object.maps())) {
-        if (map !== GRACE && map !== SOCKETS) object.pinMap(map, `${pins.setPath(name)}/${map}`);
+        if (map === SOCKETS && kept[map] === undefined) object.pinMap(map, pins.sockets);
+        else if (map !== GRACE && map !== SOCKETS) object.pinMap(map, `${pins.setPath(name)}/${map}`);
       }
-      if (!isKept) object.pinMap(SOCKETS, pins.sockets);
-      const ids = live.map((one) => one.ids);
-      this.#inheritance = ids.length === 0 ? null : inheritance(this.#native, null, ids);
+      const old = live.map(({ maps }) => maps);
+      this.#inheritance = old.length === 0 ? null : inheritance(this.#native, null, old);
     } catch (error) {
       object.close();
       throw error;
@@ -126,6 +140,23 @@ export class Installation {
     this.#set = name;
     this.#others = live;
     return object;
+  }
+
+  /** Of the maps that programs write, those that go on: by name, and where. */
+  #keptOf(pins: PinFolder, live: readonly LiveSet[]): Record<string, string> {
+    const wanted = layoutsOf(this.#native, this.#sizes);
+    const kept: Record<string, string> = {};
+    const paths = live.flatMap(({ maps }) => ('paths' in maps ? [maps.paths] : []));
+    for (const each of [...paths, pins.isThere(pins.sockets) ? { [SOCKETS]: pins.sockets } : {}]) {
+      const opened = this.#native.openMaps(each);
+      const layouts = opened.layouts();
+      opened.close();
+      for (const group of KEPT) {
+        if (!group.every((map) => layouts[map] !== undefined && layouts[map] === wanted[map])) continue;
+        for (const map of group) kept[map] ??= each[map] ?? '';
+      }
+    }
+    return kept;
   }
 
   /**
@@ -141,73 +172,69 @@ export class Installation {
 
   /**
    * From here on all of this cgroup (absolute path) is judged by this object's programs: what stands there is replaced link by link, each
-   * at once; programs that are the same to a byte and ask the same maps are left in place. Inbound flows are noted on both
-   * sides until both know the same. Throws KernelError, PinError; what is attached then stays.
+   * at once; programs that are the same to a byte and ask the same maps are left in place. Call `settle` once guards are replaced,
+   * too. Throws KernelError, PinError; what is attached then stays.
    */
   attach(cgroup: string): void {
     const { pins } = this;
     const root = this.#native.cgroupId(cgroup);
     const pinned = pins?.links() ?? [];
     requireAlone(this.#native, root, cgroup, new Set(pinned.map(({ info }) => info.id)));
-    if (pins === null) this.#unpinned = attachPrograms(this.#object, cgroup);
-    else this.#attachPinned(pins, cgroup, root, pinned);
-    this.#isAttached = true;
-    this.#isTakeover = false;
+    if (pins === null) {
+      this.#unpinned = attachPrograms(this.#object, cgroup);
+      return;
+    }
+    for (const folder of ['links', 'guards', 'programs']) pins.makeFolder(folder);
+    for (const program of this.#object.programs()) this.#pinProgram(pins, program);
+    for (const program of cgroupPrograms(this.#object)) {
+      const there = pinned.find(({ name, info }) => name === program && info.cgroup === root);
+      this.#links.set(program, there === undefined ? this.#create(pins, program, cgroup) : this.hold(program, there));
+    }
   }
 
-  #attachPinned(pins: PinFolder, cgroup: string, root: bigint, pinned: readonly PinnedLink[]): void {
-    pins.makeFolder('links');
-    const programs = cgroupPrograms(this.#object);
-    for (const program of programs) {
-      // While there are others, both note what comes in, each for those that ask its maps.
-      const isBeside = program === NOTING && this.#others.length > 0;
-      this.#hold(
-        pins,
-        program,
-        cgroup,
-        pinned.filter(({ name, info }) => isOf(name, program) && info.cgroup === root),
-        isBeside,
-      );
-      if (isBeside) for (const { ids } of this.#others) carryFlows(this.#native, ids, this.#object);
-    }
-    this.#settle(pins, NOTING);
-    for (const { name, path } of pins.links()) if (!programs.includes(name)) rmSync(path, { force: true });
+  /** Opens a pinned link, with this object's program in it from now on. Returns its number. Throws KernelError. */
+  hold(program: string, { path, program: held }: PinnedLink): number {
+    const link = this.#object.openLink(path);
+    if (!isSame(held, this.#object.program(program))) this.#object.updateLink(link, program);
+    return link;
+  }
+
+  /** Throws KernelError. */
+  pinLink(link: number, file: string): void {
+    this.#object.pinLink(link, file);
+  }
+
+  /** All that is attached is this object's: takes away what only others used. */
+  settle(): void {
+    const { pins } = this;
+    this.#isTakeover = false;
+    if (pins === null) return;
+    for (const { name, path } of pins.links()) if (!this.#links.has(name)) rmSync(path, { force: true });
+    pins.forgetPrograms(new Set(pins.all().map(({ info }) => info.program)));
     for (const { name } of this.#others) if (name !== null) pins.removeSet(name);
     this.#others = [];
   }
 
-  /** Puts this object's program in its place. `isBeside`: the one that is there goes on until `#settle`. */
-  #hold(pins: PinFolder, program: string, cgroup: string, there: readonly PinnedLink[], isBeside: boolean): void {
-    const ours = this.#object.program(program);
-    const same = there.find((one) => one.program !== null && isSame(one.program, ours));
-    const asking = same ?? there.find((one) => asksTheSame(one.program, ours)) ?? (isBeside ? undefined : there[0]);
-    const link = asking === undefined ? this.#create(pins, program, cgroup, there) : this.#object.openLink(asking.path);
-    if (asking !== undefined && same === undefined) this.#object.updateLink(link, program);
-    this.#links.set(program, link);
+  /** Before a link holds it: what a link holds can then always be looked at. */
+  #pinProgram(pins: PinFolder, program: string): void {
+    const { tag, id } = this.#object.program(program);
+    const file = pins.programPath(`${program}-${tag}-${id}`);
+    if (!pins.isThere(file)) this.#object.pinProgram(program, file);
   }
 
-  #create(pins: PinFolder, program: string, cgroup: string, there: readonly PinnedLink[]): number {
+  #create(pins: PinFolder, program: string, cgroup: string): number {
     const link = this.#object.attachCgroup(program, cgroup);
-    const name = there.length > 0 ? `${program}-${this.#set}` : `${program}-next`;
+    const next = pins.linkPath(`${program}-next`);
     try {
-      rmSync(pins.linkPath(name), { force: true });
-      this.#object.pinLink(link, pins.linkPath(name));
+      rmSync(next, { force: true });
+      this.#object.pinLink(link, next);
       // In place of a link to a root that is gone, or was another: only now is that one detached.
-      if (there.length === 0) renameSync(pins.linkPath(name), pins.linkPath(program));
+      renameSync(next, pins.linkPath(program));
     } catch (error) {
       this.#object.detach(link);
       throw error;
     }
     return link;
-  }
-
-  /** The link that holds the program gets its name, and whatever had it is detached. */
-  #settle(pins: PinFolder, program: string): void {
-    const link = this.#links.get(program);
-    if (link === undefined) return;
-    const { id } = this.#object.link(link);
-    const own = pins.links().find(({ info }) => info.id === id);
-    if (own !== undefined && own.name !== program) renameSync(own.path, pins.linkPath(program));
   }
 
   /** Nothing is judged any more. */
@@ -219,41 +246,47 @@ export class Installation {
       this.#object.detach(link);
     }
     this.#links.clear();
-    this.#isAttached = false;
   }
 
   /** What is pinned stays; what nothing uses is taken away. */
   close(): void {
+    this.#unpinned?.detach();
     this.#object.close();
     if (this.pins === null) return;
-    if (this.#set !== null && !this.#isAttached && !this.#liveSets(this.pins).some(({ name }) => name === this.#set)) {
-      this.pins.removeSet(this.#set);
-    }
+    // What never came to be attached is of no use to the next; where nobody judges, nothing is.
+    const live = this.#liveSets(this.pins);
+    if (live.length === 0) this.pins.removeAll();
+    else if (this.#set !== null && !live.some(({ name }) => name === this.#set)) this.pins.removeSet(this.#set);
     this.pins.close();
   }
 
-  /** Sets of maps that programs use whose links are pinned here. */
+  /** Sets of maps that programs use whose links are pinned here; what is kept over sets left out. */
   #liveSets(pins: PinFolder): LiveSet[] {
-    const groups: Record<string, number>[] = [];
-    for (const { program, info } of pins.links()) {
+    const programs = pins.all().flatMap(({ program, info }) => {
       // A link whose cgroup is gone judges nobody.
-      if (program === null || (info.cgroup === 0n && info.ifindex === 0)) continue;
-      const { [SOCKETS]: _, ...maps } = program.maps;
-      const found = groups.find((group) => Object.entries(maps).some(([name, id]) => group[name] === id));
-      if (found === undefined) groups.push({ ...maps });
-      else Object.assign(found, maps);
-    }
-    const sets = pins.sets().map(({ name, maps }) => {
-      const opened = this.#native.openMaps(maps);
-      const ids = opened.mapIds();
+      return program === null || (info.cgroup === 0n && info.ifindex === 0) ? [] : [program];
+    });
+    const live: LiveSet[] = [];
+    let pinned = new Set<number>();
+    for (const { name, maps } of pins.sets()) {
+      const own = Object.fromEntries(Object.entries(maps).filter(([map]) => !ALL_KEPT.has(map)));
+      const opened = this.#native.openMaps(own);
+      const ids = new Set(Object.values(opened.mapIds()));
       opened.close();
-      return { name, ids };
-    });
-    return groups.map((group) => {
-      const set = sets.find(({ ids }) => Object.entries(group).some(([name, id]) => ids[name] === id));
-      const isWhole = set !== undefined && Object.entries(group).every(([name, id]) => set.ids[name] === id);
-      return isWhole ? set : { name: null, ids: { ...set?.ids, ...group } };
-    });
+      if (!programs.some(({ mapIds }) => mapIds.some((id) => ids.has(id)))) continue;
+      pinned = pinned.union(ids);
+      live.push({ name, maps: { paths: maps } });
+    }
+    // Somebody has removed files: what is left to go by is what the programs say.
+    const lost: Record<string, number>[] = [];
+    for (const { maps } of programs) {
+      const own = Object.fromEntries(Object.entries(maps ?? {}).filter(([map]) => !ALL_KEPT.has(map)));
+      if (Object.values(own).every((id) => pinned.has(id))) continue;
+      const found = lost.find((group) => Object.entries(own).some(([name, id]) => group[name] === id));
+      if (found === undefined) lost.push({ ...own });
+      else Object.assign(found, own);
+    }
+    return [...live, ...lost.map((ids) => ({ name: null, maps: { ids } }))];
   }
 }
 
@@ -263,22 +296,8 @@ function layoutId(native: Native, sizes: Readonly<Record<string, number>>): stri
   return hash('sha256', JSON.stringify([POSTERN_ABI, layouts.sort()]), 'hex').slice(0, 16);
 }
 
-function isOf(link: string, program: string): boolean {
-  return link === program || link.startsWith(`${program}-`);
-}
-
-function asksTheSame(one: ProgramInfo | null, other: ProgramInfo): boolean {
-  if (one === null) return false;
-  const { [SOCKETS]: _, ...maps } = one.maps;
-  return Object.entries(maps).some(([name, id]) => other.maps[name] === id);
-}
-
-function isSame(one: ProgramInfo, other: ProgramInfo): boolean {
-  const [maps, others] = [Object.entries(one.maps), other.maps];
-  return (
-    one.tag === other.tag &&
-    one.constants.equals(other.constants) &&
-    maps.length === Object.keys(others).length &&
-    maps.every(([name, id]) => others[name] === id)
-  );
+/** To a byte, with the same maps. Whoever may not ask takes them for different: replacing one by its like changes nothing. */
+function isSame(one: ProgramInfo | null, other: ProgramInfo): boolean {
+  if (one === null || one.constants === null || other.constants === null) return false;
+  return one.tag === other.tag && one.constants.equals(other.constants) && isDeepStrictEqual(one.maps, other.maps);
 }

@@ -31,10 +31,12 @@ export interface ProgramInfo {
   readonly tag: string;
   /** When it was loaded: ns since boot. */
   readonly loadedNs: bigint;
-  /** Ids of the maps that it uses, by name; its constants left out. */
-  readonly maps: Readonly<Record<string, number>>;
-  /** What its constants hold. */
-  readonly constants: Buffer;
+  /** Ids of the maps that it uses, that of its constants included. */
+  readonly mapIds: readonly number[];
+  /** The same by name, its constants left out; null without CAP_SYS_ADMIN. */
+  readonly maps: Readonly<Record<string, number>> | null;
+  /** What its constants hold; null without CAP_SYS_ADMIN. */
+  readonly constants: Buffer | null;
 }
 
 /** A loaded object: its maps and programs. Closing it closes every descriptor and link that was not pinned. */
@@ -98,6 +100,7 @@ export interface LoadedObject extends NativeObject {
   /** The map then outlives this process, until the file is removed; so does a link. Throws EEXIST where something is there. */
   pinMap(map: string, path: string): void;
   pinLink(link: number, path: string): void;
+  pinProgram(program: string, path: string): void;
   /** Opens a pinned link. Returns its number here. */
   openLink(path: string): number;
   link(link: number): LinkInfo;
@@ -141,10 +144,12 @@ export interface Native {
   openMapsById(ids: Record<string, number>): LoadedObject;
   /** What `layouts` of an object would say that is loaded from this file with these sizes. Loads nothing. */
   layouts(path: string, maxEntries: Record<string, number>): Record<string, string>;
-  /** Every link of this machine, whoever's it is. */
+  /** Every link of this machine, whoever's it is. EPERM without CAP_SYS_ADMIN. */
   links(): LinkInfo[];
-  /** null: there is no such program any more. */
+  /** null: there is no such program any more. EPERM without CAP_SYS_ADMIN, as all that goes by id. */
   program(id: number): ProgramInfo | null;
+  /** Of a program that is pinned at this path. */
+  pinnedProgram(path: string): ProgramInfo;
   /**
    * Takes the lock of a folder (flock), which ends with the descriptor that it returns, or with the process. EAGAIN: another holds
    * it.

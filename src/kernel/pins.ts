@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What lies pinned below a folder of bpffs, who may write there, and which of it do attached programs still use?
-// DIR/sockets for ever; DIR/LAYOUT-N/MAP a set of all other maps; DIR/links/PROGRAM what holds each program in its place.
+// DIR/sockets for ever; DIR/LAYOUT-N/MAP a set of all other maps; DIR/links/PROGRAM what holds each program in its place;
+// DIR/programs/PROGRAM-TAG for who may not ask the kernel for a program by its number (that takes CAP_SYS_ADMIN).
 import { closeSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, statfsSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { KernelError, type LinkInfo, type LoadedObject, type Native, type ProgramInfo } from './native.ts';
@@ -31,7 +32,7 @@ export interface PinnedLink {
   readonly name: string;
   readonly path: string;
   readonly info: LinkInfo;
-  /** null: gone with its link, a moment ago. */
+  /** null: nobody pinned it, and this process may not ask for it. */
   readonly program: ProgramInfo | null;
   /** When it was pinned, in ms since 1970. */
   readonly sinceMs: number;
@@ -114,26 +115,76 @@ export class PinFolder {
     return path.join(this.path, name);
   }
 
-  /** Throws KernelError, PinError. */
+  /** Where a link of a guard is pinned: `7-in`. */
+  guardPath(name: string): string {
+    return path.join(this.path, 'guards', name);
+  }
+
+  /** At cgroups. Throws KernelError, PinError. */
   links(): PinnedLink[] {
+    return this.#linksIn('links');
+  }
+
+  /** At interfaces, by tcx. Throws KernelError, PinError. */
+  guards(): PinnedLink[] {
+    return this.#linksIn('guards');
+  }
+
+  all(): PinnedLink[] {
+    return [...this.links(), ...this.guards()];
+  }
+
+  #linksIn(folder: string): PinnedLink[] {
     const reader = this.#native.openMaps({});
     try {
-      return namesIn(path.join(this.path, 'links')).flatMap((name) => this.#linkAt(reader, name) ?? []);
+      const names = namesIn(path.join(this.path, folder)).filter((name) => !name.endsWith('-clsact'));
+      const programs = names.length === 0 ? [] : this.#programs();
+      return names.flatMap((name) => this.#linkAt(reader, programs, path.join(this.path, folder, name)) ?? []);
     } finally {
       reader.close();
     }
   }
 
-  #linkAt(reader: LoadedObject, name: string): PinnedLink | null {
-    const file = this.linkPath(name);
+  #linkAt(reader: LoadedObject, programs: readonly ProgramInfo[], file: string): PinnedLink | null {
+    const name = path.basename(file);
     try {
       const info = reader.link(reader.openLink(file));
-      return { name, path: file, info, program: this.#native.program(info.program), sinceMs: statSync(file).mtimeMs };
+      const program = programs.find(({ id }) => id === info.program) ?? programById(this.#native, info.program);
+      return { name, path: file, info, program, sinceMs: statSync(file).mtimeMs };
     } catch (error) {
       // Removed by somebody a moment ago.
       if (codeOf(error) === 'ENOENT') return null;
       throw error;
     }
+  }
+
+  #programs(): ProgramInfo[] {
+    return namesIn(path.join(this.path, 'programs')).map((name) => this.#native.pinnedProgram(this.programPath(name)));
+  }
+
+  programPath(name: string): string {
+    return path.join(this.path, 'programs', name);
+  }
+
+  /** Programs that no link uses any more. */
+  forgetPrograms(kept: ReadonlySet<number>): void {
+    for (const name of namesIn(path.join(this.path, 'programs'))) {
+      const file = this.programPath(name);
+      if (!kept.has(this.#native.pinnedProgram(file).id)) rmSync(file, { force: true });
+    }
+  }
+
+  /** Remembers that this interface had no clsact before ours: a folder, since a bpffs takes no other files. */
+  mark(ifindex: number): void {
+    this.makeFolder(path.join('guards', `${ifindex}-clsact`));
+  }
+
+  unmark(ifindex: number): void {
+    if (this.isMarked(ifindex)) rmdirSync(this.guardPath(`${ifindex}-clsact`));
+  }
+
+  isMarked(ifindex: number): boolean {
+    return this.isThere(this.guardPath(`${ifindex}-clsact`));
   }
 
   sets(): PinnedSet[] {
@@ -168,8 +219,11 @@ export class PinFolder {
       rmSync(file, { force: true });
       removed.push(file);
     };
-    for (const folder of ['links', 'guards'].map((name) => path.join(this.path, name))) {
-      for (const name of namesIn(folder)) remove(path.join(folder, name));
+    for (const folder of ['links', 'guards', 'programs'].map((name) => path.join(this.path, name))) {
+      for (const name of namesIn(folder)) {
+        if (name.endsWith('-clsact')) rmdirSync(path.join(folder, name));
+        else remove(path.join(folder, name));
+      }
       if (this.isThere(folder)) rmdirSync(folder);
     }
     for (const { name, maps } of this.sets()) {
@@ -222,11 +276,26 @@ function lockHolder(folder: string): number | null {
   return pid > 0 ? pid : null;
 }
 
-/** Programs of another Postern that are attached to this cgroup: whose files, or which process's? Links of `own` are none. */
+/** Links of another Postern to this cgroup. Without CAP_SYS_ADMIN nobody can tell, and there are none. */
 export function foreignLinks(native: Native, cgroup: bigint, own: ReadonlySet<number>): LinkInfo[] {
-  return native
-    .links()
-    .filter((link) => link.cgroup === cgroup && !own.has(link.id) && isOurs(native.program(link.program)));
+  try {
+    return native
+      .links()
+      .filter((link) => link.cgroup === cgroup && !own.has(link.id) && isOurs(native.program(link.program)));
+  } catch (error) {
+    if (codeOf(error) === 'EPERM') return [];
+    throw error;
+  }
+}
+
+/** null: it is gone, or this process may not ask. */
+function programById(native: Native, id: number): ProgramInfo | null {
+  try {
+    return native.program(id);
+  } catch (error) {
+    if (codeOf(error) === 'EPERM') return null;
+    throw error;
+  }
 }
 
 /** Throws PinError where another Postern judges the same cgroup: each would count the other's packets, and refuse its allowed ones. */
@@ -247,7 +316,8 @@ export function requireAlone(native: Native, cgroup: bigint, where: string, own:
 
 /** By the maps that all of them ask: names of programs are anybody's. */
 export function isOurs(program: ProgramInfo | null): boolean {
-  return program !== null && ['workloads', 'verdicts', SOCKETS].every((map) => program.maps[map] !== undefined);
+  const maps = program?.maps ?? null;
+  return maps !== null && ['workloads', 'verdicts', SOCKETS].every((map) => maps[map] !== undefined);
 }
 
 function processHolding(links: ReadonlySet<number>): number | null {
@@ -279,7 +349,7 @@ function folderHolding(native: Native, links: ReadonlySet<number>): string | nul
       return null;
     }
     if (names.includes('links')) {
-      const found = PinFolder.look(native, folder).links();
+      const found = PinFolder.look(native, folder).all();
       if (found.some(({ info }) => links.has(info.id))) return folder;
     }
     if (depth === MAX_DEPTH) return null;

@@ -54,15 +54,12 @@ function allSizes(maxEntries: Readonly<Record<string, number>>): Record<string, 
   return { ...bySlot, ...maxEntries };
 }
 
-/** The program that notes what comes in; all others ask what was noted. */
-export const NOTING = 'ingress';
-
-/** Programs of the object that stand at a cgroup, what notes first. */
+/** Programs of the object that stand at a cgroup, first the one that notes what comes in. */
 export function cgroupPrograms(object: NativeObject): string[] {
   return object
     .programs()
     .filter((program) => !GUARDS.includes(program))
-    .toSorted((a, b) => Number(b === NOTING) - Number(a === NOTING));
+    .toSorted((a, b) => Number(b === 'ingress') - Number(a === 'ingress'));
 }
 
 /**

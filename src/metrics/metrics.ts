@@ -20,6 +20,8 @@ export interface Readings {
   problems(): { readonly error: number; readonly warning: number };
   /** By state: `enforced`, `open` (bound, and no policy selects it), `unbound` (no cgroup here). */
   workloads(): ReadonlyMap<string, number>;
+  /** Since when programs have been attached without a gap, in ms since 1970; null: nothing is, or nothing is pinned. */
+  since(): number | null;
   source(): readonly SourceStatus[];
   /** Interfaces that are guarded, by how; workloads with a way out without a guard, by why; null: guards are not put up. */
   guards(): {
@@ -41,6 +43,7 @@ export class Metrics {
   readonly #pod: Histogram;
   readonly #unknown: Histogram;
   readonly #guarded: Histogram;
+  readonly #takeover: Gauge;
 
   constructor(readings: Readings) {
     const registers = [this.registry];
@@ -134,6 +137,22 @@ export class Metrics {
         for (const [state, count] of readings.workloads()) this.set({ state }, count);
       },
     });
+    new Gauge({
+      name: 'postern_attached_timestamp_seconds',
+      help: 'Since when programs have been attached without a gap, whatever became of the agent; none where nothing is pinned',
+      registers,
+      collect() {
+        this.reset();
+        const ms = readings.since();
+        if (ms === null) this.remove();
+        else this.set(ms / 1000);
+      },
+    });
+    this.#takeover = new Gauge({
+      name: 'postern_takeover_duration_seconds',
+      help: "From the agent's start until it had taken over what an earlier one enforced; 0 where there was nothing to take over",
+      registers,
+    });
     addSource(registers, readings);
     addGuards(registers, readings);
     new Gauge({
@@ -169,6 +188,10 @@ export class Metrics {
       buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
       registers,
     });
+  }
+
+  observeTakeover(seconds: number): void {
+    this.#takeover.set(seconds);
   }
 
   observeApply(seconds: number): void {

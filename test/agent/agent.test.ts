@@ -73,6 +73,7 @@ class World {
         nodeName: NODE,
         unscheduled: 'elsewhere',
         attach: 'at_once',
+        bpffs: null,
         ...more,
       },
       this.cluster,

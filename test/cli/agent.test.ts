@@ -475,7 +475,17 @@ test('an agent inside the enforced root is not cut off by --unknown deny', async
   const own = lab.placeIn(lab.outside.netns, lab.cgroup('agent'));
   const options = ['--policies', folder.path, '--state-dir', folder.stateDir, '--cgroup-root', lab.root];
   // In a namespace that is not the host's: only its binding lets it answer the scrape below.
-  const args = ['agent', ...options, '--metrics-address', `${SERVER}:9470`, '--unknown', 'deny', '--no-socket'];
+  const args = [
+    'agent',
+    ...options,
+    '--metrics-address',
+    `${SERVER}:9470`,
+    '--unknown',
+    'deny',
+    '--no-socket',
+    '--bpffs',
+    'none',
+  ];
   const agent = new TestAgent(own.spawn(path.join(import.meta.dirname, '../../bin/postern'), args));
   await agent.line((line) => line.event === 'ready');
   const scrape = await web.exec('curl', ['-sS', '-m', '10', `http://${SERVER}:9470/metrics`]);

@@ -87,7 +87,8 @@ async function world(
   const kubelet = new Kubelet(lab, { node: NODE, driver: options.driver ?? 'cgroupfs', cluster: api });
   const all = (args: readonly string[]): string[] => [
     ...['agent', '--kube', '--kubeconfig', api.kubeconfig, '--node-name', NODE, '--cgroup-root', kubelet.root],
-    ...['--state-dir', folder.stateDir, '--socket', folder.socket, '--metrics-address', '127.0.0.1:0', ...args],
+    ...['--state-dir', folder.stateDir, '--socket', folder.socket, '--metrics-address', '127.0.0.1:0'],
+    ...['--bpffs', folder.bpffs, ...args],
   ];
   const launch = (...args: readonly string[]): TestAgent => {
     const child = spawn(POSTERN, all(args), { stdio: ['ignore', 'pipe', 'pipe'] });

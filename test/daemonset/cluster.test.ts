@@ -108,6 +108,7 @@ test('kubectl apply -f install.yaml: what it makes holds a pod, reports, and use
     [
       ...containerOf(spec).args,
       '--metrics-address=127.0.0.1:0',
+      '--bpffs=none',
       `--cgroup-root=${path.relative(path.dirname(lab.root), kubelet.root)}`,
     ],
     {

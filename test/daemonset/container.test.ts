@@ -61,7 +61,7 @@ function start(t: test.TestContext, { lab, folder }: World, spec: PodSpec): [Tes
     {
       fields: { 'spec.nodeName': 'node-1', 'status.hostIP': '127.0.0.1' },
       fresh: ['/run/postern', '/var/lib/postern'],
-      binds: { '/policies': folder.path },
+      binds: { '/policies': folder.path, '/sys/fs/bpf': path.dirname(folder.bpffs) },
     },
   );
   t.after(() => container.close());

@@ -5,8 +5,8 @@ import test from 'node:test';
 import { GUARD_HARDWARE_ADDRESS } from '#build/generated/abi.ts';
 import { GUARDS, SOURCES } from '../../src/kernel/encode.ts';
 import { LimitExceeded } from '../../src/kernel/errors.ts';
-import { type Guard, InterfaceGuards } from '../../src/kernel/guards.ts';
-import { KernelError, loadNative, type Native } from '../../src/kernel/native.ts';
+import { type Guard, type GuardHome, InterfaceGuards } from '../../src/kernel/guards.ts';
+import { KernelError, loadNative, type Native, type NativeObject } from '../../src/kernel/native.ts';
 import { FakeObject } from './fake.ts';
 
 /** Writes down what is attached and taken away, too. */
@@ -62,9 +62,14 @@ const OWN = '00000000000000000000ffffc6120101';
 const OTHER = '00000000000000000000ffffc6120102';
 const GUARD: Guard = { ifindex: 9, mac: '020000000009', cgroup: 5n, netns: 77n, nsid: 3, sources: [OWN] };
 
+function unpinned(object: NativeObject): GuardHome {
+  const never = (): never => assert.fail('nothing is pinned');
+  return { object, pins: null, hold: never, pinLink: never };
+}
+
 test('what it must know is there before it runs, and taken away after; who notes stands before who asks', async () => {
   const object = new Interfaces();
-  const guards = new InterfaceGuards(object.native, object);
+  const guards = new InterfaceGuards(object.native, unpinned(object));
   assert.equal(guards.mode, null);
   await guards.attach(GUARD);
   assert.deepEqual(object.taken(), [
@@ -102,7 +107,7 @@ test('what it must know is there before it runs, and taken away after; who notes
 
 test('in place is where both programs are at this very interface', async () => {
   const object = new Interfaces();
-  const guards = new InterfaceGuards(object.native, object);
+  const guards = new InterfaceGuards(object.native, unpinned(object));
   assert.equal(guards.isInPlace(9), false);
   await guards.attach(GUARD);
   assert.equal(guards.isInPlace(9), true);
@@ -117,7 +122,7 @@ for (const [at, left] of [
 ] as const) {
   test(`refused at ${at}: nothing is left`, async () => {
     const object = new Interfaces();
-    const guards = new InterfaceGuards(object.native, object);
+    const guards = new InterfaceGuards(object.native, unpinned(object));
     await guards.attach({ ...GUARD, ifindex: 4, sources: [] });
     object.onCall = (call) => {
       if (call.startsWith(at)) throw new KernelError('refused', 'EPERM', 'x');
@@ -137,7 +142,7 @@ for (const [at, left] of [
 
 test('beyond a limit nothing is written', async () => {
   const object = new Interfaces({ guards: 1, sources: 2 });
-  const guards = new InterfaceGuards(object.native, object);
+  const guards = new InterfaceGuards(object.native, unpinned(object));
   await guards.attach(GUARD);
   object.taken();
   await assert.rejects(guards.attach({ ...GUARD, ifindex: 10 }), LimitExceeded);
@@ -149,7 +154,7 @@ test('beyond a limit nothing is written', async () => {
 test('without tcx: clsact, for all that follow, and its qdisc away where it was ours', async () => {
   const object = new Interfaces();
   object.hasTcx = false;
-  const guards = new InterfaceGuards(object.native, object);
+  const guards = new InterfaceGuards(object.native, unpinned(object));
   await guards.attach(GUARD);
   assert.equal(guards.mode, 'clsact');
   assert.deepEqual(object.taken().slice(2), ['clsact guard_in 9 egress', 'clsact guard_out 9 ingress']);
@@ -170,7 +175,7 @@ test('without tcx: clsact, for all that follow, and its qdisc away where it was 
 
 test('a kernel with tcx that refuses a program is not taken for one without', async () => {
   const object = new Interfaces();
-  const guards = new InterfaceGuards(object.native, object);
+  const guards = new InterfaceGuards(object.native, unpinned(object));
   await guards.attach(GUARD);
   object.hasTcx = false;
   await assert.rejects(guards.attach({ ...GUARD, ifindex: 10 }), { code: 'EINVAL' });

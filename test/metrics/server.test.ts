@@ -29,6 +29,7 @@ test('metrics are read when asked for, and readiness is told', async () => {
     maps: () => [{ map: 'verdicts', entries: 3, maxEntries: 100 }],
     problems: () => ({ error: 1, warning: 0 }),
     workloads: () => new Map([['enforced', 1]]),
+    since: () => 1_700_000_000_500,
     source: () => [{ kind: 'Pod', synced: true, problem: null, heardMs: performance.now(), relists: 2, bytesRead: 7 }],
     guards: () => ({
       modes: new Map([['tcx', 3]]),
@@ -94,6 +95,7 @@ test('an address that is taken is told as such', async () => {
     maps: () => [],
     problems: () => ({ error: 0, warning: 0 }),
     workloads: () => new Map(),
+    since: () => null,
     source: () => [],
     guards: () => null,
     loopDelayMs: () => 0,

@@ -5,6 +5,7 @@ import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+import { Bpffs } from './bpffs.ts';
 import type { Lab } from './lab.ts';
 
 /** A line of the agent's log. */
@@ -107,6 +108,9 @@ export class PolicyFolder {
   readonly stateDir: string;
   /** Where its agent answers. */
   readonly socket: string;
+  /** Where its agent pins. */
+  readonly bpffs: string;
+  readonly #mount = new Bpffs();
   readonly #base: string;
   readonly #atExit = () => this.close();
 
@@ -116,6 +120,7 @@ export class PolicyFolder {
     this.path = mkdtempSync(path.join(this.#base, 'policies-'));
     this.stateDir = path.join(this.#base, 'state');
     this.socket = path.join(this.#base, 'agent.sock');
+    this.bpffs = path.join(this.#mount.path, 'postern');
   }
 
   write(name: string, text: string): void {
@@ -131,6 +136,8 @@ export class PolicyFolder {
   close(): void {
     process.off('exit', this.#atExit);
     rmSync(this.#base, { recursive: true, force: true });
+    // With what is pinned there, whatever became of the agent.
+    this.#mount.close();
   }
 }
 
@@ -162,6 +169,8 @@ export function launchAgentIn(
     root,
     '--socket',
     folder.socket,
+    '--bpffs',
+    folder.bpffs,
   ];
   const enter = netns === null ? [] : ['nsenter', `--net=${netns}`, '--'];
   const [command = '', ...rest] = [...enter, POSTERN, 'agent', ...options, '--metrics-address', '127.0.0.1:0', ...args];
