@@ -15,6 +15,7 @@
 #include "abi.h"
 #include "decide.h"
 #include "maps.h"
+#include "origin.h"
 #include "parse.h"
 #include "record.h"
 #include "related.h"
@@ -73,7 +74,7 @@ static __always_inline bool may_be_reply(struct bpf_sock_addr *call, struct pack
 			return true;
 		map_ipv4(&packet->local, ipv4);
 	}
-	return is_known_flow(packet, subject->slot, has_netns_cookie ? bpf_get_netns_cookie(call) : subject->netns);
+	return is_known_flow(packet, subject->slot, netns_of_call(call, subject));
 }
 
 /* Judges a connect or a send before there is a packet. 1: goes on; 0: EPERM. */

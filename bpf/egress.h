@@ -15,6 +15,7 @@
 #include "abi.h"
 #include "decide.h"
 #include "maps.h"
+#include "origin.h"
 #include "parse.h"
 #include "record.h"
 #include "related.h"
@@ -148,7 +149,7 @@ static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *s
  */
 static __always_inline bool is_sender_running(const struct packet *packet, const struct moment *moment)
 {
-	return packet->protocol != IPPROTO_TCP || (moment->pid && moment->pid == bpf_get_current_pid_tgid() >> 32);
+	return packet->protocol != IPPROTO_TCP || (moment->pid && moment->pid == running_pid());
 }
 
 /*
@@ -218,8 +219,8 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 	if (!moment.muted) {
 		moment.socket_cookie = bpf_get_socket_cookie(skb);
 		moment.netns_cookie = netns_of(skb, &subject);
-		if (has_current_process && is_sender_running(packet, &moment)) {
-			moment.pid = bpf_get_current_pid_tgid() >> 32;
+		if (is_process_known() && is_sender_running(packet, &moment)) {
+			moment.pid = running_pid();
 			moment.flags |= EVENT_PROCESS;
 			tell(packet, &subject, &decision, &moment, true);
 		} else {

@@ -12,6 +12,7 @@
 
 #include "abi.h"
 #include "maps.h"
+#include "origin.h"
 #include "parse.h"
 #include "record.h"
 #include "related.h"

@@ -158,14 +158,23 @@ struct {
 
 /*
  * What cgroup_skb programs may ask on this kernel but not on 6.1. A loader that finds them missing clears these, and the verifier
- * never sees the calls. Flows of sockets are then told apart by slot and guarded namespace alone; a refused datagram is told without
- * its sender.
+ * never sees the calls.
  */
 const volatile __u8 has_netns_cookie = 1;
 const volatile __u8 has_current_process = 1;
 
 /* How many flows a workload may hold. `flows` and `flow_order` should have room for as many of each. */
 const volatile __u32 flows_per_workload = FLOWS_PER_WORKLOAD;
+
+/*
+ * Where the same stands in memory, for kernels without these helpers: bytes from the start of struct sock_common, net and task_struct, by
+ * the kernel's own BTF. 0: not known. Flows of sockets are then told apart by slot and guarded
+ * namespace alone; a refused datagram is told without its sender.
+ */
+const volatile __u32 sock_netns_offset;
+const volatile __u32 netns_cookie_offset;
+const volatile __u32 task_pid_offset;
+const volatile __u32 task_command_offset;
 
 /* Puts every type of abi.h into the object's BTF, from which the agent's view of them is made: a new type must be a member of struct abi. */
 const struct abi *abi_types SEC("abi");

@@ -15,6 +15,7 @@
 #include "abi.h"
 #include "decide.h"
 #include "maps.h"
+#include "origin.h"
 #include "parse.h"
 #include "record.h"
 #include "subject.h"

@@ -11,6 +11,7 @@
 
 #include "abi.h"
 #include "maps.h"
+#include "origin.h"
 
 /* Who is held, as it stood when its epoch was read. */
 struct subject {
@@ -115,7 +116,15 @@ static __always_inline bool has_ruleset(const struct subject *subject)
 /* The namespace of a socket's packet, as its flows have it. A kernel that doesn't tell: the one where the guard notes what comes in. */
 static __always_inline __u64 netns_of(struct __sk_buff *skb, const struct subject *subject)
 {
-	return has_netns_cookie ? bpf_get_netns_cookie(skb) : subject->netns;
+	if (has_netns_cookie)
+		return bpf_get_netns_cookie(skb);
+	return netns_cookie_offset ? read_netns_cookie(skb) : subject->netns;
+}
+
+/* The same for a call, which every kernel tells: what one hook notes another must find. */
+static __always_inline __u64 netns_of_call(struct bpf_sock_addr *call, const struct subject *subject)
+{
+	return has_netns_cookie || netns_cookie_offset ? bpf_get_netns_cookie(call) : subject->netns;
 }
 
 #endif

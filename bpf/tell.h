@@ -11,6 +11,7 @@
 
 #include "abi.h"
 #include "maps.h"
+#include "origin.h"
 #include "parse.h"
 #include "subject.h"
 #include "verdict.h"
@@ -136,7 +137,7 @@ static __noinline int tell(const struct packet *packet, const struct subject *su
 	event->local = packet->local;
 	event->remote = packet->remote;
 	if (named)
-		bpf_get_current_comm(event->command, sizeof(event->command));
+		running_command(event->command);
 	bpf_ringbuf_submit(event, 0);
 	return 0;
 }

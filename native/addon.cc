@@ -874,6 +874,30 @@ Napi::Value probe(const Napi::CallbackInfo &info)
 	return result;
 }
 
+Napi::Value member_offsets(const Napi::CallbackInfo &info)
+{
+	const Napi::Env env = info.Env();
+	if (!info[0].IsArray())
+		throw Napi::TypeError::New(env, "argument 0 must be an array of strings");
+	const Napi::Array names = info[0].As<Napi::Array>();
+	std::vector<std::string> members;
+	for (std::uint32_t i = 0; i < names.Length(); i++) {
+		const Napi::Value name = names[i];
+		if (!name.IsString())
+			throw Napi::TypeError::New(env, "argument 0 must be an array of strings");
+		members.push_back(name.As<Napi::String>());
+	}
+	const std::vector<std::int64_t> offsets = guarded(env, [&] { return postern::member_offsets(members); });
+	const Napi::Array result = Napi::Array::New(env, offsets.size());
+	for (std::uint32_t i = 0; i < offsets.size(); i++) {
+		if (offsets[i] < 0)
+			result.Set(i, env.Null());
+		else
+			result.Set(i, static_cast<double>(offsets[i]));
+	}
+	return result;
+}
+
 postern::Endpoint endpoint(const Napi::CallbackInfo &info, std::size_t index)
 {
 	const View address = bytes(info, index);
@@ -1011,6 +1035,7 @@ Napi::Value open(const Napi::CallbackInfo &info)
 	native.Set("lockFolder", Napi::Function::New<lock_folder>(env, "lockFolder"));
 	native.Set("cgroupId", Napi::Function::New<cgroup_id>(env, "cgroupId"));
 	native.Set("netnsCookie", Napi::Function::New<netns_cookie>(env, "netnsCookie"));
+	native.Set("memberOffsets", Napi::Function::New<member_offsets>(env, "memberOffsets"));
 	native.Set("probe", Napi::Function::New<probe>(env, "probe"));
 	native.Set("destroyTcp", Napi::Function::New<destroy_tcp>(env, "destroyTcp"));
 	native.Set("namespaceNumber", Napi::Function::New<namespace_number>(env, "namespaceNumber"));

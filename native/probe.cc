@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which program types, map types and helpers does this kernel take? Answered by loading the smallest that could be refused.
+// Which program types, map types and helpers does this kernel take, and where are members of its structures? The first is answered by
+// loading the smallest that could be refused, the second by the kernel's BTF.
 // Reads no version numbers and no configuration: distributions backport.
 #include "kernel.h"
 
@@ -90,7 +91,48 @@ std::string try_array_of_maps()
 	return try_map(BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1, options);
 }
 
+// Also looks into members without a name, as C does. In bits; -1: not there.
+std::int64_t member_bits(const btf *types, const btf_type *structure, const std::string &name)
+{
+	if (!structure || !btf_is_composite(structure))
+		return -1;
+	const btf_member *members = btf_members(structure);
+	for (__u32 i = 0; i < btf_vlen(structure); i++) {
+		const char *member = btf__name_by_offset(types, members[i].name_off);
+		const std::int64_t offset = btf_member_bit_offset(structure, i);
+		if (member && name == member)
+			return offset;
+		if (member && *member)
+			continue;
+		const std::int64_t inner = member_bits(types, btf__type_by_id(types, members[i].type), name);
+		if (inner >= 0)
+			return offset + inner;
+	}
+	return -1;
+}
+
+std::int64_t member_offset(const btf *types, const std::string &path)
+{
+	const std::size_t dot = path.find('.');
+	const __s32 id = btf__find_by_name_kind(types, path.substr(0, dot).c_str(), BTF_KIND_STRUCT);
+	if (id < 0 || dot == std::string::npos)
+		return -1;
+	const std::int64_t bits = member_bits(types, btf__type_by_id(types, static_cast<__u32>(id)), path.substr(dot + 1));
+	return bits < 0 || bits % 8 ? -1 : bits / 8;
+}
+
 } // namespace
+
+std::vector<std::int64_t> member_offsets(const std::vector<std::string> &members)
+{
+	const libbpf_print_fn_t print = libbpf_set_print(nullptr);
+	const std::unique_ptr<btf, void (*)(btf *)> types(btf__load_vmlinux_btf(), btf__free);
+	libbpf_set_print(print);
+	std::vector<std::int64_t> offsets;
+	for (const std::string &member : members)
+		offsets.push_back(libbpf_get_error(types.get()) ? -1 : member_offset(types.get(), member));
+	return offsets;
+}
 
 std::map<std::string, std::string> probe()
 {
@@ -104,6 +146,16 @@ std::map<std::string, std::string> probe()
 	const std::vector<bpf_insn> current_command = {
 		move_register(BPF_REG_1, BPF_REG_10),   add_immediate(BPF_REG_1, -16), move_immediate(BPF_REG_2, 16),
 		call_helper(BPF_FUNC_get_current_comm), move_immediate(BPF_REG_0, 1),  exit_program()};
+	// Of address 0 it reads nothing, and says so at run time.
+	const std::vector<bpf_insn> read_kernel = {move_register(BPF_REG_1, BPF_REG_10),
+						   add_immediate(BPF_REG_1, -8),
+						   move_immediate(BPF_REG_2, 8),
+						   move_immediate(BPF_REG_3, 0),
+						   call_helper(BPF_FUNC_probe_read_kernel),
+						   move_immediate(BPF_REG_0, 1),
+						   exit_program()};
+	const std::vector<bpf_insn> current_task = {call_helper(BPF_FUNC_get_current_task), move_immediate(BPF_REG_0, 1),
+						    exit_program()};
 	// What fails is in the answer; libbpf would print it besides.
 	const libbpf_print_fn_t print = libbpf_set_print(nullptr);
 	bpf_map_create_opts no_prealloc{};
@@ -129,6 +181,10 @@ std::map<std::string, std::string> probe()
 		 try_program(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS, current_process)},
 		{"helper/cgroup_skb/bpf_get_current_comm",
 		 try_program(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS, current_command)},
+		{"helper/cgroup_skb/bpf_probe_read_kernel",
+		 try_program(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS, read_kernel)},
+		{"helper/cgroup_skb/bpf_get_current_task",
+		 try_program(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS, current_task)},
 	};
 	libbpf_set_print(print);
 	return results;

@@ -165,6 +165,11 @@ export interface Native {
    */
   probe(): Record<string, string | null>;
   /**
+   * Where members of the kernel's own structures are (`net.net_cookie`), by its BTF: bytes from the structure's start. null: there is no
+   * such member, it is a bit field, or this kernel shows no BTF.
+   */
+  memberOffsets(members: readonly string[]): (number | null)[];
+  /**
    * SOCK_DESTROY in the namespace at `netns`: ends a TCP socket; addresses of 16 bytes, v4 v4-mapped; ports in host order;
    * `cookie` 0n: whichever socket has these ends. False: no such socket. A listener is never ended.
    */

@@ -7,28 +7,73 @@ import type { LoadedObject, Native, NativeObject } from './native.ts';
 const OBJECT = fileURLToPath(new URL('../../build/postern.bpf.o', import.meta.url));
 /** Programs that stand at interfaces, not at a cgroup. */
 const GUARDS: readonly string[] = ['guard_in', 'guard_out'];
-const COOKIE_HELPER = 'helper/cgroup_skb/bpf_get_netns_cookie';
 
-/** What cgroup_skb programs may not ask on every kernel: each constant of bpf/maps.h with the helpers that it stands for. */
-const OPTIONAL_HELPERS: Readonly<Record<string, readonly string[]>> = {
-  has_netns_cookie: [COOKIE_HELPER],
-  has_current_process: ['helper/cgroup_skb/bpf_get_current_pid_tgid', 'helper/cgroup_skb/bpf_get_current_comm'],
-};
+/**
+ * What cgroup_skb programs may not ask on every kernel: each constant of bpf/maps.h with the helpers that it stands for, and with what takes
+ * their place: other helpers, and constants that say where the kernel's own structures hold the same.
+ */
+const OPTIONAL_HELPERS: readonly {
+  readonly constant: string;
+  readonly helpers: readonly string[];
+  readonly instead: { readonly helpers: readonly string[]; readonly offsets: Readonly<Record<string, string>> };
+}[] = [
+  {
+    constant: 'has_netns_cookie',
+    helpers: ['bpf_get_netns_cookie'],
+    instead: {
+      helpers: ['bpf_probe_read_kernel'],
+      offsets: { sock_netns_offset: 'sock_common.skc_net', netns_cookie_offset: 'net.net_cookie' },
+    },
+  },
+  {
+    constant: 'has_current_process',
+    helpers: ['bpf_get_current_pid_tgid', 'bpf_get_current_comm'],
+    instead: {
+      helpers: ['bpf_probe_read_kernel', 'bpf_get_current_task'],
+      offsets: { task_pid_offset: 'task_struct.tgid', task_command_offset: 'task_struct.comm' },
+    },
+  },
+];
 
-/** What build/postern.bpf.o must be told of this kernel before it is loaded, found by trying. */
-export function constantsFor(native: Native): Record<string, number> {
+/**
+ * What build/postern.bpf.o must be told of this kernel before it is loaded, found by trying and, for what is missing, by its BTF. Where one of
+ * several offsets is not to be found, none is told.
+ */
+export function constantsFor(native: Pick<Native, 'probe' | 'memberOffsets'>): Record<string, number> {
   const refused = native.probe();
-  return Object.fromEntries(
-    Object.entries(OPTIONAL_HELPERS).map(([constant, helpers]) => [
-      constant,
-      helpers.every((helper) => refused[helper] === null) ? 1 : 0,
-    ]),
-  );
+  const has = (helpers: readonly string[]) =>
+    helpers.every((helper) => refused[`helper/cgroup_skb/${helper}`] === null);
+  const constants: Record<string, number> = {};
+  for (const { constant, helpers, instead } of OPTIONAL_HELPERS) {
+    constants[constant] = has(helpers) ? 1 : 0;
+    if (has(helpers) || !has(instead.helpers)) continue;
+    const offsets = native.memberOffsets(Object.values(instead.offsets)).filter((offset) => offset !== null);
+    const names = Object.keys(instead.offsets);
+    if (offsets.length === names.length)
+      names.forEach((name, index) => Object.assign(constants, { [name]: offsets[index] }));
+  }
+  return constants;
+}
+
+/**
+ * How cgroup_skb programs learn in which network namespace a packet is sent (`netns`) and who sends it (`process`) on a kernel of which
+ * `constantsFor` said this: by the helper for it, from the kernel's memory, or (null) not at all.
+ */
+export function originsFrom(
+  constants: Readonly<Record<string, number>>,
+): Readonly<Record<'netns' | 'process', 'helper' | 'memory' | null>> {
+  const way = (constant: string, offset: string) =>
+    constants[constant] === 1 ? 'helper' : constants[offset] === undefined ? null : 'memory';
+  return {
+    netns: way('has_netns_cookie', 'netns_cookie_offset'),
+    process: way('has_current_process', 'task_pid_offset'),
+  };
 }
 
 /** Why programs on this kernel cannot tell in which network namespace a packet is sent; null: they can. Throws KernelError. */
 export function namespacesHidden(native: Native): string | null {
-  return native.probe()[COOKIE_HELPER] ?? null;
+  if (originsFrom(constantsFor(native)).netns !== null) return null;
+  return native.probe()['helper/cgroup_skb/bpf_get_netns_cookie'] ?? 'not to be found in memory';
 }
 
 /**
