@@ -168,8 +168,8 @@ const volatile __u32 flows_per_workload = FLOWS_PER_WORKLOAD;
 
 /*
  * Where the same stands in memory, for kernels without these helpers: bytes from the start of struct sock_common, net and task_struct, by
- * the kernel's own BTF. 0: not known. Flows of sockets are then told apart by slot and guarded
- * namespace alone; a refused datagram is told without its sender.
+ * the kernel's own BTF. 0: not known. Flows of sockets are then told apart by slot and guarded namespace
+ * alone; a refused datagram is told without its sender.
  */
 const volatile __u32 sock_netns_offset;
 const volatile __u32 netns_cookie_offset;

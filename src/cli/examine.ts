@@ -4,6 +4,7 @@ import { existsSync, readFileSync, statfsSync } from 'node:fs';
 import { release } from 'node:os';
 import { cgroupMount } from '../bind/mount.ts';
 import type { Native } from '../kernel/native.ts';
+import { constantsFor, originsFrom } from '../kernel/programs.ts';
 
 export interface Finding {
   /** Stable: `kernel`, `cgroup2`, `program/connect4`, … */
@@ -53,20 +54,48 @@ const CAPABILITIES: readonly {
 const COVERED_BY_SYS_ADMIN: readonly string[] = ['CAP_BPF', 'CAP_PERFMON', 'CAP_NET_ADMIN'];
 const CAP_SYS_ADMIN = 21n;
 
-/** What the probes of the addon stand for. Anything that it probes and that is not here is needed for the future alone. */
-const NEEDED: Readonly<Record<string, string>> = {
-  'program/cgroup_skb_egress': 'judges every packet',
-  'program/cgroup_skb_ingress': 'notes inbound flows, so that their replies pass',
-  'program/connect4': 'refuses IPv4 connections at once',
-  'program/connect6': 'refuses IPv6 connections at once',
-  'program/sendmsg4': 'refuses IPv4 datagrams at once',
-  'program/sendmsg6': 'refuses IPv6 datagrams at once',
-  'map/hash': 'holds workloads, verdicts and flows',
-  'map/percpu_hash': 'holds counters',
-  'map/lpm_trie': 'holds networks',
-  'map/ringbuf': 'carries events',
-  'map/sk_storage': 'keeps the verdict with its socket',
-  'map/array_of_maps': 'waits for running programs',
+/** What of a kernel Postern asks for, by the finding's name. docs/kernels.md has the same, with sources. */
+export interface KernelFeature {
+  /** The first release of Linux that has it, as its documentation says; distributions backport, so it is really tried. */
+  readonly since: string;
+  /** `missing`: without it nothing is enforced; `limited`: what `without` says is lost. */
+  readonly absence: 'limited' | 'missing';
+  /** What it does here, or what is lost without it. */
+  readonly without: string;
+}
+
+const needed = (since: string, use: string): KernelFeature => ({
+  since,
+  absence: 'missing',
+  without: `${use}: nothing is enforced`,
+});
+
+/** In the order of the page. */
+export const KERNEL_FEATURES: Readonly<Record<string, KernelFeature>> = {
+  'program/cgroup_skb_egress': needed('4.10', 'no packet is judged'),
+  'program/cgroup_skb_ingress': needed('4.10', 'no inbound flow is noted, so that its replies would be refused'),
+  'program/connect4': needed('4.17', 'no IPv4 connection is refused at once'),
+  'program/connect6': needed('4.17', 'no IPv6 connection is refused at once'),
+  'program/sendmsg4': needed('4.18', 'no IPv4 datagram is refused at once'),
+  'program/sendmsg6': needed('4.18', 'no IPv6 datagram is refused at once'),
+  'map/hash': needed('3.19', 'nowhere to hold workloads, verdicts and flows'),
+  'map/percpu_hash': needed('4.6', 'nowhere to count'),
+  'map/lpm_trie': needed('4.11', 'nowhere to hold networks'),
+  'map/array_of_maps': needed('4.12', 'no way to wait for running programs'),
+  'map/sk_storage': needed('5.2', 'nowhere to keep the verdict with its socket'),
+  'map/ringbuf': needed('5.8', 'no way to tell events'),
+  'origin/netns': {
+    since: '6.15, or 5.12 with BTF',
+    absence: 'limited',
+    without:
+      "a process that may make namespaces can forge a note there that lets it answer, in its workload's own, a stranger who never asked; with --unknown deny an unknown workload in the host's network namespace is refused",
+  },
+  'origin/process': {
+    since: '6.18, or 5.12 with BTF',
+    absence: 'limited',
+    without:
+      'raw packets, pings and audited connections that are told carry no process; refused connects and datagrams do',
+  },
 };
 
 /** Everything at once, in the order in which a reader would ask. `load` gives the addon; its failure is a finding. */
@@ -92,7 +121,7 @@ function finding(name: string, state: Finding['state'], found: string, advice = 
 
 function kernel(): Finding {
   const [major = 0, minor = 0] = release().split('.').map(Number);
-  // bpf_get_netns_cookie, ring buffers, sk_storage in cgroup_skb and bounded loops are all there since 5.10; measured on 6.1.
+  // What tests run on: docs/kernels.md.
   const isNew = major > 6 || (major === 6 && minor >= 1);
   return finding(
     'kernel',
@@ -146,7 +175,12 @@ function btf(): Finding {
   const file = '/sys/kernel/btf/vmlinux';
   return existsSync(file)
     ? finding('btf', 'ok', file)
-    : finding('btf', 'limited', `${file} is not there`, 'not needed yet; a kernel with CONFIG_DEBUG_INFO_BTF=y has it');
+    : finding(
+        'btf',
+        'limited',
+        `${file} is not there`,
+        'where the kernel has no helper, namespaces and processes of packets are read by it; a kernel with CONFIG_DEBUG_INFO_BTF=y has it',
+      );
 }
 
 function capabilities(): Finding[] {
@@ -160,20 +194,41 @@ function capabilities(): Finding[] {
 }
 
 function probes(load: () => Native): Finding[] {
+  let native: Native;
   let results: Record<string, string | null>;
   try {
-    results = load().probe();
+    native = load();
+    results = native.probe();
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
     return [finding('addon', 'missing', message, 'the native addon cannot be loaded: build it with make build')];
   }
-  return Object.entries(results).map(([name, failure]) => {
-    const use = NEEDED[name];
-    if (failure === null) return finding(name, 'ok', 'loads');
-    return use === undefined
-      ? finding(name, 'limited', failure, 'not needed yet')
-      : finding(name, 'missing', failure, `${use}; this kernel, or what this process may do, does not allow it`);
+  // Helpers are means: what they are for is asked below.
+  const tried = Object.entries(results)
+    .filter(([name]) => !name.startsWith('helper/'))
+    .map(([name, failure]) => {
+      const feature = KERNEL_FEATURES[name];
+      if (failure === null) return finding(name, 'ok', 'loads');
+      return feature === undefined
+        ? finding(name, 'limited', failure, 'not needed yet')
+        : lacking(name, feature, failure, 'this kernel, or what this process may do, does not allow it');
+    });
+  const ways = Object.entries(originsFrom(constantsFor(native))).map(([what, way]) => {
+    const name = `origin/${what}`;
+    const feature = KERNEL_FEATURES[name];
+    if (way !== null)
+      return finding(name, 'ok', way === 'helper' ? 'asked by a helper' : "read from the kernel's memory");
+    const how =
+      'a newer kernel has a helper for it, an older one needs CONFIG_DEBUG_INFO_BTF=y, and both the capabilities above';
+    return feature === undefined
+      ? finding(name, 'limited', 'not known', how)
+      : lacking(name, feature, 'not known', how);
   });
+  return [...tried, ...ways];
+}
+
+function lacking(name: string, { since, absence, without }: KernelFeature, found: string, how: string): Finding {
+  return finding(name, absence, found, `${without}; Linux has it since ${since}; ${how}`);
 }
 
 function textOf(file: string): string | null {

@@ -47,10 +47,10 @@ export function constantsFor(native: Pick<Native, 'probe' | 'memberOffsets'>): R
   for (const { constant, helpers, instead } of OPTIONAL_HELPERS) {
     constants[constant] = has(helpers) ? 1 : 0;
     if (has(helpers) || !has(instead.helpers)) continue;
-    const offsets = native.memberOffsets(Object.values(instead.offsets)).filter((offset) => offset !== null);
-    const names = Object.keys(instead.offsets);
-    if (offsets.length === names.length)
-      names.forEach((name, index) => Object.assign(constants, { [name]: offsets[index] }));
+    const found = native.memberOffsets(Object.values(instead.offsets));
+    const named = Object.keys(instead.offsets).map((name, index) => [name, found[index] ?? null] as const);
+    if (named.some(([, offset]) => offset === null)) continue;
+    for (const [name, offset] of named) if (offset !== null) constants[name] = offset;
   }
   return constants;
 }

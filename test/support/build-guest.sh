@@ -7,7 +7,7 @@ set -eu
 # What that kernel has as modules and the guest needs, each after those that it depends on: the share of files, then what tests use.
 modules='
 drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci_legacy_dev
-drivers/virtio/virtio_pci net/9p/9pnet net/9p/9pnet_virtio fs/netfs/netfs fs/fscache/fscache fs/9p/9p fs/overlayfs/overlay
+drivers/virtio/virtio_pci fs/netfs/netfs fs/fscache/fscache net/9p/9pnet net/9p/9pnet_virtio fs/9p/9p fs/overlayfs/overlay
 drivers/net/veth net/ipv4/inet_diag net/ipv4/tcp_diag net/sched/sch_ingress net/sched/cls_bpf
 '
 
