@@ -90,12 +90,12 @@ test('postern run holds a command', async (t) => {
   writeFileSync(policy, POLICY);
   const tries = FAMILIES.flatMap(({ server }) => [`TCP/${server}/80`, `TCP/${server}/81`, `UDP/${server}/54`]);
   const command = ['run', '--policy', policy, '--', process.execPath, CLIENT, ...tries];
-  const result = await web.exec(POSTERN, command, { timeoutMs: 60_000 });
+  const result = await web.exec(POSTERN, command, { timeoutMs: 300_000 });
   assert.equal(result.stdout, 'ok EPERM EPERM ok EPERM EPERM\n', result.stderr);
 });
 
 test('doctor finds that this node can enforce', async () => {
-  const result = await resultOf(spawn(POSTERN, ['doctor', '-o', 'json']), 60_000);
+  const result = await resultOf(spawn(POSTERN, ['doctor', '-o', 'json']), 300_000);
   assert.equal(result.status, 0, result.stdout);
   const { enforcement, findings } = JSON.parse(result.stdout) as { enforcement: boolean; findings: Finding[] };
   assert.equal(enforcement, true);

@@ -15,7 +15,7 @@ export interface LogLine {
 }
 
 /** Far longer than anything takes: what has not come by then never will. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 300_000;
 const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
 
 export class TestAgent {
@@ -42,7 +42,7 @@ export class TestAgent {
     });
   }
 
-  /** The first line from `from` on that `holds`; rejects if the agent ends, or a minute passes, before there is one. */
+  /** The first line from `from` on that `holds`; rejects if the agent ends, or five minutes pass, before there is one. */
   async line(holds: (line: LogLine) => boolean, from = 0): Promise<LogLine> {
     const timer = setTimeout(() => this.child.kill('SIGKILL'), PATIENCE_MS);
     try {
