@@ -45,6 +45,11 @@ export interface YamlDocument {
 
 /** Nodes that aliases may repeat in one document: far beyond honest use, far below what would hurt (billion laughs). */
 const MAX_REPEATED_NODES = 10_000;
+/**
+ * Values in one text, as its lines and punctuation bound them. Each takes the parser up to 0.1 ms, in which an agent does nothing
+ * else; a thousand Pods of 250 lines are as many.
+ */
+const MAX_VALUES = 250_000;
 /** Levels of nesting; the deepest Kubernetes object has some 30. */
 const MAX_DEPTH = 100;
 
@@ -72,8 +77,23 @@ function kubectlTags(tags: Tags): Tags {
   });
 }
 
+/** No fewer than the text has values, found without parsing it. */
+function countValues(text: string): number {
+  let count = 1;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    // A line feed or a comma ends a value; a bracket begins one.
+    if (code === 0x0a || code === 0x2c || code === 0x5b || code === 0x7b) count++;
+  }
+  return count;
+}
+
 /** Every document of a text that is not empty, in order. Total: what cannot be read is a problem of its document. */
 export function readYaml(text: string): YamlDocument[] {
+  if (countValues(text) > MAX_VALUES) {
+    const [message, advice] = [`holds more than ${MAX_VALUES} lines and items`, 'write it as several files'];
+    return [unreadable(message, advice)];
+  }
   const lines = new LineCounter();
   let documents: Document.Parsed[];
   try {
@@ -118,9 +138,11 @@ class ReadDocument implements YamlDocument {
   readonly position: Position;
   readonly #document: Document.Parsed;
   readonly #lines: LineCounter;
+  readonly #anchors: Anchors;
 
   constructor(document: Document.Parsed, lines: LineCounter) {
     this.#document = document;
+    this.#anchors = new Anchors(document.contents);
     this.#lines = lines;
     this.position = this.#at(document.contents?.range?.[0] ?? document.errors[0]?.pos[0] ?? document.range[0]);
     const problems: SyntaxProblem[] = [];
@@ -137,7 +159,7 @@ class ReadDocument implements YamlDocument {
       if (problems.some(({ position }) => position.line === this.#at(pos[0]).line)) continue;
       problems.push(this.#told(code, message, pos[0]));
     }
-    const reading = new Reading(document);
+    const reading = new Reading(this.#anchors);
     this.value = reading.value(document.contents, 0);
     for (const { node, message, advice } of reading.problems) {
       const offset = node.range?.[0] ?? 0;
@@ -194,9 +216,9 @@ class ReadDocument implements YamlDocument {
     let key: Node | null = null;
     let node: Node | null = this.#document.contents;
     for (const step of path) {
-      const target = isAlias(node) ? (node.resolve(this.#document) ?? null) : node;
+      const target = isAlias(node) ? this.#anchors.target(node) : node;
       if (isMap(target)) {
-        const pair = findPair(this.#document, target.items as Pair<Node, Node | null>[], step);
+        const pair = findPair(this.#anchors, target.items as Pair<Node, Node | null>[], step);
         if (!pair) return { key, node, whole: false };
         key = pair.key;
         node = pair.value ?? pair.key;
@@ -263,8 +285,39 @@ function isUnclosedQuote({ code, message }: { code: string; message: string }): 
   return code === 'MISSING_CHAR' && message.startsWith('Missing closing');
 }
 
+/** What aliases stand for: the last value before each that has its anchor. The library goes through the document for each of them. */
+class Anchors {
+  readonly #root: Node | null;
+  #targets: Map<Node, Node | null> | null = null;
+
+  constructor(root: Node | null) {
+    this.#root = root;
+  }
+
+  target(alias: Node): Node | null {
+    this.#targets ??= this.#resolve();
+    return this.#targets.get(alias) ?? null;
+  }
+
+  #resolve(): Map<Node, Node | null> {
+    const anchors = new Map<string, Node>();
+    const targets = new Map<Node, Node | null>();
+    const open: unknown[] = [this.#root];
+    for (let node = open.pop(); node !== undefined; node = open.pop()) {
+      if (isAlias(node)) targets.set(node, anchors.get(node.source) ?? null);
+      else if (isScalar(node) || isMap(node) || isSeq(node)) {
+        if (node.anchor !== undefined) anchors.set(node.anchor, node as Node);
+        if (isSeq(node)) for (const item of node.items.toReversed()) open.push(item ?? null);
+        // The key is looked at before its value, and each pair before the next.
+        if (isMap(node)) for (const { key, value } of node.items.toReversed()) open.push(value ?? null, key ?? null);
+      }
+    }
+    return targets;
+  }
+}
+
 function findPair(
-  document: Document.Parsed,
+  anchors: Anchors,
   items: Pair<Node, Node | null>[],
   step: string | number,
 ): Pair<Node, Node | null> | undefined {
@@ -273,8 +326,8 @@ function findPair(
   for (const { key, value } of items) {
     if (!isMerge(key)) continue;
     for (const source of isSeq(value) ? (value.items as Node[]) : [value]) {
-      const merged = isAlias(source) ? source.resolve(document) : source;
-      const pair = isMap(merged) && findPair(document, merged.items as Pair<Node, Node | null>[], step);
+      const merged = isAlias(source) ? anchors.target(source) : source;
+      const pair = isMap(merged) && findPair(anchors, merged.items as Pair<Node, Node | null>[], step);
       if (pair) return pair;
     }
   }
@@ -294,13 +347,13 @@ function keyText(key: Node | null): string {
 /** Nodes to values, with a bound on what aliases may repeat. */
 class Reading {
   readonly problems: { node: Node; message: string; advice: string }[] = [];
-  readonly #document: Document.Parsed;
+  readonly #anchors: Anchors;
   readonly #open = new Set<unknown>();
   #repeated = 0;
   #aliases = 0;
 
-  constructor(document: Document.Parsed) {
-    this.#document = document;
+  constructor(anchors: Anchors) {
+    this.#anchors = anchors;
   }
 
   value(node: unknown, depth: number): unknown {
@@ -335,11 +388,8 @@ class Reading {
     return merged;
   }
 
-  #alias(
-    alias: Node & { source: string; resolve(document: Document.Parsed): Node | undefined },
-    depth: number,
-  ): unknown {
-    const target = alias.resolve(this.#document);
+  #alias(alias: Node & { source: string }, depth: number): unknown {
+    const target = this.#anchors.target(alias);
     if (!target) {
       this.#tell(
         alias,

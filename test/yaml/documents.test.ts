@@ -64,6 +64,16 @@ test('anchors and merges', () => {
   assert.deepEqual(value, { a: { x: 1, y: 2 }, b: { x: 1, y: 2 }, c: { x: 1, y: 3 }, d: { x: 9, y: 2 } });
 });
 
+test('an alias is the last value before it that has its anchor', () => {
+  const { value, problems } = only('a: &x 1\nb: *x\nc: [&x 2, *x]\n? &k key\n: &x 3\nd: *x\ne: *k\n');
+  assert.deepEqual(problems, []);
+  assert.deepEqual(value, { a: 1, b: 1, c: [2, 2], key: 3, d: 3, e: 'key' });
+  // In minutes, if each were looked for in all of the document.
+  const many = only(`x: &x 1\ny:\n${'- *x\n'.repeat(9_000)}`);
+  assert.deepEqual(many.problems, []);
+  assert.deepEqual(many.value, { x: 1, y: Array(9_000).fill(1) });
+});
+
 test('places: of keys, of values, through aliases and merges, and of the deepest there is', () => {
   const document = only('a:\n  b:\n  - x: 1\n    y: &y {z: 2}\n  - *y\nc: {<<: *y}\n');
   const at = (path: (string | number)[], where: 'key' | 'value') => {
@@ -102,6 +112,8 @@ test('what could exhaust the reader is refused', () => {
     ['a: *nowhere\n', /refers to no anchor/],
     ['['.repeat(100_000), /nested/],
     [`${'['.repeat(200)}${']'.repeat(200)}`, /nested more than 100 levels deep/],
+    ['a: 1\n'.repeat(3_400_000), /holds more than 250000 lines and items/],
+    [`[${'{},'.repeat(130_000)}{}]`, /holds more than 250000 lines and items/],
     [`a:\n${Array.from({ length: 150 }, (_, i) => `${' '.repeat(i + 1)}- `).join('\n')}`, /nested/],
   ];
   for (const [text, message] of bombs) {
