@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Answers questions about the running agent, to root alone: HTTP over a Unix socket. Knows what is asked, not what is answered.
-import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs';
+import { chmodSync, lstatSync, mkdirSync, rmSync, statSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { connect } from 'node:net';
 import path from 'node:path';
 
 export const SOCKET = '/run/postern/agent.sock';
 
-/** A failure of the world. `code`: `IN_USE` (another agent answers there), `NOT_A_SOCKET`, or the errno's name. */
+/**
+ * A failure of the world. `code`: `IN_USE` (another agent answers there), `NOT_A_SOCKET`, `UNSAFE_FOLDER` (others than root could put
+ * a socket of theirs there), or the errno's name.
+ */
 export class SocketError extends Error {
   override readonly name = 'SocketError';
   readonly code: string;
@@ -17,11 +20,25 @@ export class SocketError extends Error {
         ? 'another agent answers there: choose another with --socket'
         : code === 'NOT_A_SOCKET'
           ? 'something else is there that is no socket'
-          : code;
+          : code === 'UNSAFE_FOLDER'
+            ? 'others may write into its folder, and answer in its stead: choose another with --socket, or chmod it to 0755'
+            : code;
     super(`cannot listen on ${file}: ${why}`, { cause });
     this.code = code;
   }
 }
+
+/** Of what is asked a line is enough, and whoever asks is root: these only end what was forgotten. */
+const OPTIONS = {
+  maxHeaderSize: 8192,
+  headersTimeout: 10_000,
+  requestTimeout: 10_000,
+  connectionsCheckingInterval: 1000,
+};
+const MAX_CONNECTIONS = 64;
+
+const OTHERS_WRITE = 0o022;
+const STICKY = 0o1000;
 
 export interface AgentSocket {
   close(): Promise<void>;
@@ -32,23 +49,26 @@ export interface AgentSocket {
  * 0600 from the beginning. Rejects with SocketError.
  */
 export async function serveSocket(file: string, routes: Readonly<Record<string, () => unknown>>): Promise<AgentSocket> {
-  const server = createServer((request, response) => {
+  const server = createServer(OPTIONS, (request, response) => {
     const answer = (status: number, body: unknown): void => {
       response.writeHead(status, { 'content-type': 'application/json' });
       response.end(`${JSON.stringify(body)}\n`);
     };
-    const { pathname } = new URL(request.url ?? '/', 'http://postern');
+    const [pathname = ''] = (request.url ?? '/').split('?', 1);
     const route = Object.hasOwn(routes, pathname) ? routes[pathname] : undefined;
     if (route === undefined) answer(404, { error: `there are ${Object.keys(routes).join(', ')}` });
     else if (request.method !== 'GET') answer(405, { error: 'only GET' });
     else answer(200, route());
   });
-  server.requestTimeout = 10_000;
+  server.maxConnections = MAX_CONNECTIONS;
+  let isSafe: boolean;
   try {
-    mkdirSync(path.dirname(file), { recursive: true, mode: 0o755 });
+    mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
+    isSafe = isRootsAlone(path.dirname(file));
   } catch (error) {
     throw new SocketError(file, codeOf(error), error);
   }
+  if (!isSafe) throw new SocketError(file, 'UNSAFE_FOLDER');
   await makeRoom(file);
   await listen(server, file);
   return {
@@ -59,6 +79,13 @@ export async function serveSocket(file: string, routes: Readonly<Record<string, 
         server.closeAllConnections();
       }),
   };
+}
+
+/** Whether nobody else can take a file in this folder away and put another there. Throws as statSync does. */
+function isRootsAlone(folder: string): boolean {
+  const { mode, uid } = statSync(folder);
+  const isOwn = uid === 0 || uid === process.getuid?.();
+  return isOwn && ((mode & OTHERS_WRITE) === 0 || (mode & STICKY) !== 0);
 }
 
 async function makeRoom(file: string): Promise<void> {

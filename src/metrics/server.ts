@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Serves /metrics, /healthz and /readyz. Knows what is asked, not what is counted.
+// Serves /metrics, /healthz and /readyz, also to whoever means ill: pods may reach a node's address. Knows what is asked, not what is counted.
 import { createServer, type Server } from 'node:http';
-import { isIPv6 } from 'node:net';
+import { isIPv6, type Socket } from 'node:net';
 import type { Registry } from 'prom-client';
 
 export interface ListenAddress {
@@ -39,10 +39,28 @@ export interface Health {
   isAlive(): boolean;
 }
 
+/** Scrapers are few. Of more connections the oldest is ended, so that kubelet's probe is served whoever holds the others. */
+const MAX_CONNECTIONS = 64;
+const MAX_CONNECTIONS_FROM_ONE = 8;
+/** For a request to be read whole, and again for its answer to be taken. */
+const PATIENCE_MS = 10_000;
+const MAX_HEADER_BYTES = 8192;
+/** What readings may take of the agent's time: a part of it, and so much at once after a pause. */
+const SCRAPES_SHARE = 0.1;
+const SCRAPES_BURST_MS = 2000;
+
 /** Listens. Rejects with ListenError. */
 export async function serveMetrics(address: ListenAddress, registry: Registry, health: Health): Promise<MetricsServer> {
-  const server = createServer((request, response) => {
-    const { pathname } = new URL(request.url ?? '/', 'http://postern');
+  const scrapes = new Scrapes(() => registry.metrics());
+  const options = {
+    maxHeaderSize: MAX_HEADER_BYTES,
+    headersTimeout: PATIENCE_MS,
+    requestTimeout: PATIENCE_MS,
+    connectionsCheckingInterval: 1000,
+  };
+  const server = createServer(options, (request, response) => {
+    // The answer says nothing of what was asked for, and what is asked for need not be a URL.
+    const pathname = (request.url ?? '/').split('?', 1)[0];
     const answer = (status: number, body: string, type = 'text/plain; charset=utf-8') => {
       response.writeHead(status, { 'content-type': type });
       response.end(request.method === 'HEAD' ? undefined : body);
@@ -53,14 +71,13 @@ export async function serveMetrics(address: ListenAddress, registry: Registry, h
     if (pathname === '/readyz')
       return health.isReady() ? answer(200, 'ok\n') : answer(503, 'not ready: nothing is enforced yet\n');
     if (pathname !== '/metrics') return answer(404, 'there are /metrics, /healthz and /readyz\n');
-    registry.metrics().then(
+    scrapes.text().then(
       (body) => answer(200, body, registry.contentType),
       (error: unknown) => answer(500, `${error instanceof Error ? error.message : String(error)}\n`),
     );
   });
-  // Scrapers are few; whoever opens more connections waits.
-  server.maxConnections = 64;
-  server.requestTimeout = 10_000;
+  server.timeout = PATIENCE_MS;
+  boundConnections(server);
   await listen(server, address);
   const bound = server.address();
   const port = typeof bound === 'object' && bound !== null ? bound.port : address.port;
@@ -72,6 +89,60 @@ export async function serveMetrics(address: ListenAddress, registry: Registry, h
         server.closeAllConnections();
       }),
   };
+}
+
+/** Ends whatever connection goes over a bound: of one address the new one, of all the oldest. */
+function boundConnections(server: Server): void {
+  const open = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    const from = socket.remoteAddress;
+    const others = [...open].filter((one) => one.remoteAddress === from).length;
+    if (others >= MAX_CONNECTIONS_FROM_ONE) {
+      socket.destroy();
+      return;
+    }
+    const [oldest] = open;
+    if (oldest !== undefined && open.size >= MAX_CONNECTIONS) oldest.destroy();
+    open.add(socket);
+    socket.on('close', () => open.delete(socket));
+  });
+}
+
+/**
+ * Readings of all metrics. They stop the agent for as long as they take, so whoever asks without end gets a tenth of its time: beyond
+ * that, and while a reading is under way, the last one's text.
+ */
+export class Scrapes {
+  readonly #read: () => Promise<string>;
+  readonly #nowMs: () => number;
+  #leftMs = SCRAPES_BURST_MS;
+  #filledMs: number;
+  #last: string | null = null;
+  #underWay: Promise<string> | null = null;
+
+  constructor(read: () => Promise<string>, nowMs: () => number = () => performance.now()) {
+    this.#read = read;
+    this.#nowMs = nowMs;
+    this.#filledMs = nowMs();
+  }
+
+  /** Rejects with what reading rejects with. */
+  async text(): Promise<string> {
+    const nowMs = this.#nowMs();
+    this.#leftMs = Math.min(SCRAPES_BURST_MS, this.#leftMs + (nowMs - this.#filledMs) * SCRAPES_SHARE);
+    this.#filledMs = nowMs;
+    if (this.#leftMs <= 0 && this.#last !== null) return this.#last;
+    this.#underWay ??= this.#take(nowMs).finally(() => {
+      this.#underWay = null;
+    });
+    return this.#underWay;
+  }
+
+  async #take(beganMs: number): Promise<string> {
+    this.#last = await this.#read();
+    this.#leftMs -= this.#nowMs() - beganMs;
+    return this.#last;
+  }
 }
 
 function listen(server: Server, address: ListenAddress): Promise<void> {

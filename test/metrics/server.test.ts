@@ -1,9 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // What does a scraper get?
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
 import test from 'node:test';
 import { Metrics, type Readings } from '../../src/metrics/metrics.ts';
-import { listenAddress, serveMetrics } from '../../src/metrics/server.ts';
+import { listenAddress, Scrapes, serveMetrics } from '../../src/metrics/server.ts';
+
+const NO_READINGS: Readings = {
+  counts: () => [],
+  losses: () => new Map(),
+  maps: () => [],
+  problems: () => ({ error: 0, warning: 0 }),
+  workloads: () => new Map(),
+  since: () => null,
+  source: () => [],
+  guards: () => null,
+  loopDelayMs: () => 0,
+};
+const WELL = { isReady: () => true, isAlive: () => true };
 
 test('addresses to listen on', () => {
   assert.deepEqual(listenAddress('127.0.0.1:9470'), { host: '127.0.0.1', port: 9470 });
@@ -89,26 +104,120 @@ test('metrics are read when asked for, and readiness is told', async () => {
 });
 
 test('an address that is taken is told as such', async () => {
-  const metrics = new Metrics({
-    counts: () => [],
-    losses: () => new Map(),
-    maps: () => [],
-    problems: () => ({ error: 0, warning: 0 }),
-    workloads: () => new Map(),
-    since: () => null,
-    source: () => [],
-    guards: () => null,
-    loopDelayMs: () => 0,
-  });
-  const health = { isReady: () => true, isAlive: () => true };
-  const first = await serveMetrics({ host: '127.0.0.1', port: 0 }, metrics.registry, health);
+  const { registry } = new Metrics(NO_READINGS);
+  const first = await serveMetrics({ host: '127.0.0.1', port: 0 }, registry, WELL);
   try {
     const port = Number(new URL(first.url).port);
-    await assert.rejects(serveMetrics({ host: '127.0.0.1', port }, metrics.registry, health), {
+    await assert.rejects(serveMetrics({ host: '127.0.0.1', port }, registry, WELL), {
       name: 'ListenError',
       code: 'EADDRINUSE',
     });
   } finally {
     await first.close();
   }
+});
+
+/** All that the server says to `request` until it ends the connection. */
+async function tell(port: number, request: string, from = '127.0.0.1'): Promise<string> {
+  const socket = connect({ host: '127.0.0.1', port, localAddress: from });
+  socket.on('error', () => undefined);
+  let text = '';
+  socket.on('data', (data) => {
+    text += data;
+  });
+  socket.end(request);
+  await once(socket, 'close');
+  return text;
+}
+
+test('whatever is sent, the agent lives, and says no more than what is wrong', async () => {
+  const server = await serveMetrics({ host: '127.0.0.1', port: 0 }, new Metrics(NO_READINGS).registry, WELL);
+  const port = Number(new URL(server.url).port);
+  try {
+    const requests: [string, RegExp][] = [
+      // No URL can be made of these.
+      ['GET // HTTP/1.0\r\n\r\n', /^HTTP\/1.1 404 /],
+      ['GET http:// HTTP/1.0\r\n\r\n', /^HTTP\/1.1 404 /],
+      ['GET /metrics/../healthz HTTP/1.0\r\n\r\n', /^HTTP\/1.1 404 /],
+      ['GET /__proto__ HTTP/1.0\r\n\r\n', /^HTTP\/1.1 404 /],
+      ['GET /healthz?verbose=1 HTTP/1.0\r\n\r\n', /^HTTP\/1.1 200 /],
+      ['POST /metrics HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello', /^HTTP\/1.1 405 /],
+      ['\0\0\0\0\r\n\r\n', /^HTTP\/1.1 400 /],
+      [`GET /${'a'.repeat(20_000)} HTTP/1.0\r\n\r\n`, /^HTTP\/1.1 431 /],
+      [`GET / HTTP/1.0\r\n${'x: y\r\n'.repeat(5_000)}\r\n`, /^HTTP\/1.1 431 /],
+    ];
+    for (const [request, answer] of requests) assert.match(await tell(port, request), answer, request.slice(0, 60));
+    assert.equal((await fetch(server.url)).status, 200);
+  } finally {
+    await server.close();
+  }
+});
+
+test('connections that somebody holds and says nothing on keep no probe waiting', async () => {
+  const server = await serveMetrics({ host: '127.0.0.1', port: 0 }, new Metrics(NO_READINGS).registry, WELL);
+  const port = Number(new URL(server.url).port);
+  const held: Socket[] = [];
+  const ended = new Set<Socket>();
+  const hold = async (from: string): Promise<Socket> => {
+    const socket = connect({ host: '127.0.0.1', port, localAddress: from });
+    socket.on('error', () => undefined);
+    socket.on('close', () => ended.add(socket));
+    held.push(socket);
+    await once(socket, 'connect');
+    socket.write('GET /metr');
+    return socket;
+  };
+  const probe = 'GET /healthz HTTP/1.0\r\n\r\n';
+  try {
+    for (let i = 0; i < 8; i++) await hold('127.0.0.9');
+    const ninth = await hold('127.0.0.9');
+    if (!ended.has(ninth)) await once(ninth, 'close');
+    assert.equal(ended.size, 1, 'those that were there stay');
+    assert.match(await tell(port, probe), /^HTTP\/1.1 200 /, 'nobody else is kept out by it');
+
+    for (let i = 0; i < 56; i++) await hold(`127.0.1.${10 + Math.floor(i / 8)}`);
+    assert.equal(ended.size, 1, 'as many as there may be');
+    assert.match(await tell(port, probe), /^HTTP\/1.1 200 /);
+    const [oldest] = held;
+    if (oldest !== undefined && !ended.has(oldest)) await once(oldest, 'close');
+    assert.equal(ended.size, 2, 'the oldest made room');
+  } finally {
+    for (const socket of held) socket.destroy();
+    await server.close();
+  }
+});
+
+test('whoever reads metrics without end gets a tenth of the time', async () => {
+  let nowMs = 0;
+  let readings = 0;
+  const scrapes = new Scrapes(
+    async () => {
+      nowMs += 50;
+      return `reading ${++readings}`;
+    },
+    () => nowMs,
+  );
+  // Asked without a pause for ten seconds: those at the beginning, and one each half second.
+  while (nowMs < 10_000) {
+    await scrapes.text();
+    nowMs += 1;
+  }
+  assert.ok(readings >= 40 && readings <= 62, `${readings} readings`);
+  assert.equal(await scrapes.text(), `reading ${readings}`, 'all others are told the last');
+  nowMs += 60_000;
+  const before = readings;
+  assert.equal(await scrapes.text(), `reading ${before + 1}`, 'who asks now and then is told what is so');
+  const both = [scrapes.text(), scrapes.text()];
+  assert.deepEqual(await Promise.all(both), [`reading ${before + 2}`, `reading ${before + 2}`]);
+});
+
+test('a reading that fails is told, and not kept', async () => {
+  let isFailing = true;
+  const scrapes = new Scrapes(async () => {
+    if (isFailing) throw new Error('no such map');
+    return 'fine';
+  });
+  await assert.rejects(scrapes.text(), /no such map/);
+  isFailing = false;
+  assert.equal(await scrapes.text(), 'fine');
 });
