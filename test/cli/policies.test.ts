@@ -93,7 +93,7 @@ test('each policy with whom it selects here, and whether the kernel holds it', a
 
   const second = launchAgent(lab, folder);
   assert.equal((await second.ended()).status, 1);
-  assert.match(second.errors, /another agent answers there/);
+  assert.match(second.errors, /another agent, process \d+, holds/);
   assert.equal((await policies('--socket', folder.socket)).status, 0, 'the first still answers');
 
   agent.child.kill('SIGKILL');
