@@ -12,6 +12,9 @@ export interface Frame {
   readonly syn?: boolean;
 }
 
+/** What frames are sent from. */
+export const OWN4 = '198.18.0.2';
+export const OWN6 = 'fd00:18::2';
 const ETHERNET_BYTES = 14;
 const SOURCE_PORT = 40_000;
 
@@ -50,7 +53,7 @@ function ipv4(address: string, protocol: 'TCP' | 'UDP', payload: number): Buffer
   header.writeUInt16BE(header.length + payload, 2);
   header[8] = 64;
   header[9] = numberOf(protocol);
-  bytes('198.18.0.2').copy(header, 12, 12);
+  bytes(OWN4).copy(header, 12, 12);
   bytes(address).copy(header, 16, 12);
   return header;
 }
@@ -61,7 +64,7 @@ function ipv6(address: string, protocol: 'TCP' | 'UDP', payload: number): Buffer
   header.writeUInt16BE(payload, 4);
   header[6] = numberOf(protocol);
   header[7] = 64;
-  bytes('fd00:18::2').copy(header, 8);
+  bytes(OWN6).copy(header, 8);
   bytes(address).copy(header, 24);
   return header;
 }

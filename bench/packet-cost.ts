@@ -6,9 +6,11 @@
 
 import { fileURLToPath } from 'node:url';
 import { decodeCounterKey, REASON_RULE } from '#build/generated/abi.ts';
+import { encodeEntries, GUARDS, SOURCES, type SourceKey } from '../src/kernel/encode.ts';
 import { loadNative, type NativeObject } from '../src/kernel/native.ts';
+import { addressKey } from '../src/model/address.ts';
 import { enforce } from './enforce.ts';
-import { frame } from './frame.ts';
+import { frame, OWN4, OWN6 } from './frame.ts';
 import * as policy from './policy.ts';
 import { median, type Spread, spread } from './statistics.ts';
 
@@ -81,12 +83,26 @@ function load(path: string, scenario: policy.Scenario, constants: Record<string,
   return object;
 }
 
+/** Behind the loopback, which test runs come through. */
+function putGuard(object: NativeObject): void {
+  const LOOPBACK = 1;
+  const guard = { cgroup: native.cgroupId(cgroup), netns: 1n, nsid: -1, flags: 0, hardwareAddress: '000000000000' };
+  const guards = encodeEntries(GUARDS, [[LOOPBACK, guard]]);
+  object.update(GUARDS.map, guards.keys, guards.values, guards.count, 0);
+  const own = [OWN4, OWN6].map((address): [SourceKey, true] => [`${LOOPBACK}/${addressKey(address) ?? ''}`, true]);
+  const sources = encodeEntries(SOURCES, own);
+  object.update(SOURCES.map, sources.keys, sources.values, sources.count, 0);
+}
+
 function way(object: NativeObject, program: string, packet: Buffer, passes = true): Way {
   return { object, program, packet, passes, ns: [] };
 }
 
 const everything = policy.everything();
 const product = load(PRODUCT, everything, {});
+/** With the guard's programs as they are, but for what they would ask of a socket that a test run's has not. */
+const guarded = load(BENCH, everything, {});
+putGuard(guarded);
 const { address, port } = everything.allowed;
 const tcp = { protocol: 'TCP', address, port } as const;
 const udp = { protocol: 'UDP', address, port } as const;
@@ -99,6 +115,12 @@ const ways = {
   'new TCP, IPv6': way(product, 'egress', frame({ ...tcp, address: 'fd00::1', syn: true })),
   'refused TCP': way(product, 'egress', frame({ ...tcp, address: '192.0.2.1', syn: true }), false),
   'refused UDP': way(product, 'egress', frame({ ...udp, address: '192.0.2.1' }), false),
+  'guard, known TCP': way(guarded, 'guard_known', frame(tcp)),
+  'guard, known TCP, IPv6': way(guarded, 'guard_known', frame({ ...tcp, address: 'fd00::1' })),
+  'guard, known UDP': way(guarded, 'guard_out', frame(udp)),
+  'guard, known UDP, IPv6': way(guarded, 'guard_out', frame({ ...udp, address: 'fd00::1' })),
+  'guard, new TCP': way(guarded, 'guard_out', frame({ ...tcp, syn: true })),
+  'guard, refused TCP': way(guarded, 'guard_out', frame({ ...tcp, address: '192.0.2.1', syn: true }), false),
 };
 
 interface Measured {
@@ -136,7 +158,8 @@ const empty = way(first.object, 'empty', frame(tcp));
 
 function run({ object, program, packet, passes, ns }: Way, floor: number): number {
   const { retval, durationNs } = object.testRun(program, packet, plan.repeats);
-  if ((retval === 1) !== passes)
+  // 1 is what egress says of a packet that passes, -1 the guard.
+  if ((retval === 1 || retval === 0xffffffff) !== passes)
     throw new Error(`${program} returned ${retval} where it should ${passes ? '' : 'not '}pass`);
   ns.push(durationNs - floor);
   return durationNs;

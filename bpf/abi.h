@@ -307,7 +307,10 @@ struct flow {
 	__u8 reason;
 	__u8 protocol;
 	__u16 rule;
-	__u16 header_bytes; /* of a fragment: where the transport header ends; no later fragment may begin before it */
+	__u16 detail; /* of a fragment: where the transport header ends, and no later one may begin before; of transport: flow_flags */
+};
+enum flow_flags {
+	FLOW_GUARDED = 1, /* the guard has judged it itself, its source too */
 };
 
 /*
@@ -430,6 +433,7 @@ struct abi {
 	enum record_flags record_flags;
 	enum guard_flags guard_flags;
 	enum flow_kind flow_kind;
+	enum flow_flags flow_flags;
 	enum hook hook;
 	enum event_flags event_flags;
 	enum events_budget events_budget;

@@ -136,7 +136,7 @@ static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *s
 		return true;
 	if (!same && record->protocol == IPPROTO_UDP && has_ruleset(subject)) {
 		spill(record, packet, subject, netns);
-		keep_outbound(packet, subject, netns, decision);
+		keep_outbound(packet, subject, netns, decision, 0);
 	}
 	if (!write_record(record, packet, subject, decision, DIRECTION_EGRESS, subject->epoch, 0))
 		lose(LOSS_RECORDS);

@@ -20,6 +20,7 @@
 #include "parse.h"
 #include "record.h"
 #include "related.h"
+#include "socket.h"
 #include "subject.h"
 #include "tell.h"
 #include "verdict.h"
@@ -27,11 +28,6 @@
 /* What both ways of attaching take: on to the next program of the interface, never past it; or the end of this frame. */
 #define GUARD_PASS TC_ACT_UNSPEC
 #define GUARD_REFUSE TC_ACT_SHOT
-
-/* linux/socket.h, which only libc's headers have. */
-#define FAMILY_IPV4 2
-#define FAMILY_IPV6 10
-#define SOCKET_RAW 3
 
 #define TCP_FLAG_BYTE_FIN 0x01
 #define TCP_FLAG_BYTE_RST 0x04
@@ -185,63 +181,6 @@ static __noinline int check_frame(struct __sk_buff *skb, const struct post *post
 }
 
 /*
- * Is this packet one that its socket sends, rather than something that only carries it (a tunnel of the pod's own)? A socket that was
- * closed since has no port any more.
- */
-static __always_inline bool is_of_socket(const struct bpf_sock *sk, const struct packet *packet)
-{
-	if (packet->protocol == IPPROTO_ICMP)
-		return sk->protocol == IPPROTO_ICMP || sk->protocol == IPPROTO_ICMPV6;
-	return sk->protocol == packet->protocol &&
-	       (packet->fragment == FRAGMENT_LATER || !sk->src_port || sk->src_port == bpf_ntohs(packet->local_port));
-}
-
-/* Has the socket this packet's own two ends? */
-static __always_inline bool is_between(const struct bpf_sock *sk, const struct packet *packet)
-{
-	const half_word *local = (const half_word *)&packet->local;
-	__u32 differs;
-
-	if (sk->type != SOCKET_STREAM || packet->protocol != IPPROTO_TCP || !is_of_socket(sk, packet))
-		return false;
-	if (packet->ipv6) {
-		differs = sk->src_ip6[0] ^ local[0];
-		differs |= sk->src_ip6[1] ^ local[1];
-		differs |= sk->src_ip6[2] ^ local[2];
-		differs |= sk->src_ip6[3] ^ local[3];
-	} else {
-		differs = sk->src_ip4 ^ local[3];
-		/* Or the compiler would join the two ways by a pointer into the socket, which the verifier forbids. */
-		asm volatile("" : "+r"(differs));
-	}
-	return !differs;
-}
-
-/*
- * Egress has judged and counted what the workload's own sockets send. What it says is not what this is about: the frame may be
- * another's, and its cgroup too.
- */
-static __noinline int is_counted(struct __sk_buff *skb, const struct packet *packet, __u64 cgroup)
-{
-	const struct settings *setting = read_settings();
-	struct bpf_sock *sk = skb->sk;
-
-	if (!sk || !setting || (sk->family != FAMILY_IPV4 && sk->family != FAMILY_IPV6))
-		return false;
-	/* Of an answer to a SYN the listener is the socket. */
-	if (sk->state != BPF_TCP_NEW_SYN_RECV) {
-		sk = bpf_sk_fullsock(sk);
-		if (!sk || (sk->type != SOCKET_RAW && !is_of_socket(sk, packet)))
-			return false;
-	}
-	for (int level = 0; level < MAX_LEVELS; level++) {
-		if (setting->levels & (1 << level) && bpf_skb_ancestor_cgroup_id(skb, level) == cgroup)
-			return true;
-	}
-	return false;
-}
-
-/*
  * Refused by policy, but does the kernel speak for a socket that is gone? It has a raw socket of its own for that, or none; so have
  * forwarded packets. That gets a reason of its own.
  */
@@ -324,6 +263,46 @@ static __noinline int guard_tcp(struct __sk_buff *skb, const struct packet *pack
 	return false;
 }
 
+/*
+ * Is it of a flow that this guard has let pass, under the policy that still holds? Asked before all else: most datagrams are. The clock
+ * need not be exact to tell that a second has passed.
+ */
+static __noinline int is_known_datagram(struct __sk_buff *skb, const struct packet *packet)
+{
+	__u32 ifindex = skb->ifindex;
+	const struct guard *guard = bpf_map_lookup_elem(&guards, &ifindex);
+	const struct workload *workload;
+	struct counter_key counted = {};
+	struct flow_key key;
+	struct flow *flow;
+	const __u32 *epoch;
+	__u64 cgroup, netns;
+
+	if (!guard)
+		return false;
+	cgroup = guard->cgroup;
+	netns = guard->netns;
+	workload = bpf_map_lookup_elem(&workloads, &cgroup);
+	if (!workload)
+		return false;
+	counted.slot = workload->slot;
+	epoch = bpf_map_lookup_elem(&epochs, &counted.slot);
+	flow_key_of(&key, packet, counted.slot, netns);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (!epoch || !flow || !(flow->detail & FLOW_GUARDED) || flow->verdict == VERDICT_DENY || flow->epoch != *epoch)
+		return false;
+	counted.ruleset = flow->ruleset;
+	counted.rule = flow->rule;
+	counted.reason = flow->reason;
+	counted.verdict = flow->verdict;
+	refresh(flow, bpf_ktime_get_coarse_ns());
+	if (!is_flow(flow, &key))
+		return false;
+	if (!is_counted(skb, packet, cgroup))
+		count(&counted, skb->gso_segs ?: 1, packet->length);
+	return true;
+}
+
 /* Every destination has a flow, so that what it answers is never taken for a question. */
 static __noinline int guard_udp(struct __sk_buff *skb, const struct packet *packet, const struct subject *subject,
 				struct decision *decision, struct moment *moment)
@@ -341,7 +320,7 @@ static __noinline int guard_udp(struct __sk_buff *skb, const struct packet *pack
 	if (decision->verdict == VERDICT_DENY)
 		cut_outbound(packet, subject, subject->netns);
 	else if (subject->lasting && has_ruleset(subject))
-		keep_outbound(packet, subject, subject->netns, decision);
+		keep_outbound(packet, subject, subject->netns, decision, FLOW_GUARDED);
 	return 0;
 }
 
@@ -358,6 +337,8 @@ __noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
 	if (!packet)
 		return false;
 	packet->leaves = 1;
+	if (packet->protocol == IPPROTO_UDP && !packet->reason && !packet->fragment && is_known_datagram(skb, packet))
+		return true;
 	if (is_tagged(skb))
 		packet->reason = REASON_VLAN_TAGGED;
 	else if (!is_ip(skb) && skb->protocol != bpf_htons(ETH_P_ARP))

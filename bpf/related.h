@@ -212,7 +212,7 @@ static __noinline int decide_fragment(const struct packet *packet, const struct 
 	fragment_key_of(&key, packet, subject->slot, netns);
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (flow && is_fresh(flow, bpf_ktime_get_ns(), FLOW_FRAGMENT_NS)) {
-		bool overlaps = packet->fragment_offset < flow->header_bytes;
+		bool overlaps = packet->fragment_offset < flow->detail;
 
 		allow(decision, subject->enforced, REASON_FRAGMENT);
 		if (flow->verdict == VERDICT_AUDIT) {
@@ -231,7 +231,7 @@ static __noinline int decide_fragment(const struct packet *packet, const struct 
 	return true;
 }
 
-static __always_inline struct flow outbound_flow(const struct decision *decision, __u32 epoch)
+static __always_inline struct flow outbound_flow(const struct decision *decision, __u32 epoch, __u16 detail)
 {
 	return (struct flow){
 		.seen_ns = bpf_ktime_get_ns(),
@@ -241,6 +241,7 @@ static __always_inline struct flow outbound_flow(const struct decision *decision
 		.reason = decision->reason,
 		.ruleset = decision->ruleset,
 		.rule = decision->rule,
+		.detail = detail,
 	};
 }
 
@@ -248,11 +249,11 @@ static __noinline int keep_fragment(const struct packet *packet, const struct su
 				    const struct decision *decision)
 {
 	struct flow_key key;
-	struct flow flow = outbound_flow(decision, subject->epoch);
+	struct flow flow = outbound_flow(decision, subject->epoch, 0);
 	__u32 header = packet->protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
 
 	/* What follows the headers that every fragment repeats counts from there; extension headers may be among it. */
-	flow.header_bytes = packet->offset - packet->fragment_start + header;
+	flow.detail = packet->offset - packet->fragment_start + header;
 	fragment_key_of(&key, packet, subject->slot, netns);
 	return keep_flow(&key, &flow);
 }
@@ -311,10 +312,10 @@ static __noinline int recall_flow(const struct packet *packet, const struct subj
 }
 
 static __noinline int keep_outbound(const struct packet *packet, const struct subject *subject, __u64 netns,
-				    const struct decision *decision)
+				    const struct decision *decision, __u16 flags)
 {
 	struct flow_key key;
-	struct flow flow = outbound_flow(decision, subject->epoch);
+	struct flow flow = outbound_flow(decision, subject->epoch, flags);
 
 	flow_key_of(&key, packet, subject->slot, netns);
 	return keep_flow(&key, &flow);

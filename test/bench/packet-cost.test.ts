@@ -25,7 +25,7 @@ test('every way to send a packet is measured, and every destination is allowed b
         ['ports', 10],
       ],
     );
-    assert.equal(Object.keys(costs.ways).length, 8);
+    assert.equal(Object.keys(costs.ways).length, 14);
     for (const { points } of costs.series) {
       for (const { known, hot, random } of points) assert(Number.isFinite(known + hot + random));
     }
