@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { EVENT_CUT, HOOK_GUARD, REASON_NAMES, ROW_ISOLATED } from '#build/generated/abi.ts';
+import { EVENT_CUT, HOOK_GUARD, REASON_NAMES, ROW_ISOLATED, ROW_SILENT } from '#build/generated/abi.ts';
 import { loadNative } from '#src/kernel/native.ts';
 import { attachPrograms } from '#src/kernel/programs.ts';
 import { type Actor, Lab, type Place, resultOf } from '../support/lab.ts';
@@ -17,6 +17,7 @@ import { id, Maps, on } from './programs.ts';
 
 const RULESET = id(0xa);
 const CLOSED = id(0xb);
+const SILENT = id(0xc);
 const ALLOWED = 4000;
 const REFUSED = 4001;
 const SERVED = 5000;
@@ -274,6 +275,47 @@ for (const { name, own, server, make, icmp, echo, length } of FAMILIES) {
       await send('pod', checksummed(make({ from: own, to: server }, udp({ to: ALLOWED, bytes: 4 }))));
       assert.equal(await inside.tryUdp(server, ALLOWED), 'ok');
       assert.equal(await outside.received(), before + 2);
+    });
+
+    test('an ICMP error passes only for a connection that is allowed now', async () => {
+      const type = name === 'IPv4' ? { type: 3, code: 3 } : { type: 1, code: 4 };
+      const error = (localPort: number, port: number) => {
+        const quoted = make({ from: server, to: own }, tcp({ from: port, to: localPort })).subarray(14);
+        return checksummed(make({ from: own, to: server }, icmp({ ...type, payload: quoted })));
+      };
+      const portOf = async (port: number) => {
+        const { stdout } = await pod.exec('ss', [
+          '-Htn',
+          'state',
+          'established',
+          'state',
+          'syn-sent',
+          `dport = :${port}`,
+        ]);
+        return Number(/:(\d+)\s+\S+:\d+\s/.exec(stdout)?.[1]);
+      };
+      const { socket = 0 } = await inside.connect(server, ALLOWED);
+      assert.equal(await inside.exchange(socket), 'ok');
+      const allowedPort = await portOf(ALLOWED);
+      assert(allowedPort > 0);
+      await send('pod', error(allowedPort, ALLOWED));
+      assert.equal(maps.packets('icmp_error'), 1);
+      await send('pod', error(allowedPort, ALLOWED + 7));
+      assert.equal(maps.packets('icmp_error'), 1, 'no socket has these ends');
+
+      // Its SYN is dropped in silence, so the socket is there and waits.
+      maps.row({ ruleset: SILENT, flags: ROW_ISOLATED | ROW_SILENT });
+      maps.bind(SILENT, SILENT, netns);
+      maps.bumpEpoch();
+      const waiting = inside.connect(server, REFUSED, 400);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      const waitingPort = await portOf(REFUSED);
+      assert(waitingPort > 0);
+      await send('pod', error(waitingPort, REFUSED));
+      await send('pod', error(allowedPort, ALLOWED));
+      assert.equal(maps.packets('icmp_error'), 1);
+      assert.equal((await waiting).outcome, 'timeout');
+      await inside.close(socket);
     });
 
     test('a reset for what nobody asked has a reason of its own', async () => {
