@@ -15,6 +15,7 @@ import type { ObjectSource } from '../source/source.ts';
 import type { Contents, Place } from '../source/store.ts';
 import { arrivals } from './arrivals.ts';
 import { FlowCutter } from './cut.ts';
+import { DriftWatch, driftText, type Repaired } from './drift-watch.ts';
 import { Enforcement, type Happening, type Outcome } from './enforcement.ts';
 import { Ground } from './ground.ts';
 import { Guarding } from './guarding.ts';
@@ -24,6 +25,7 @@ import { checkNodeName, isLocal, type Locality, LocalPods } from './local-pods.t
 import type { AgentLog } from './log.ts';
 import { names } from './names.ts';
 import { type NodePolicies, nodePolicies } from './node-policies.ts';
+import type { NodeStatus } from './node-status.ts';
 import { type AgentSocket, serveSocket } from './socket.ts';
 import { Telling } from './telling.ts';
 import { Watchdog } from './watchdog.ts';
@@ -49,6 +51,8 @@ export interface AgentOptions extends Locality {
   readonly guard: boolean;
   /** Below which folder of bpffs programs and maps are pinned; null: enforcement ends with the agent. */
   readonly bpffs: string | null;
+  /** How often the kernel is asked whether it still holds what was put there; 0: never. */
+  readonly checkMs: number;
   readonly hooks?: AgentHooks;
 }
 
@@ -77,6 +81,7 @@ export class Agent {
   readonly #telling: Telling;
   readonly #metrics: Metrics;
   readonly #watchdog = new Watchdog();
+  readonly #drift: DriftWatch;
   readonly #bornMs = performance.now();
   readonly #end = new AbortController();
   #server: MetricsServer | null = null;
@@ -123,6 +128,11 @@ export class Agent {
     });
     this.#cutter = new FlowCutter(native);
     this.#telling = new Telling(out.log, options.hooks);
+    this.#drift = new DriftWatch(this.#enforcement, options.checkMs, {
+      repaired: (repaired) => this.#onRepaired(repaired),
+      failed: (error) =>
+        this.#log.error({ event: 'check_failed', error: error instanceof Error ? error.message : String(error) }),
+    });
     this.#metrics = new Metrics({
       counts: () => this.#enforcement.counts(),
       losses: () => new Map([...this.#enforcement.losses(), ['log', this.#out.lost()]]),
@@ -133,6 +143,7 @@ export class Agent {
         return { error, warning: problems.length - error };
       },
       workloads: () => this.#states(),
+      drift: () => this.#drift.totals,
       since: () => (this.#isAttached ? this.#enforcement.sinceMs() : null),
       source: () => source.status(),
       guards: () => this.#guarding?.readings() ?? null,
@@ -153,7 +164,10 @@ export class Agent {
       isAlive: () => this.#watchdog.isAlive(),
     });
     if (this.#options.socket !== null) {
-      this.#socket = await serveSocket(this.#options.socket, { '/policies': () => this.policies() });
+      this.#socket = await serveSocket(this.#options.socket, {
+        '/policies': () => this.policies(),
+        '/status': () => this.status(),
+      });
     }
     if (this.#options.unknown === 'deny' && this.#enforcement.hostHidden !== null) {
       this.#log.warn({ event: 'host_hidden', why: this.#enforcement.hostHidden }, HOST_HIDDEN);
@@ -179,6 +193,7 @@ export class Agent {
     this.#isStopped = true;
     this.#end.abort();
     this.#watchdog.stop();
+    this.#drift.close();
     if (this.#retry !== null) clearTimeout(this.#retry);
     if (this.#look !== null) clearInterval(this.#look);
     this.#ground?.close();
@@ -211,6 +226,27 @@ export class Agent {
     });
     await Promise.race([this.#options.hooks?.onStop?.(), late]);
     clearTimeout(timer);
+  }
+
+  /** What is attached where, and whether the kernel holds what was put there, asked of it now. Throws KernelError, PinError. */
+  status(): NodeStatus {
+    const { drift, maps } = this.#drift.verify();
+    const sinceMs = this.#isAttached ? this.#enforcement.sinceMs() : null;
+    return {
+      pid: process.pid,
+      ready: this.#isReady,
+      bpffs: this.#enforcement.bpffs,
+      root: this.#ground?.folder ?? null,
+      since: sinceMs === null ? null : new Date(sinceMs).toISOString(),
+      programs: this.#enforcement.attached(),
+      guards: this.#guarding?.status() ?? [],
+      maps: maps.map((audit) => ({
+        ...audit,
+        maxEntries: this.#enforcement.maps().find(({ map }) => map === audit.map)?.maxEntries ?? audit.entries,
+      })),
+      drift,
+      repaired: Object.fromEntries(this.#drift.totals),
+    };
   }
 
   /** Which policies select which workloads of this node, now. */
@@ -284,6 +320,11 @@ export class Agent {
       if (!(error instanceof KernelError)) throw error;
       this.#log.error({ event: 'guard_failed', code: error.code }, error.message);
     }
+  }
+
+  #onRepaired(repaired: Repaired): void {
+    this.#log.warn({ event: 'drift', ...repaired }, driftText(repaired));
+    this.#options.hooks?.onDrift?.(repaired);
   }
 
   #tellTakeover(): void {

@@ -9,9 +9,10 @@ import { Applier, type ApplierOptions } from '../kernel/apply.ts';
 import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
 import { type FlowEvent, readEvent } from '../kernel/events.ts';
 import { InterfaceGuards } from '../kernel/guards.ts';
-import { Installation } from '../kernel/installation.ts';
+import { type Drift, Installation } from '../kernel/installation.ts';
 import { KernelError, type Native } from '../kernel/native.ts';
 import { namespacesHidden } from '../kernel/programs.ts';
+import type { MapAudit } from '../kernel/table.ts';
 import type { KernelCount } from '../metrics/metrics.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type Step } from '../model/tables.ts';
@@ -201,6 +202,21 @@ export class Enforcement {
   /** See `Applier.guard`. Throws KernelError. */
   setGuarded(cgroup: bigint, netns: bigint): void {
     if (!this.#isClosed) this.#applier.guard(cgroup, netns);
+  }
+
+  /** Is what is attached and pinned as it was left? See `Installation.audit`. Throws KernelError, PinError. */
+  audit(mustRepair: boolean): readonly Drift[] {
+    return this.#isClosed ? [] : this.#installation.audit(mustRepair);
+  }
+
+  /** One question for each map: see `Applier.audits`. */
+  mapAudits(): readonly ((mustRepair: boolean) => MapAudit)[] {
+    return this.#isClosed || this.#compiled === null ? [] : [...this.#applier.audits(), ...this.#guards.audits()];
+  }
+
+  /** What is attached at the root. Throws KernelError. */
+  attached(): ReturnType<Installation['attached']> {
+    return this.#isClosed ? [] : this.#installation.attached();
   }
 
   /** Takes all guards away, which an earlier agent may have put up. Rejects with KernelError. */

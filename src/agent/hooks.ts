@@ -4,6 +4,7 @@ import type { Bindings } from '../bind/binding.ts';
 import type { Compiled } from '../compile/compile.ts';
 import type { Problem, Snapshot } from '../model/objects.ts';
 import type { Refusal } from '../tell/refusal.ts';
+import type { Repaired } from './drift-watch.ts';
 
 /** Where this node stands after a change was enforced, or refused. */
 export interface Standing {
@@ -31,6 +32,8 @@ export interface AgentHooks {
   onDrop?(refusal: Refusal, count: number, destination: string | null): void;
   /** Each problem once when it appears, and once when it is mended. */
   onProblem?(event: 'problem' | 'mended', problem: Problem): void;
+  /** Somebody changed what the agent had put into the kernel, and it was put right. */
+  onDrift?(repaired: Repaired): void;
   /** The agent ends: write what is to be written, within three seconds. */
   onStop?(): Promise<void>;
 }

@@ -37,6 +37,7 @@ interface Options {
   readonly guard: boolean;
   readonly stateDir: string;
   readonly bpffs: string;
+  readonly checkInterval: number;
   readonly nodeName?: string;
   readonly resolver?: readonly string[];
   readonly logLevel: Level;
@@ -96,6 +97,17 @@ export function command(): Command {
       '--bpffs <dir>',
       'folder on a bpffs below which programs and maps are pinned, so that enforcement goes on without the agent; none: it ends with the agent',
       BPFFS,
+    )
+    .addOption(
+      new Option(
+        '--check-interval <seconds>',
+        'how often the kernel is asked whether it still holds what was put there, and mended; 0: never',
+      )
+        .default(60)
+        .argParser((text) => {
+          if (!/^\d{1,6}$/.test(text)) throw new InvalidArgumentError('write a number of seconds, such as 60.');
+          return Number(text);
+        }),
     )
     .option('--node-name <name>', 'the Node object that is this machine; pods of other nodes are peers only')
     .addOption(new Option('--log-level <level>', 'what to log').choices(LEVELS).default('info'))
@@ -160,6 +172,7 @@ async function start(options: Options): Promise<number> {
       unscheduled: inCluster ? 'elsewhere' : 'here',
       attach: inCluster ? 'at_once' : 'enforced',
       guard: options.guard,
+      checkMs: options.checkInterval * 1000,
       bpffs: options.bpffs === 'none' ? null : path.resolve(options.bpffs),
       hooks,
     };

@@ -7,6 +7,8 @@ import { Command } from 'commander';
 const commands: Readonly<Record<string, () => Promise<{ command(): Command }>>> = {
   agent: () => import('./agent.ts'),
   policies: () => import('./policies.ts'),
+  status: () => import('./status.ts'),
+  uninstall: () => import('./uninstall.ts'),
   run: () => import('./run.ts'),
   explain: () => import('./explain.ts'),
   lint: () => import('./lint.ts'),

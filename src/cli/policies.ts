@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // `postern policies`: which policies select which workloads of this node, and whether they are in the kernel. Asks the agent.
-import { request } from 'node:http';
 import { Command, Option } from 'commander';
 import type { NodePolicies, PolicyOnNode } from '../agent/node-policies.ts';
 import { SOCKET } from '../agent/socket.ts';
+import { ask, whyNobodyAnswers } from './ask.ts';
 import { table } from './table.ts';
 
 interface Options {
@@ -31,15 +31,9 @@ policy says now; else PROBLEM tells why, and what it last said validly stays in 
 async function run({ output, socket }: Options): Promise<number> {
   let text: string;
   try {
-    text = await get(socket, '/policies');
+    text = await ask(socket, '/policies');
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? String(error);
-    const why = ['ENOENT', 'ECONNREFUSED'].includes(code)
-      ? 'no agent is running on this node, or it was started with another --socket'
-      : code === 'EACCES'
-        ? 'only root may ask'
-        : code;
-    process.stderr.write(`postern policies: nobody answers on ${socket}: ${why}\n`);
+    process.stderr.write(`postern policies: nobody answers on ${socket}: ${whyNobodyAnswers(error)}\n`);
     return 1;
   }
   const policies = JSON.parse(text) as NodePolicies;
@@ -71,25 +65,4 @@ export function rendered({ policies }: NodePolicies, isWide: boolean): string {
 
 function counted({ workloads }: PolicyOnNode): string {
   return `${workloads.filter(({ bound }) => bound).length}/${workloads.length}`;
-}
-
-function get(socketPath: string, path: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const asking = request({ socketPath, path, timeout: 10_000 }, (response) => {
-      let text = '';
-      response.setEncoding('utf8');
-      response.on('data', (chunk: string) => {
-        text += chunk;
-      });
-      response.on('end', () =>
-        response.statusCode === 200
-          ? resolve(text)
-          : reject(new Error(`the agent answered ${response.statusCode}: ${text}`)),
-      );
-      response.on('error', reject);
-    });
-    asking.on('timeout', () => asking.destroy(new Error('the agent did not answer within ten seconds')));
-    asking.on('error', reject);
-    asking.end();
-  });
 }

@@ -22,6 +22,7 @@ import { LimitExceeded, RollbackFailed } from './errors.ts';
 import type { Inheritance } from './inheritance.ts';
 import type { NativeObject } from './native.ts';
 import { Slots } from './slots.ts';
+import type { MapAudit } from './table.ts';
 import { assume, type Contents, kernelTables, readBack } from './tables.ts';
 
 /** A workload's place in the kernel. */
@@ -272,6 +273,45 @@ export class Applier {
   /** What `guard` was told last, by cgroup. */
   get guarded(): ReadonlyMap<bigint, bigint> {
     return this.#guarded;
+  }
+
+  /**
+   * One question for each map: does the kernel hold what was written to it? Asked with true, it puts right what does not, and whatever was
+   * decided meanwhile is judged again. Each throws KernelError.
+   */
+  audits(): ((mustRepair: boolean) => MapAudit)[] {
+    const { workloads, identities, networks, rows, portSets, selves } = this.#tables;
+    const tables = [workloads, identities, networks, rows, portSets, selves].map((table) => (mustRepair: boolean) => {
+      if (this.#isInDoubt) this.#resync();
+      const audit = table.audit(mustRepair);
+      if (mustRepair && audit.differing > 0) this.#endChange(this.#everySlot());
+      return audit;
+    });
+    return [...tables, (mustRepair) => this.#auditEpochs(mustRepair), (mustRepair) => this.#auditSettings(mustRepair)];
+  }
+
+  #everySlot(): Set<number> {
+    return new Set([SLOT_UNKNOWN, ...[...this.#tables.workloads.entries.values()].map(({ slot }) => slot)]);
+  }
+
+  #auditEpochs(mustRepair: boolean): MapAudit {
+    const { keys, values, count } = this.#object.dump('epochs');
+    const wrong: number[] = [];
+    for (let at = 0; at < count; at++) {
+      const slot = keys.readUInt32LE(at * 4);
+      if (values.readUInt32LE(at * 4) !== (this.#epochs.get(slot) ?? 0)) wrong.push(slot);
+    }
+    // Beyond both: nothing may be trusted that was recorded under either.
+    if (mustRepair && wrong.length > 0) this.#endChange(wrong);
+    return { map: 'epochs', entries: count, wanted: count, differing: wrong.length };
+  }
+
+  #auditSettings(mustRepair: boolean): MapAudit {
+    const value = Buffer.alloc(SETTINGS_BYTES);
+    encodeSettings(this.#settings, value);
+    const isRight = this.#object.lookup('settings', SETTINGS_KEY)?.equals(value) ?? false;
+    if (mustRepair && !isRight) this.#write(this.#settings);
+    return { map: 'settings', entries: 1, wanted: 1, differing: isRight ? 0 : 1 };
   }
 
   /** Waits for programs where the last change left something behind, and gives it back. Throws what failed; what is left then goes with the next change. */

@@ -10,7 +10,7 @@ import { LimitExceeded, RollbackFailed } from './errors.ts';
 import type { Inheritance } from './inheritance.ts';
 import { KernelError, type Native, type NativeObject, type Side } from './native.ts';
 import type { PinFolder, PinnedLink } from './pins.ts';
-import { Table } from './table.ts';
+import { type MapAudit, Table } from './table.ts';
 
 /** What the programs at an interface of the host must know. */
 export interface Guard {
@@ -192,6 +192,11 @@ export class InterfaceGuards {
     for (const [ifindex, { points }] of this.#held) {
       if (points.some(({ mode }) => mode === 'clsact')) await this.detach(ifindex);
     }
+  }
+
+  /** As `Applier.audits`. */
+  audits(): ((mustRepair: boolean) => MapAudit)[] {
+    return [this.#guards, this.#sources].map((table) => (mustRepair) => table.audit(mustRepair));
   }
 
   fills(): Fill[] {

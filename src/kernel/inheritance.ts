@@ -41,6 +41,15 @@ export function inheritance(native: Native, own: MapSet | null, others: readonly
   return { workloads, guards, sources, epochs, isInPlace: own !== null, mustRaise: own === null || others.length > 0 };
 }
 
+/** What guards know, of one set. Throws KernelError. */
+export function guardsIn(native: Native, set: MapSet): ReadonlyMap<number, Guard> {
+  let guards: ReadonlyMap<number, Guard> = new Map();
+  reading(native, set, (maps) => {
+    guards = contents(maps, GUARDS);
+  });
+  return guards;
+}
+
 function merge<K, V>(into: Map<K, V>, from: ReadonlyMap<K, V>): void {
   for (const [key, value] of from) into.set(key, value);
 }

@@ -33,6 +33,12 @@ interface LiveSet {
   readonly maps: MapSet;
 }
 
+/** Something that is not as it was left: a `link` that was detached, a `program` or a `pin` that is another's or gone. */
+export interface Drift {
+  readonly what: 'link' | 'program' | 'pin';
+  readonly name: string;
+}
+
 export class Installation {
   readonly #native: Native;
   readonly #sizes: Readonly<Record<string, number>>;
@@ -48,6 +54,8 @@ export class Installation {
   readonly #links = new Map<string, number>();
   #unpinned: { detach(): void } | null = null;
   #isTakeover = false;
+  /** Where programs are attached, absolute path. */
+  #cgroup: string | null = null;
 
   /**
    * `folder`: where to pin, null: nowhere. What programs of an earlier agent use is taken over if its layout is ours. Throws
@@ -184,6 +192,7 @@ export class Installation {
       this.#unpinned = attachPrograms(this.#object, cgroup);
       return;
     }
+    this.#cgroup = cgroup;
     for (const folder of ['links', 'guards', 'programs']) pins.makeFolder(folder);
     for (const program of this.#object.programs()) this.#pinProgram(pins, program);
     for (const program of cgroupPrograms(this.#object)) {
@@ -197,6 +206,73 @@ export class Installation {
     const link = this.#object.openLink(path);
     if (!isSame(held, this.#object.program(program))) this.#object.updateLink(link, program);
     return link;
+  }
+
+  /**
+   * Is everything attached and pinned as `attach` left it? With `mustRepair`, puts right what is not. Gives what was wrong, each in a few
+   * words. Throws KernelError, PinError.
+   */
+  audit(mustRepair: boolean): Drift[] {
+    const { pins } = this;
+    const cgroup = this.#cgroup;
+    if (pins === null || cgroup === null) return [];
+    const found: Drift[] = [];
+    const repair = (what: Drift['what'], name: string, mend: () => void): void => {
+      found.push({ what, name });
+      if (mustRepair) mend();
+    };
+    const pinned = new Map(pins.links().map((link) => [link.name, link.info.id]));
+    for (const [program, link] of this.#links) {
+      const { id, cgroup: root, program: held } = this.#object.link(link);
+      if (root === 0n) {
+        repair('link', program, () => {
+          this.#object.detach(link);
+          this.#links.set(program, this.#create(pins, program, cgroup));
+        });
+        continue;
+      }
+      const own = this.#object.program(program);
+      if (held !== own.id && !isSame(pins.programById(held), own)) {
+        repair('program', program, () => this.#object.updateLink(link, program));
+      }
+      if (pinned.get(program) !== id) {
+        repair('pin', `links/${program}`, () => {
+          pins.makeFolder('links');
+          rmSync(pins.linkPath(program), { force: true });
+          this.#object.pinLink(link, pins.linkPath(program));
+        });
+      }
+    }
+    this.#auditMaps(pins, repair);
+    return found;
+  }
+
+  #auditMaps(pins: PinFolder, repair: (what: Drift['what'], name: string, mend: () => void) => void): void {
+    const ids = this.#object.mapIds();
+    const set = this.#set ?? '';
+    const there = pins.sets().find(({ name }) => name === set)?.maps ?? {};
+    const all = { ...there, ...(pins.isThere(pins.sockets) ? { [SOCKETS]: pins.sockets } : {}) };
+    const opened = this.#native.openMaps(all);
+    const pinned = opened.mapIds();
+    opened.close();
+    for (const [map, id] of Object.entries(ids)) {
+      if (map === GRACE || pinned[map] === id) continue;
+      const file = map === SOCKETS ? pins.sockets : `${pins.setPath(set)}/${map}`;
+      repair('pin', map === SOCKETS ? map : `${set}/${map}`, () => {
+        pins.makeFolder(set);
+        rmSync(file, { force: true });
+        this.#object.pinMap(map, file);
+      });
+    }
+  }
+
+  /** What is attached at the root: program, its tag, its link and since when. */
+  attached(): readonly { readonly program: string; readonly tag: string; readonly link: number }[] {
+    return [...this.#links].map(([program, link]) => ({
+      program,
+      tag: this.#object.program(program).tag,
+      link: this.#object.link(link).id,
+    }));
   }
 
   /** Throws KernelError. */
@@ -246,6 +322,7 @@ export class Installation {
       this.#object.detach(link);
     }
     this.#links.clear();
+    this.#cgroup = null;
   }
 
   /** What is pinned stays; what nothing uses is taken away. */

@@ -158,6 +158,11 @@ export class PinFolder {
     }
   }
 
+  /** null: it is gone, or nobody pinned it and this process may not ask. */
+  programById(id: number): ProgramInfo | null {
+    return this.#programs().find((program) => program.id === id) ?? programById(this.#native, id);
+  }
+
   #programs(): ProgramInfo[] {
     return namesIn(path.join(this.path, 'programs')).map((name) => this.#native.pinnedProgram(this.programPath(name)));
   }

@@ -17,6 +17,21 @@ export interface TableShape<K, V, EK, EV> {
   readonly elements: (key: K, value: V) => readonly (readonly [EK, EV])[];
 }
 
+/** What a map holds against what it should. */
+export interface MapAudit {
+  readonly map: string;
+  /** Elements that it holds. */
+  readonly entries: number;
+  /** Elements that it should hold. */
+  readonly wanted: number;
+  /** Elements that are changed, missing, or too many. 0: it holds to a byte what was written. */
+  readonly differing: number;
+}
+
+function slice(bytes: Buffer, index: number, size: number): Buffer {
+  return bytes.subarray(index * size, (index + 1) * size);
+}
+
 export class Table<K, V, EK, EV> {
   readonly #object: NativeObject;
   readonly #shape: TableShape<K, V, EK, EV>;
@@ -106,6 +121,40 @@ export class Table<K, V, EK, EV> {
     this.#entries.clear();
     this.#size = 0;
     for (const [key, value] of entries) this.#remember(key, value);
+  }
+
+  /**
+   * Compares the map, byte by byte, with what was written to it, and with `mustRepair` puts right what differs: rewrites what was changed
+   * or deleted, deletes what was added. Throws KernelError.
+   */
+  audit(mustRepair: boolean): MapAudit {
+    const { codec } = this.#shape;
+    const expected = new Map<string, Buffer>();
+    for (const [key, value] of this.#entries) {
+      const { keys, values, count } = encodeEntries(codec, this.#shape.elements(key, value));
+      for (let at = 0; at < count; at++) {
+        expected.set(slice(keys, at, codec.keyBytes).toString('latin1'), slice(values, at, codec.valueBytes));
+      }
+    }
+    const { keys, values, count } = this.#object.dump(this.map);
+    const added: string[] = [];
+    const right = new Set<string>();
+    for (let at = 0; at < count; at++) {
+      const key = slice(keys, at, codec.keyBytes).toString('latin1');
+      const value = expected.get(key);
+      if (value === undefined) added.push(key);
+      else if (value.equals(slice(values, at, codec.valueBytes))) right.add(key);
+    }
+    const wrong = [...expected].filter(([key]) => !right.has(key));
+    if (mustRepair && wrong.length > 0) {
+      const rewritten = wrong.map(([key]) => Buffer.from(key, 'latin1'));
+      const asWritten = wrong.map(([, value]) => value);
+      this.#object.update(this.map, Buffer.concat(rewritten), Buffer.concat(asWritten), wrong.length, codec.flags);
+    }
+    if (mustRepair && added.length > 0) {
+      this.#object.remove(this.map, Buffer.from(added.join(''), 'latin1'), added.length);
+    }
+    return { map: this.map, entries: count, wanted: expected.size, differing: wrong.length + added.length };
   }
 
   /** A part at a time: as one, the first snapshot's would be there four times over, as pairs, lists of them, and bytes. */

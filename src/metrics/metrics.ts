@@ -22,6 +22,8 @@ export interface Readings {
   workloads(): ReadonlyMap<string, number>;
   /** Since when programs have been attached without a gap, in ms since 1970; null: nothing is, or nothing is pinned. */
   since(): number | null;
+  /** How often something was put right that somebody else had changed in the kernel, by what it was; totals. */
+  drift(): ReadonlyMap<string, number>;
   source(): readonly SourceStatus[];
   /** Interfaces that are guarded, by how; workloads with a way out without a guard, by why; null: guards are not put up. */
   guards(): {
@@ -135,6 +137,16 @@ export class Metrics {
       collect() {
         this.reset();
         for (const [state, count] of readings.workloads()) this.set({ state }, count);
+      },
+    });
+    new Counter({
+      name: 'postern_drift_total',
+      help: 'Times that something was put right that somebody else had changed: link (detached), program, pin, map (entries)',
+      labelNames: ['what'],
+      registers,
+      collect() {
+        this.reset();
+        for (const [what, count] of readings.drift()) this.inc({ what }, count);
       },
     });
     new Gauge({

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tells the cluster what its agents do: this node's Lease, the statuses of all policies where this agent is the one that writes them,
 // Events. It hears of the agent's work and never holds it up; what the API server refuses is told and tried again.
+import { driftText, type Repaired } from '../agent/drift-watch.ts';
 import type { AgentHooks, Standing } from '../agent/hooks.ts';
 import type { Policy, Problem } from '../model/objects.ts';
 import { policyName } from '../resolve/order.ts';
@@ -115,6 +116,14 @@ export class Reporter implements AgentHooks {
     if (regarding === null) return;
     const note = `on node ${this.#options.node}: ${problem.message}; ${problem.advice}`;
     this.#events.record({ regarding, type: 'Warning', action: 'Enforce', reason: 'NotEnforced', note });
+  }
+
+  onDrift(repaired: Repaired): void {
+    const regarding = this.#node();
+    this.#events.record({
+      ...{ regarding, type: 'Warning', action: 'Enforce', reason: 'EnforcementRepaired' },
+      note: driftText(repaired),
+    });
   }
 
   /** Lets go of what others may take over. */
@@ -253,7 +262,10 @@ export class Reporter implements AgentHooks {
     if (found !== undefined) {
       return { ...{ apiVersion: 'v1', kind: 'Pod', namespace: found.namespace, name: found.name }, uid: found.uid };
     }
-    if (!name.startsWith('node/')) return null;
+    return name.startsWith('node/') ? this.#node() : null;
+  }
+
+  #node(): ObjectReference {
     // kubelet's own Events name a Node by its name in place of its uid, and kubectl describe looks for that.
     return { apiVersion: 'v1', kind: 'Node', namespace: null, name: this.#options.node, uid: this.#options.node };
   }

@@ -74,6 +74,7 @@ class World {
         unscheduled: 'elsewhere',
         attach: 'at_once',
         bpffs: null,
+        checkMs: 0,
         ...more,
       },
       this.cluster,

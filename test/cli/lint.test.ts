@@ -132,7 +132,7 @@ test('the version', () => {
 test('help of every command; mistakes on the command line are told with what was meant', () => {
   const { status, stdout } = postern('--help');
   assert.equal(status, 0);
-  for (const command of ['agent', 'policies', 'run', 'explain', 'lint', 'doctor']) {
+  for (const command of ['agent', 'policies', 'status', 'uninstall', 'run', 'explain', 'lint', 'doctor']) {
     assert.match(stdout, new RegExp(`^  ${command}\\b`, 'm'));
     const help = postern(command, '--help');
     assert.equal(help.status, 0, command);

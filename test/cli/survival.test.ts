@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Does what is enforced stay so while the agent is away, however it went, and does the next one take over without a trace in any packet?
 import assert from 'node:assert/strict';
-import { readdirSync, rmSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
 import { loadNative } from '../../src/kernel/native.ts';
-import { PolicyFolder, startAgent, type TestAgent } from '../support/agent.ts';
+import { launchAgent, PolicyFolder, startAgent, type TestAgent } from '../support/agent.ts';
 import { type Actor, Lab, type Place } from '../support/lab.ts';
 
+const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
+const STUB = path.join(import.meta.dirname, '../../build/test/native/stub.bpf.o');
 const SERVER = '198.18.1.1';
 const SERVER6 = 'fd00:18:1::1';
 
@@ -142,4 +145,148 @@ test('a policy that changed while no agent ran holds as soon as the next is read
   }
   rmSync(path.join(folder.bpffs, 'links'), { recursive: true });
   assert.deepEqual(programs(lab), []);
+});
+
+function run(...args: readonly string[]): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(POSTERN, args, { encoding: 'utf8' });
+}
+
+function places(folder: PolicyFolder): string[] {
+  return ['--bpffs', folder.bpffs, '--socket', folder.socket];
+}
+
+/** Every link, program and map of this machine that is Postern's. */
+function inventory(): string[] {
+  const native = loadNative();
+  return native
+    .links()
+    .filter(({ program }) => native.program(program)?.maps?.sockets !== undefined)
+    .map(({ id }) => `link ${id}`);
+}
+
+test('a second agent is refused and told who holds the folder, or who stands at the root', async (t) => {
+  const { lab, folder } = await world(t);
+  const other = new PolicyFolder();
+  t.after(() => other.close());
+  const first = await startAgent(lab, folder);
+  const places = ['--socket', other.socket, '--state-dir', other.stateDir];
+
+  const second = launchAgent(lab, folder, ...places);
+  assert.deepEqual(await second.ended(), { status: 1, signal: null });
+  assert.match(second.errors, new RegExp(`process ${first.child.pid}, holds ${folder.bpffs}: stop it first`));
+
+  const third = launchAgent(lab, folder, ...places, '--bpffs', other.bpffs);
+  assert.deepEqual(await third.ended(), { status: 1, signal: null });
+  assert.match(third.errors, new RegExp(`attached to ${lab.root}, and process ${first.child.pid} holds them`));
+  assert.equal(existsSync(other.bpffs), false, 'it left nothing behind');
+
+  await first.stop('SIGKILL');
+  const fourth = launchAgent(lab, folder, ...places, '--bpffs', other.bpffs);
+  assert.deepEqual(await fourth.ended(), { status: 1, signal: null });
+  assert.match(fourth.errors, new RegExp(`pinned in ${folder.bpffs}: start with --bpffs ${folder.bpffs}`));
+
+  const fifth = launchAgent(lab, folder, ...places, '--bpffs', path.join(folder.path, 'pins'));
+  assert.deepEqual(await fifth.ended(), { status: 1, signal: null });
+  assert.match(fifth.errors, /is not on a bpffs.*mount -t bpf bpf \/sys\/fs\/bpf/);
+});
+
+test('what somebody else changes in the kernel is told by status, put right, and counted', async (t) => {
+  const { lab, folder, actor } = await world(t);
+  const agent = await startAgent(lab, folder, '--check-interval', '1');
+  await isHeld(actor);
+  const native = loadNative();
+  const set = readdirSync(folder.bpffs).find((name) => /^[0-9a-f]{16}-\d+$/.test(name)) ?? '';
+  const maps = native.openMaps({
+    verdicts: path.join(folder.bpffs, set, 'verdicts'),
+    epochs: path.join(folder.bpffs, set, 'epochs'),
+    settings: path.join(folder.bpffs, set, 'settings'),
+  });
+  t.after(() => maps.close());
+  const repaired = async (what: string, name: RegExp | string, change: () => void): Promise<void> => {
+    const from = agent.lines.length;
+    change();
+    await agent.line(
+      (line) => line.event === 'drift' && line.what === what && String(line.name).match(name) !== null,
+      from,
+    );
+    await isHeld(actor);
+  };
+
+  const healthy = run('status', ...places(folder));
+  assert.equal(healthy.status, 0, healthy.stderr + healthy.stdout);
+  assert.match(healthy.stdout, new RegExp(`Agent: +process ${agent.child.pid}\n`));
+  assert.match(healthy.stdout, /^egress +[0-9a-f]{16} +\d+$/m);
+  assert.match(healthy.stdout, /^verdicts +\d+ +\d+ +0$/m);
+
+  await repaired('link', 'egress', () => {
+    const link = native
+      .links()
+      .find(({ cgroup, attachType }) => cgroup === native.cgroupId(lab.root) && attachType === 1);
+    assert.ok(link !== undefined);
+    execFileSync('bpftool', ['link', 'detach', 'id', String(link.id)]);
+  });
+  await repaired('pin', 'links/ingress', () => rmSync(path.join(folder.bpffs, 'links/ingress')));
+  await repaired('pin', `${set}/identities`, () => rmSync(path.join(folder.bpffs, set, 'identities')));
+  await repaired('pin', /^sockets$/, () => rmSync(path.join(folder.bpffs, 'sockets')));
+  await repaired('map', 'verdicts', () => {
+    const { keys, count } = maps.dump('verdicts');
+    assert.ok(count > 0);
+    maps.remove('verdicts', keys, count);
+  });
+  await repaired('map', 'verdicts', () => {
+    const { keys, values, count } = maps.dump('verdicts');
+    values.fill(0);
+    maps.update('verdicts', keys, values, count, 0);
+  });
+  await repaired('map', 'epochs', () => maps.update('epochs', Buffer.from([1, 0, 0, 0]), Buffer.alloc(4), 1, 0));
+  await repaired('map', 'settings', () =>
+    maps.update('settings', Buffer.alloc(4), Buffer.alloc(maps.maps().settings?.valueSize ?? 0), 1, 0),
+  );
+  const metrics = await agent.metrics();
+  assert.deepEqual(
+    ['link', 'pin', 'map', 'program'].map((what) => metrics.get(`postern_drift_total{what="${what}"}`)),
+    [1, 3, 4, 0],
+  );
+  assert.equal(programs(lab).length, 6);
+  await agent.stop();
+});
+
+test('uninstall leaves nothing, takes away nothing else, and is refused while an agent runs', async (t) => {
+  const before = inventory();
+  const { lab, folder, actor } = await world(t);
+  const native = loadNative();
+  const stub = native.load(STUB, {});
+  t.after(() => stub.close());
+  const foreign = stub.link(stub.attachCgroup('tell', lab.root)).id;
+  const agent = await startAgent(lab, folder);
+  await isHeld(actor);
+
+  const all = [...places(folder), '--state-dir', folder.stateDir];
+  const refused = run('uninstall', ...all);
+  assert.equal(refused.status, 1);
+  assert.match(refused.stderr, /an agent answers on .*: stop it first/);
+  const unasked = run('uninstall', ...all, '--socket', '/nowhere');
+  assert.equal(unasked.status, 1);
+  assert.match(unasked.stderr, new RegExp(`process ${agent.child.pid}, holds ${folder.bpffs}`));
+  await isHeld(actor);
+
+  await agent.stop('SIGKILL');
+  assert.equal(run('status', ...places(folder)).status, 0);
+  const done = run('uninstall', ...all);
+  assert.equal(done.status, 0, done.stderr);
+  assert.match(done.stdout, /^removed \d+ pins in /);
+  assert.deepEqual(inventory(), before);
+  assert.equal(existsSync(folder.bpffs) || existsSync(folder.stateDir) || existsSync(folder.socket), false);
+  assert.deepEqual(
+    native
+      .links()
+      .filter(({ cgroup }) => cgroup === native.cgroupId(lab.root))
+      .map(({ id }) => id),
+    [foreign],
+  );
+  assert.equal(await actor.tryTcp(SERVER, 81), 'ok');
+  const again = run('uninstall', ...all);
+  assert.equal(again.status, 0);
+  assert.match(again.stdout, /nothing was pinned/);
+  assert.equal(run('status', ...places(folder)).status, 2);
 });

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// `postern status`: what is attached where, since when, and does the kernel hold what the policies say? Asks the agent; where none runs,
+// what is pinned tells what there is.
+import path from 'node:path';
+import { Command, Option } from 'commander';
+import type { NodeStatus } from '../agent/node-status.ts';
+import { SOCKET } from '../agent/socket.ts';
+import { KernelError, loadNative, type Native } from '../kernel/native.ts';
+import { BPFFS, PinError, PinFolder } from '../kernel/pins.ts';
+import { ask, isNobodyThere, whyNobodyAnswers } from './ask.ts';
+import { table } from './table.ts';
+
+interface Options {
+  readonly output?: 'json';
+  readonly socket: string;
+  readonly bpffs: string;
+}
+
+/** Exit status: 0 everything is as it should be; 1 it is not, or nothing is enforced; 2 nobody could be asked. */
+export function command(): Command {
+  return new Command('status')
+    .description('Tell what is attached where, since when, and whether the kernel holds what the policies say')
+    .addOption(new Option('-o, --output <format>', 'json').choices(['json']))
+    .option('--socket <path>', 'where the agent answers', SOCKET)
+    .option('--bpffs <dir>', 'where programs and maps are pinned, for when no agent runs', BPFFS)
+    .addHelpText(
+      'after',
+      `
+DIFFERING counts entries of a map that are not what the agent wrote, compared byte by byte, now. Without an agent it is not known: only what is
+pinned is told.
+Exit status: 0 all is as it should be; 1 it is not, or nothing is enforced; 2 nobody could be asked.`,
+    )
+    .action(async (options: Options) => {
+      process.exitCode = await run(options);
+    });
+}
+
+async function run({ output, socket, bpffs }: Options): Promise<number> {
+  let status: NodeStatus;
+  try {
+    status = JSON.parse(await ask(socket, '/status')) as NodeStatus;
+  } catch (error) {
+    if (!isNobodyThere(error)) return refuse(`nobody answers on ${socket}: ${whyNobodyAnswers(error)}`);
+    try {
+      status = fromPins(loadNative(), path.resolve(bpffs));
+    } catch (failure) {
+      if (!(failure instanceof PinError || failure instanceof KernelError)) throw failure;
+      return refuse(`no agent answers on ${socket}, and ${failure.message}`);
+    }
+  }
+  process.stdout.write(output === 'json' ? `${JSON.stringify(status, null, 2)}\n` : rendered(status));
+  const isRight = status.programs.length > 0 && status.drift.length === 0;
+  return isRight && status.maps.every(({ differing }) => differing === 0) ? 0 : 1;
+}
+
+/** Of the newest set of maps. Throws KernelError, PinError. */
+function fromPins(native: Native, folder: string): NodeStatus {
+  const pins = PinFolder.look(native, folder);
+  const links = pins.links();
+  const guards = pins.guards();
+  const set = pins.sets().toSorted((a, b) => b.number - a.number)[0];
+  const maps = native.openMaps(set?.maps ?? {});
+  try {
+    const since = links.length === 0 ? null : new Date(Math.min(...links.map(({ sinceMs }) => sinceMs))).toISOString();
+    return {
+      ...{ pid: null, ready: false, bpffs: folder, root: null, since },
+      programs: links
+        .filter(({ info }) => info.cgroup !== 0n)
+        .map(({ name, info, program }) => ({ program: name, tag: program?.tag ?? '', link: info.id })),
+      guards: [...new Set(guards.map(({ info }) => info.ifindex))]
+        .filter((ifindex) => ifindex !== 0)
+        .map((ifindex) => ({ workload: '', situation: 'guarded', interfaces: [String(ifindex)] })),
+      maps: Object.entries(maps.maps())
+        .filter(([map]) => POLICY_MAPS.includes(map))
+        .map(([map, { maxEntries }]) => {
+          const { count } = maps.dump(map);
+          return { map, entries: count, wanted: count, differing: 0, maxEntries };
+        }),
+      ...{ drift: [], repaired: {} },
+    };
+  } finally {
+    maps.close();
+  }
+}
+
+const POLICY_MAPS = ['workloads', 'identities', 'networks', 'verdicts', 'ports', 'selves', 'guards', 'sources'];
+
+export function rendered(status: NodeStatus): string {
+  const { pid, ready, bpffs, root, since, programs, guards, maps, drift, repaired } = status;
+  const agent = pid === null ? 'none runs' : `process ${pid}${ready ? '' : ', nothing of its source is enforced yet'}`;
+  const times = Object.entries(repaired).filter(([, count]) => count > 0);
+  const head = [
+    ['Agent', agent],
+    ['Pinned in', bpffs ?? 'nowhere: enforcement ends with the agent'],
+    ...(root === null ? [] : [['Root', root]]),
+    ['Attached since', programs.length === 0 ? 'nothing is attached' : (since ?? 'the agent started')],
+    ...(times.length === 0 ? [] : [['Put right', times.map(([what, count]) => `${what} ${count}`).join(', ')]]),
+  ];
+  const sections = [
+    head.map(([name, text]) => `${`${name}:`.padEnd(16)}${text}\n`).join(''),
+    table(
+      ['PROGRAM', 'TAG', 'LINK'],
+      programs.map(({ program, tag, link }) => [program, tag, String(link)]),
+    ),
+    table(
+      ['MAP', 'ENTRIES', 'OF', 'DIFFERING'],
+      maps.map(({ map, entries, maxEntries, differing }) => [
+        map,
+        String(entries),
+        String(maxEntries),
+        pid === null ? '<unknown>' : String(differing),
+      ]),
+    ),
+  ];
+  if (guards.length > 0) {
+    sections.push(
+      table(
+        ['WORKLOAD', 'GUARD', 'INTERFACES'],
+        guards.map(({ workload, situation, interfaces }) => [workload, situation, interfaces.join(',') || '<none>']),
+      ),
+    );
+  }
+  if (drift.length > 0)
+    sections.push(
+      table(
+        ['NOT AS IT WAS LEFT', 'NAME'],
+        drift.map(({ what, name }) => [what, name]),
+      ),
+    );
+  return sections.join('\n');
+}
+
+function refuse(message: string): number {
+  process.stderr.write(`postern status: ${message}\n`);
+  return 2;
+}

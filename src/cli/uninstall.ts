@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// `postern uninstall`: ends enforcement, and takes away every trace of it on this node, and nothing else.
+import { rmdirSync, rmSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { Command } from 'commander';
+import { SOCKET } from '../agent/socket.ts';
+import { guardsIn } from '../kernel/inheritance.ts';
+import { KernelError, loadNative, type Native } from '../kernel/native.ts';
+import { BPFFS, PinError, PinFolder } from '../kernel/pins.ts';
+import { ask, isNobodyThere } from './ask.ts';
+
+interface Options {
+  readonly bpffs: string;
+  readonly stateDir: string;
+  readonly socket: string;
+}
+
+/** Exit status: 0 nothing is left; 1 an agent runs, or something could not be removed. */
+export function command(): Command {
+  return new Command('uninstall')
+    .description('End enforcement on this node and remove every trace of it; refused while an agent runs')
+    .option('--bpffs <dir>', 'where programs and maps are pinned', BPFFS)
+    .option('--state-dir <dir>', 'where the agent kept the last valid version of each object', '/var/lib/postern')
+    .option('--socket <path>', 'where the agent answered', SOCKET)
+    .addHelpText(
+      'after',
+      `
+Removes links, guards at interfaces (a clsact qdisc only where the agent made it and nobody else uses it), maps, the state directory's
+objects and the socket. From then on every workload may do whatever nothing else forbids.`,
+    )
+    .action(async (options: Options) => {
+      process.exitCode = await run(options);
+    });
+}
+
+async function run(options: Options): Promise<number> {
+  const [bpffs, stateDir, socket] = [options.bpffs, options.stateDir, options.socket].map((one) => path.resolve(one));
+  if (bpffs === undefined || stateDir === undefined || socket === undefined)
+    throw new Error('three paths are three paths');
+  if (await isAnswered(socket)) {
+    return refuse(`an agent answers on ${socket}: stop it first (and its DaemonSet, which would start it again)`);
+  }
+  try {
+    const removed = unpin(bpffs);
+    process.stdout.write(removed === 0 ? `nothing was pinned in ${bpffs}\n` : `removed ${removed} pins in ${bpffs}\n`);
+    for (const file of removeFiles(stateDir, socket)) process.stdout.write(`removed ${file}\n`);
+    return 0;
+  } catch (error) {
+    if (error instanceof PinError || error instanceof KernelError) return refuse(error.message);
+    const { code, path: file } = error as NodeJS.ErrnoException;
+    if (code === undefined) throw error;
+    return refuse(`${file} cannot be removed: ${code}`);
+  }
+}
+
+/** How many files. Throws KernelError, PinError. */
+function unpin(bpffs: string): number {
+  const native = loadNative();
+  let pins: PinFolder;
+  try {
+    pins = PinFolder.take(native, bpffs);
+  } catch (error) {
+    if (error instanceof PinError && ['NOT_PINNED', 'NOT_BPFFS'].includes(error.code)) return 0;
+    throw error;
+  }
+  try {
+    removeFilters(native, pins);
+    return pins.removeAll().length;
+  } finally {
+    pins.close();
+  }
+}
+
+/** Where there is no tcx, the guard's programs are filters, which no pin holds. */
+function removeFilters(native: Native, pins: PinFolder): void {
+  for (const { maps } of pins.sets()) {
+    for (const ifindex of guardsIn(native, { paths: maps }).keys()) {
+      for (const side of ['ingress', 'egress'] as const) {
+        const program = native.clsactProgram(ifindex, side);
+        if (program !== null && native.program(program)?.maps?.guards !== undefined) native.detachClsact(ifindex, side);
+      }
+      if (pins.isMarked(ifindex)) native.removeEmptyClsact(ifindex);
+    }
+  }
+}
+
+function removeFiles(stateDir: string, socket: string): string[] {
+  const removed: string[] = [];
+  for (const file of [path.join(stateDir, 'objects'), path.join(stateDir, 'cluster', 'objects'), socket]) {
+    if (statSync(file, { throwIfNoEntry: false }) === undefined) continue;
+    rmSync(file, { recursive: true });
+    removed.push(file);
+  }
+  for (const folder of [path.join(stateDir, 'cluster'), stateDir, path.dirname(socket)]) {
+    try {
+      rmdirSync(folder);
+      removed.push(folder);
+    } catch {
+      // Not there, or something of somebody else's is in it.
+    }
+  }
+  return removed;
+}
+
+async function isAnswered(socket: string): Promise<boolean> {
+  try {
+    await ask(socket, '/policies');
+    return true;
+  } catch (error) {
+    return !isNobodyThere(error);
+  }
+}
+
+function refuse(message: string): number {
+  process.stderr.write(`postern uninstall: ${message}\n`);
+  return 1;
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// `node --import` this: the process kills itself (SIGKILL) before its n-th call into the addon that changes something in the kernel,
+// POSTERN_DIE_AT being n; each such call is told on file descriptor 3, if that is open. Only for tests of what a death at any moment leaves.
+import { writeSync } from 'node:fs';
+
+const CHANGES = new Set([
+  ...['load', 'lockFolder'],
+  ...['update', 'remove', 'pinMap', 'pinLink', 'pinProgram', 'attachCgroup', 'attachTcx', 'updateLink', 'detach'],
+  ...['waitForPrograms', 'programsEnded', 'close'],
+]);
+const dieAt = Number(process.env.POSTERN_DIE_AT ?? 0);
+let count = 0;
+
+function watched<T extends object>(target: T): T {
+  return new Proxy(target, {
+    get(of, name) {
+      const value: unknown = Reflect.get(of, name);
+      if (typeof value !== 'function') return value;
+      return (...args: unknown[]): unknown => {
+        if (CHANGES.has(String(name))) {
+          count += 1;
+          try {
+            writeSync(3, `${String(name)} ${args.filter((arg) => typeof arg === 'string').join(' ')}\n`);
+          } catch {
+            // Nobody listens.
+          }
+          if (count === dieAt) process.kill(process.pid, 'SIGKILL');
+        }
+        const result: unknown = value.apply(of, args);
+        const isObject = ['load', 'openMaps', 'openMapsById'].includes(String(name));
+        return isObject ? watched(result as object) : result;
+      };
+    },
+  });
+}
+
+const dlopen = process.dlopen;
+process.dlopen = (...args: Parameters<typeof dlopen>): void => {
+  dlopen.apply(process, args);
+  const loaded = args[0] as { exports: { open?: (error: unknown) => object } };
+  const { open } = loaded.exports;
+  if (open !== undefined) loaded.exports = { open: (error: unknown) => watched(open(error)) };
+};
