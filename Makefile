@@ -6,7 +6,7 @@ MAKEFLAGS += --no-builtin-rules
 COMMA := ,
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all deps build check test ok fmt demo bench clean
+.PHONY: all deps build check test sanitize ok fmt demo bench clean
 
 all: build
 
@@ -67,6 +67,32 @@ build/postern.node: $(NATIVE)
 	g++ -shared -Wl,-z,now -Wl,--as-needed -o $@.new $^ -lbpf
 	@mv $@.new $@
 
+# native/ under sanitizers: the addon, to be loaded with libasan preloaded (test/support/sanitized.ts), and its plain C++ in a program of
+# its own, which also finds leaks and races.
+SANITIZE := -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all
+SANITIZE_ADDRESS := $(SANITIZE) -fsanitize=address,undefined
+SANITIZE_THREAD := $(SANITIZE) -fsanitize=thread
+
+build/sanitized/address/%.o: native/%.cc | $(DEPS)
+	@mkdir -p $(@D)
+	g++ $(filter-out -O2,$(NATIVE_FLAGS)) $(SANITIZE_ADDRESS) -c $< -o $@
+
+build/sanitized/thread/%.o: native/%.cc | $(DEPS)
+	@mkdir -p $(@D)
+	g++ $(filter-out -O2,$(NATIVE_FLAGS)) $(SANITIZE_THREAD) -c $< -o $@
+
+build/sanitized/postern.node: $(NATIVE:build/native/%=build/sanitized/address/%)
+	g++ -shared $(SANITIZE_ADDRESS) -o $@.new $^ -lbpf
+	@mv $@.new $@
+
+build/sanitized/threads-address: test/native/threads.cc $(patsubst build/native/%,build/sanitized/address/%,$(filter-out %/addon.o,$(NATIVE)))
+	g++ $(filter-out -O2 -MMD -MP,$(NATIVE_FLAGS)) -Inative $(SANITIZE_ADDRESS) -o $@ $^ -lbpf
+
+build/sanitized/threads-thread: test/native/threads.cc $(patsubst build/native/%,build/sanitized/thread/%,$(filter-out %/addon.o,$(NATIVE)))
+	g++ $(filter-out -O2 -MMD -MP,$(NATIVE_FLAGS)) -Inative $(SANITIZE_THREAD) -o $@ $^ -lbpf
+
+SANITIZED := build/sanitized/postern.node build/sanitized/threads-address build/sanitized/threads-thread
+
 build/generated/abi.ts: src/kernel/generate-abi.ts src/kernel/btf.ts build/postern.bpf.o | $(DEPS)
 	@mkdir -p $(@D)
 	$(NODE) $< build/postern.bpf.o $@
@@ -78,7 +104,7 @@ build/generated/policy-types.ts: src/schema/generate.ts src/schema/crds.ts $(UPS
 	$(NODE) $<
 	@touch $@
 
--include $(wildcard build/*.d build/arm64/*.d build/native/*.d build/test/*.d build/test/*/*.d)
+-include $(wildcard build/*.d build/arm64/*.d build/native/*.d build/sanitized/*/*.d build/test/*.d build/test/*/*.d)
 
 # The real kubectl and helm, as the npm package carries them; tests talk to a test API server with them.
 TOOLS := build/tools/kubectl build/tools/helm
@@ -170,7 +196,7 @@ daemonset/install.yaml: $(shell find daemonset/chart daemonset/crds -type f) bui
 
 # ---- check ------------------------------------------------------------------------------------------------------------------
 
-C_FILES := $(wildcard bpf/*.[ch] native/*.cc native/*.h test/*/*.bpf.c bench/*.cc)
+C_FILES := $(wildcard bpf/*.[ch] native/*.cc native/*.h test/*/*.bpf.c test/native/*.cc bench/*.cc)
 TESTS = $(shell find test -name '*.test.ts' | sort)
 TEST_OBJECTS := build/bench.bpf.o $(patsubst test/%.bpf.c,build/test/%.bpf.o,$(wildcard test/*/*.bpf.c))
 
@@ -179,8 +205,12 @@ check: build
 	clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/tsc
 
+# What of `make test` watches memory and threads of native/, alone.
+sanitize: build $(TEST_OBJECTS) $(SANITIZED)
+	@$(NODE) --test test/native/sanitizers.test.ts
+
 # A test that is skipped or left to do fails the run as a failing one does. The closing lines of node:test come last.
-test: build $(TEST_OBJECTS) $(TOOLS) build/tools/seccomp.json $(GUEST) image-$(HOST_ARCH) build/arm64/postern.bpf.o build/image/postern-arm64.node
+test: build $(TEST_OBJECTS) $(SANITIZED) $(TOOLS) build/tools/seccomp.json $(GUEST) image-$(HOST_ARCH) build/arm64/postern.bpf.o build/image/postern-arm64.node
 	@$(NODE) --test --test-concurrency=2 --test-reporter=spec --test-reporter-destination=stdout \
 		--test-reporter=./test/no-skips.ts --test-reporter-destination=stderr $(TESTS)
 

@@ -235,7 +235,7 @@ void InterfaceWatch::receive()
 			changes_.lost = true;
 			continue;
 		}
-		std::size_t left = static_cast<std::size_t>(size);
+		auto left = static_cast<int>(size);
 		for (const auto *message = reinterpret_cast<const nlmsghdr *>(buffer.data()); NLMSG_OK(message, left);
 		     message = NLMSG_NEXT(message, left)) {
 			// A bridge tells that a port has left it by the same message, of its own family.

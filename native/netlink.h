@@ -142,7 +142,7 @@ class Route
 		const bool is_dump = (asked->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
 		bool steady = true;
 		while (true) {
-			std::size_t left = receive();
+			auto left = static_cast<int>(receive()); // signed: an unaligned last message takes it below 0
 			for (const auto *message = reinterpret_cast<const nlmsghdr *>(buffer_.data()); NLMSG_OK(message, left);
 			     message = NLMSG_NEXT(message, left)) {
 				if (message->nlmsg_flags & NLM_F_DUMP_INTR)
