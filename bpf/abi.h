@@ -386,8 +386,9 @@ struct budget {
 	__u32 tokens;
 	__u32 flows;
 	__u32 fragments;
-	__u32 reserved;
+	__u32 crowded; /* when a flow that still counted last made room, in 2^30 ns; of slot 0: of whichever workload */
 };
+#define CROWDED_TURNS (FLOW_INBOUND_NS >> 30)
 
 /* losses: per CPU; what could not be done, counted and never ignored. */
 enum loss {

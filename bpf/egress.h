@@ -72,7 +72,7 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 		decide(subject, packet, decision);
 		/* Established before the programs were attached, and to a port that is listened on: it came from outside. */
 		if (decision->verdict != VERDICT_ALLOW && !record && !syn && stream &&
-		    has_tcp_socket(skb, OWN_NAMESPACE, packet, subject, true)) {
+		    has_tcp_socket(skb, OWN_NAMESPACE, packet, subject, LISTENER)) {
 			allow(decision, subject->enforced, REASON_REPLY);
 			direction = DIRECTION_INGRESS;
 			flags = RECORD_OLD;

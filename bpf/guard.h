@@ -404,8 +404,16 @@ __noinline int guard_inbound(struct __sk_buff *skb, const struct packet *packet)
 	struct subject subject = {};
 	struct post post = {};
 
-	if (packet && find_by_interface(skb, &subject, &post) && has_ruleset(&subject))
-		keep_inbound(packet, subject.slot, subject.netns);
+	if (!packet || !find_by_interface(skb, &subject, &post) || !has_ruleset(&subject))
+		return 0;
+	/*
+	 * Whoever floods a pod with SYNs would otherwise cut off all that had called just before. A segment from outside to a connection
+	 * that was accepted proves as much as a SYN does.
+	 */
+	if (packet->protocol == IPPROTO_TCP && packet->tcp_flags & TCP_FLAG_BYTE_ACK &&
+	    (post.nsid < 0 || !is_crowded(subject.slot) || !has_tcp_socket(skb, post.nsid, packet, &subject, ACCEPTED)))
+		return 0;
+	keep_inbound(packet, subject.slot, subject.netns);
 	return 0;
 }
 
@@ -421,7 +429,10 @@ static __always_inline void watch_frame(struct __sk_buff *skb)
 		return;
 	switch (packet.protocol) {
 	case IPPROTO_TCP:
-		asks = (packet.tcp_flags & (TCP_FLAG_BYTE_SYN | TCP_FLAG_BYTE_ACK)) == TCP_FLAG_BYTE_SYN;
+		if (packet.tcp_flags & TCP_FLAG_BYTE_ACK)
+			asks = !(packet.tcp_flags & TCP_FLAG_BYTE_SYN) && is_crowded(SLOT_UNKNOWN);
+		else
+			asks = packet.tcp_flags & TCP_FLAG_BYTE_SYN;
 		break;
 	case IPPROTO_UDP:
 		asks = true;

@@ -200,6 +200,23 @@ static __always_inline bool is_flow(const struct flow *flow, const struct flow_k
 	       flow->protocol == key->protocol && flow->number >> 31 == key->kind && same_address(&flow->remote, &key->remote);
 }
 
+/* Notes that the workload has lost what it might still need. */
+static __always_inline void note_crowd(__u32 slot, __u32 now)
+{
+	struct budget *budget = bpf_map_lookup_elem(&budgets, &slot);
+
+	if (budget && budget->crowded != now)
+		budget->crowded = now;
+}
+
+/* May a note be missing because newer ones took its room? */
+static __always_inline bool is_crowded(__u32 slot)
+{
+	const struct budget *budget = bpf_map_lookup_elem(&budgets, &slot);
+
+	return budget && budget->crowded && (__u32)(bpf_ktime_get_coarse_ns() >> 30) - budget->crowded <= CROWDED_TURNS;
+}
+
 /* Gives the room back that flow `number` of a workload has, unless it is long somebody else's. */
 static __noinline int evict_flow(__u32 slot, __u32 number)
 {
@@ -211,8 +228,13 @@ static __noinline int evict_flow(__u32 slot, __u32 number)
 		return 0;
 	flow = bpf_map_lookup_elem(&flows, key);
 	if (flow && flow->slot == slot && flow->number == number) {
-		if (is_fresh(flow, bpf_ktime_get_ns(), number >> 31 ? FLOW_FRAGMENT_NS : FLOW_INBOUND_NS))
+		__u64 now_ns = bpf_ktime_get_ns();
+
+		if (is_fresh(flow, now_ns, number >> 31 ? FLOW_FRAGMENT_NS : FLOW_INBOUND_NS)) {
 			lose(LOSS_FLOWS_EVICTED);
+			note_crowd(slot, now_ns >> 30);
+			note_crowd(SLOT_UNKNOWN, now_ns >> 30);
+		}
 		bpf_map_delete_elem(&flows, key);
 	}
 	bpf_map_delete_elem(&flow_order, &order);

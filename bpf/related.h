@@ -52,9 +52,33 @@ static __always_inline bool is_allowed_connection(struct bpf_sock *socket, const
 	return (record->direction == DIRECTION_EGRESS || is_inbound_proven(record, subject)) && is_whole(record, begun);
 }
 
-/* Has `packet`'s local end a TCP socket that listens, or, without `listening`, an allowed connection with its remote end? */
+/* From whom a segment has come in, it has come from outside. Its first answer may then leave although nobody remembers the SYN. */
+static __always_inline bool vouch_for_accepted(struct bpf_sock *socket, const struct packet *packet)
+{
+	struct record *record;
+	__u32 begun;
+
+	/* The connection is not made yet: a note must do. */
+	if (socket->state == BPF_TCP_NEW_SYN_RECV || socket->state == BPF_TCP_LISTEN)
+		return true;
+	record = record_of(socket);
+	if (!record)
+		return false;
+	begun = begin_read(record);
+	if (is_unbound(record) || (record->direction == DIRECTION_INGRESS && is_of(record, packet)))
+		add_flag(record, begun, RECORD_GUARDED);
+	return false;
+}
+
+enum wanted_socket {
+	LISTENER = 0, /* that would take a connection to `packet`'s local end */
+	ALLOWED_CONNECTION = 1, /* between its two ends */
+	ACCEPTED = 2, /* as vouch_for_accepted */
+};
+
+/* Has `packet`'s local end such a TCP socket? */
 static __noinline int has_tcp_socket(struct __sk_buff *skb, __s64 nsid, const struct packet *packet,
-				     const struct subject *subject, bool listening)
+				     const struct subject *subject, enum wanted_socket wanted)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
@@ -62,7 +86,7 @@ static __noinline int has_tcp_socket(struct __sk_buff *skb, __s64 nsid, const st
 
 	/* As an arriving packet has it: our end is the destination. From port 0 comes nothing, so only a listener is found. */
 	if (packet->ipv6) {
-		if (!listening) {
+		if (wanted != LISTENER) {
 			copy_address((struct address *)&tuple.ipv6.saddr, &packet->remote);
 			tuple.ipv6.sport = packet->remote_port;
 		}
@@ -70,7 +94,7 @@ static __noinline int has_tcp_socket(struct __sk_buff *skb, __s64 nsid, const st
 		tuple.ipv6.dport = packet->local_port;
 		socket = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), nsid, 0);
 	} else {
-		if (!listening) {
+		if (wanted != LISTENER) {
 			tuple.ipv4.saddr = ((const half_word *)&packet->remote)[3];
 			tuple.ipv4.sport = packet->remote_port;
 		}
@@ -80,7 +104,12 @@ static __noinline int has_tcp_socket(struct __sk_buff *skb, __s64 nsid, const st
 	}
 	if (!socket)
 		return false;
-	found = listening ? socket->state == BPF_TCP_LISTEN : is_allowed_connection(socket, packet, subject);
+	if (wanted == LISTENER)
+		found = socket->state == BPF_TCP_LISTEN;
+	else if (wanted == ALLOWED_CONNECTION)
+		found = is_allowed_connection(socket, packet, subject);
+	else
+		found = vouch_for_accepted(socket, packet);
 	bpf_sk_release(socket);
 	return found;
 }
@@ -175,7 +204,7 @@ static __noinline int quotes_known_flow(struct __sk_buff *skb, __s64 nsid, const
 		return false;
 	}
 	if (quoted.protocol == IPPROTO_TCP)
-		return has_tcp_socket(skb, nsid, &quoted, subject, false);
+		return has_tcp_socket(skb, nsid, &quoted, subject, ALLOWED_CONNECTION);
 	return is_known_flow(&quoted, subject->slot, netns);
 }
 

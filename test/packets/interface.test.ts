@@ -7,7 +7,15 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { EVENT_CUT, HOOK_GUARD, REASON_NAMES, ROW_ISOLATED, ROW_SILENT } from '#build/generated/abi.ts';
+import {
+  EVENT_CUT,
+  FLOWS_PER_WORKLOAD,
+  HOOK_GUARD,
+  LOSS_FLOWS_EVICTED,
+  REASON_NAMES,
+  ROW_ISOLATED,
+  ROW_SILENT,
+} from '#build/generated/abi.ts';
 import { loadNative } from '#src/kernel/native.ts';
 import { attachPrograms } from '#src/kernel/programs.ts';
 import { type Actor, Lab, type Place, resultOf } from '../support/lab.ts';
@@ -23,6 +31,7 @@ const REFUSED = 4001;
 const SERVED = 5000;
 const CLOSING = 5001;
 const LINK = 'w1';
+const LOOPBACK = 1;
 const FAMILIES = [
   { name: 'IPv4', own: LOCAL4, server: '198.18.1.1', make: ipv4, icmp: icmp4, echo: 8, length: 32 },
   { name: 'IPv6', own: LOCAL6, server: 'fd00::1:1', make: ipv6, icmp: icmp6, echo: 128, length: 128 },
@@ -48,7 +57,7 @@ before(async () => {
   pod = await lab.workload('w', { addresses: FAMILIES.map(({ own }) => own) });
   netns = loadNative().netnsCookie(pod.netns);
   assert(pod.cgroup !== null);
-  maps = new Maps(pod.cgroup);
+  maps = new Maps(pod.cgroup, { flows: 2 * FLOWS_PER_WORKLOAD, flow_order: 2 * FLOWS_PER_WORKLOAD });
   fill(0n);
   attachPrograms(maps.object, lab.root);
   inside = pod.actor;
@@ -199,6 +208,21 @@ for (const { name, own, server, make, icmp, echo, length } of FAMILIES) {
       assert.equal(await outside.exchange(socket), 'ok');
       assert.deepEqual(refused(), {});
       await outside.close(socket);
+    });
+
+    test('a flood of questions cuts off nobody who has called before', async () => {
+      const { socket = 0 } = await outside.connect(own, SERVED);
+      maps.guard(LOOPBACK, { netns });
+      const evicted = maps.lost(LOSS_FLOWS_EVICTED);
+      for (let n = 0; n < FLOWS_PER_WORKLOAD; n += 1) {
+        const question = make({ from: server, to: own }, udp({ from: 2000 + n, to: 9 }));
+        maps.object.testRun('guard_in', question, 1);
+      }
+      assert(maps.lost(LOSS_FLOWS_EVICTED) > evicted, 'and the note of its SYN is gone');
+      assert.equal(await outside.exchange(socket), 'ok', 'its question was seen to come in, if not its SYN');
+      const { socket: late = 0 } = await outside.connect(own, SERVED);
+      assert.equal(await outside.exchange(late), 'ok');
+      assert.deepEqual(refused(), {});
     });
 
     test('its last words pass, long after its note', async () => {
