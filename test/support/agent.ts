@@ -153,9 +153,26 @@ export function launchAgent(lab: Lab, folder: PolicyFolder, ...args: readonly st
   return launchAgentIn({ netns: null, root: lab.root }, lab, folder, ...args);
 }
 
+const DIE_AT = path.join(import.meta.dirname, 'die-at.ts');
+
+/** One that kills itself: see die-at.ts, whose variables these are. */
+export function launchMortal(
+  variables: Readonly<Record<string, string>>,
+  lab: Lab,
+  folder: PolicyFolder,
+  ...args: readonly string[]
+): TestAgent {
+  const env = { NODE_OPTIONS: `--import=${DIE_AT}`, ...variables };
+  return launchAgentIn({ netns: null, root: lab.root, env }, lab, folder, ...args);
+}
+
 /** The same in a network namespace (`/run/netns/…`; null: the test's own), enforcing below another cgroup. */
 export function launchAgentIn(
-  { netns, root }: { readonly netns: string | null; readonly root: string },
+  {
+    netns,
+    root,
+    env = {},
+  }: { readonly netns: string | null; readonly root: string; readonly env?: Readonly<Record<string, string>> },
   lab: Lab,
   folder: PolicyFolder,
   ...args: readonly string[]
@@ -174,7 +191,7 @@ export function launchAgentIn(
   ];
   const enter = netns === null ? [] : ['nsenter', `--net=${netns}`, '--'];
   const [command = '', ...rest] = [...enter, POSTERN, 'agent', ...options, '--metrics-address', '127.0.0.1:0', ...args];
-  const child = spawn(command, rest, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(command, rest, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
   lab.adopt(child);
   return new TestAgent(child);
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // `node --import` this: the process kills itself (SIGKILL) before its n-th call into the addon that changes something in the kernel,
-// POSTERN_DIE_AT being n; each such call is told on file descriptor 3, if that is open. Only for tests of what a death at any moment leaves.
-import { writeSync } from 'node:fs';
+// POSTERN_DIE_AT being n, counted from its start, or from SIGUSR2 on if POSTERN_DIE_WHEN is `signal`. Each call that counts is told in the
+// file POSTERN_DIE_LOG. Only for tests of what a death at any moment leaves.
+import { appendFileSync } from 'node:fs';
 
 const CHANGES = new Set([
   ...['load', 'lockFolder'],
@@ -9,7 +10,14 @@ const CHANGES = new Set([
   ...['waitForPrograms', 'programsEnded', 'close'],
 ]);
 const dieAt = Number(process.env.POSTERN_DIE_AT ?? 0);
+const log = process.env.POSTERN_DIE_LOG ?? '';
 let count = 0;
+if (process.env.POSTERN_DIE_WHEN === 'signal') {
+  count = Number.NEGATIVE_INFINITY;
+  process.on('SIGUSR2', () => {
+    count = 0;
+  });
+}
 
 function watched<T extends object>(target: T): T {
   return new Proxy(target, {
@@ -19,12 +27,9 @@ function watched<T extends object>(target: T): T {
       return (...args: unknown[]): unknown => {
         if (CHANGES.has(String(name))) {
           count += 1;
-          try {
-            writeSync(3, `${String(name)} ${args.filter((arg) => typeof arg === 'string').join(' ')}\n`);
-          } catch {
-            // Nobody listens.
-          }
-          if (count === dieAt) process.kill(process.pid, 'SIGKILL');
+          const words = args.filter((arg) => typeof arg === 'string');
+          if (count > 0 && log !== '') appendFileSync(log, `${String(name)} ${words.join(' ')}\n`);
+          if (count > 0 && count === dieAt) process.kill(process.pid, 'SIGKILL');
         }
         const result: unknown = value.apply(of, args);
         const isObject = ['load', 'openMaps', 'openMapsById'].includes(String(name));

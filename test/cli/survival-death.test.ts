@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// The agent dies (SIGKILL) before each kind of step of a start, of a takeover and of a change, under traffic of both families: nothing that is
+// forbidden passes, nothing that is allowed fails, and the next agent takes over whatever was left. POSTERN_EVERY_STEP=1: before every
+// single step.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import test from 'node:test';
+import { loadNative } from '../../src/kernel/native.ts';
+import { launchMortal, PolicyFolder, startAgent } from '../support/agent.ts';
+import { type Actor, Lab, type Place } from '../support/lab.ts';
+
+const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
+const SERVERS = ['198.18.1.1', 'fd00:18:1::1'];
+
+interface World {
+  readonly lab: Lab;
+  readonly folder: PolicyFolder;
+  readonly web: Place;
+  readonly actor: Actor;
+  readonly log: string;
+}
+
+async function world(t: test.TestContext): Promise<World> {
+  const lab = await Lab.create();
+  const folder = new PolicyFolder();
+  t.after(async () => {
+    await lab.close();
+    folder.close();
+  });
+  await lab.addOutside(...SERVERS);
+  for (const port of [80, 81, 82]) {
+    for (const address of SERVERS) await lab.outside.actor.listen('TCP', address, port);
+  }
+  const web = await lab.workload('web', { addresses: ['198.18.2.1', 'fd00:18:2::1'] });
+  return { lab, folder, web, actor: web.actor, log: path.join(path.dirname(folder.path), 'calls') };
+}
+
+/** 80 is always allowed, 81 never, 82 sometimes; `networks` say the same in more or fewer entries. */
+function objects(web: Place, isWide: boolean): string {
+  const networks = isWide ? '198.18.0.0/15, "fd00::/8"' : SERVERS.map((one) => `"${one}"`).join(', ');
+  return `
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, annotations: {postern.dev/cgroup: ${web.cgroupPath}}}
+status: {podIPs: [${web.addresses.map((ip) => `{ip: "${ip}"}`).join(', ')}]}
+---
+apiVersion: postern.dev/v1alpha1
+kind: EgressPolicy
+metadata: {name: web, namespace: shop}
+spec: {egress: [{to: [{networks: [${networks.replace(/"(198[^"]*)"/, '$1/32').replace(/"(fd00:[^"/]*)"/, '"$1/128"')}]}], ports: [{port: 80}${isWide ? ', {port: 82}' : ''}]}]}
+`;
+}
+
+/** Connects without pause until `stop`; gives what went wrong. */
+function traffic(actor: Actor): { stop(): Promise<string[]> } {
+  let running = true;
+  const wrong: string[] = [];
+  const flows = (async () => {
+    const open = await Promise.all(SERVERS.map((address) => actor.connect(address, 80)));
+    while (running) {
+      for (const [index, address] of SERVERS.entries()) {
+        const allowed = await actor.tryTcp(address, 80);
+        const forbidden = await actor.tryTcp(address, 81);
+        const known = await actor.exchange(open[index]?.socket ?? -1);
+        if (allowed !== 'ok') wrong.push(`${address} 80: ${allowed}`);
+        if (forbidden !== 'EPERM') wrong.push(`${address} 81: ${forbidden}`);
+        if (known !== 'ok') wrong.push(`${address} established: ${known}`);
+      }
+    }
+    for (const { socket } of open) if (socket !== undefined) await actor.close(socket);
+  })();
+  return {
+    stop: async () => {
+      running = false;
+      await flows;
+      return wrong;
+    },
+  };
+}
+
+/** Steps to die before: of each run of the same call the first, or every one. */
+function steps(log: string): number[] {
+  const calls = readFileSync(log, 'utf8').trimEnd().split('\n');
+  const kind = (call: string) => call.split(' ')[0];
+  const all = calls.map((_, index) => index + 1);
+  if (process.env.POSTERN_EVERY_STEP === '1') return all;
+  return all.filter((step) => step === 1 || kind(calls[step - 1] ?? '') !== kind(calls[step - 2] ?? ''));
+}
+
+function uninstall(folder: PolicyFolder): void {
+  const places = ['--bpffs', folder.bpffs, '--socket', folder.socket, '--state-dir', folder.stateDir];
+  const { status, stderr } = spawnSync(POSTERN, ['uninstall', ...places], { encoding: 'utf8' });
+  assert.equal(status, 0, stderr);
+  assert.equal(existsSync(folder.bpffs), false);
+}
+
+/** Six links at the root, and what is pinned is one set of maps and what goes with it. */
+function assertTidy({ lab, folder }: World): void {
+  const native = loadNative();
+  const root = native.cgroupId(lab.root);
+  assert.equal(native.links().filter(({ cgroup }) => cgroup === root).length, 6);
+  const names = readdirSync(folder.bpffs);
+  assert.equal(names.filter((name) => /^[0-9a-f]{16}-\d+$/.test(name)).length, 1, names.join(', '));
+  assert.equal(readdirSync(path.join(folder.bpffs, 'links')).length, 6);
+  assert.equal(readdirSync(path.join(folder.bpffs, 'programs')).length, 6);
+}
+
+async function assertHeld({ actor }: World, is82: boolean): Promise<void> {
+  for (const address of SERVERS) {
+    assert.equal(await actor.tryTcp(address, 80), 'ok');
+    assert.equal(await actor.tryTcp(address, 81), 'EPERM');
+    assert.equal(await actor.tryTcp(address, 82), is82 ? 'ok' : 'EPERM');
+  }
+}
+
+test('a start that dies at any step leaves something that the next one starts from', async (t) => {
+  const here = await world(t);
+  const { lab, folder, web, log } = here;
+  folder.write('objects.yaml', objects(web, false));
+  const whole = launchMortal({ POSTERN_DIE_LOG: log }, lab, folder);
+  await whole.line((line) => line.event === 'ready');
+  const all = steps(log);
+  assert.ok(all.length >= 8, readFileSync(log, 'utf8'));
+  await whole.stop('SIGKILL');
+  for (const step of all) {
+    uninstall(folder);
+    const mortal = launchMortal({ POSTERN_DIE_AT: String(step) }, lab, folder);
+    assert.equal((await mortal.ended()).signal, 'SIGKILL', `step ${step}`);
+    const next = await startAgent(lab, folder);
+    await assertHeld(here, false);
+    assertTidy(here);
+    await next.stop('SIGKILL');
+  }
+});
+
+test('a takeover that dies at any step, with policies that changed meanwhile, lets nothing through and cuts nothing off', async (t) => {
+  const here = await world(t);
+  const { lab, folder, web, actor, log } = here;
+  let isWide = false;
+  folder.write('objects.yaml', objects(web, isWide));
+  await (await startAgent(lab, folder)).stop('SIGKILL');
+  const change = (): void => {
+    isWide = !isWide;
+    folder.write('objects.yaml', objects(web, isWide));
+  };
+  change();
+  const whole = launchMortal({ POSTERN_DIE_LOG: log }, lab, folder);
+  await whole.line((line) => line.event === 'ready');
+  const all = steps(log);
+  await whole.stop('SIGKILL');
+  await assertHeld(here, isWide);
+
+  const running = traffic(actor);
+  for (const step of all) {
+    change();
+    const mortal = launchMortal({ POSTERN_DIE_AT: String(step) }, lab, folder);
+    assert.equal((await mortal.ended()).signal, 'SIGKILL', `step ${step}`);
+    const next = await startAgent(lab, folder);
+    await assertHeld(here, isWide);
+    assertTidy(here);
+    await next.stop('SIGKILL');
+  }
+  assert.deepEqual(await running.stop(), []);
+});
+
+test('a change that dies at any step is finished by the next agent, and meanwhile it is the old or the new', async (t) => {
+  const here = await world(t);
+  const { lab, folder, web, actor, log } = here;
+  let isWide = false;
+  folder.write('objects.yaml', objects(web, isWide));
+  const change = (): void => {
+    isWide = !isWide;
+    folder.write('objects.yaml', objects(web, isWide));
+  };
+  const armed = { POSTERN_DIE_WHEN: 'signal' };
+  const whole = launchMortal({ ...armed, POSTERN_DIE_LOG: log }, lab, folder);
+  await whole.line((line) => line.event === 'ready');
+  whole.child.kill('SIGUSR2');
+  await whole.applied(change);
+  const all = steps(log);
+  await whole.stop('SIGKILL');
+
+  const running = traffic(actor);
+  for (const step of all) {
+    const mortal = launchMortal({ ...armed, POSTERN_DIE_AT: String(step) }, lab, folder);
+    await mortal.line((line) => line.event === 'ready');
+    mortal.child.kill('SIGUSR2');
+    change();
+    assert.equal((await mortal.ended()).signal, 'SIGKILL', `step ${step}`);
+    const next = await startAgent(lab, folder);
+    await assertHeld(here, isWide);
+    assertTidy(here);
+    await next.stop('SIGKILL');
+  }
+  assert.deepEqual(await running.stop(), []);
+  rmSync(log);
+});
