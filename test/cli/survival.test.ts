@@ -6,7 +6,8 @@ import { existsSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
 import { loadNative } from '../../src/kernel/native.ts';
-import { launchAgent, PolicyFolder, startAgent, type TestAgent } from '../support/agent.ts';
+import { PinFolder } from '../../src/kernel/pins.ts';
+import { launchAgent, launchAgentIn, PolicyFolder, startAgent, type TestAgent } from '../support/agent.ts';
 import { type Actor, Lab, type Place } from '../support/lab.ts';
 
 const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
@@ -155,13 +156,33 @@ function places(folder: PolicyFolder): string[] {
   return ['--bpffs', folder.bpffs, '--socket', folder.socket];
 }
 
-/** Every link, program and map of this machine that is Postern's. */
-function inventory(): string[] {
+/** Ids of everything that is pinned there: links, programs, maps. */
+function pinned(folder: PolicyFolder): {
+  readonly links: number[];
+  readonly programs: number[];
+  readonly maps: number[];
+} {
   const native = loadNative();
-  return native
-    .links()
-    .filter(({ program }) => native.program(program)?.maps?.sockets !== undefined)
-    .map(({ id }) => `link ${id}`);
+  const pins = PinFolder.look(native, folder.bpffs);
+  const links = pins.all().map(({ info }) => info);
+  const paths = Object.assign({ sockets: pins.sockets }, ...pins.sets().map(({ maps }) => maps));
+  const maps = native.openMaps(paths);
+  const ids = Object.values(maps.mapIds());
+  maps.close();
+  return { links: links.map(({ id }) => id), programs: links.map(({ program }) => program), maps: ids };
+}
+
+/** None of these is in the kernel any more. */
+function assertGone({ links, programs, maps }: ReturnType<typeof pinned>): void {
+  const native = loadNative();
+  assert.ok(links.length > 0 && programs.length > 0 && maps.length > 10);
+  const left = native.links().map(({ id }) => id);
+  assert.deepEqual(
+    links.filter((id) => left.includes(id)),
+    [],
+  );
+  for (const id of programs) assert.equal(native.program(id), null);
+  for (const id of maps) assert.throws(() => native.openMapsById({ map: id }), { code: 'ENOENT' });
 }
 
 test('a second agent is refused and told who holds the folder, or who stands at the root', async (t) => {
@@ -252,7 +273,6 @@ test('what somebody else changes in the kernel is told by status, put right, and
 });
 
 test('uninstall leaves nothing, takes away nothing else, and is refused while an agent runs', async (t) => {
-  const before = inventory();
   const { lab, folder, actor } = await world(t);
   const native = loadNative();
   const stub = native.load(STUB, {});
@@ -272,10 +292,11 @@ test('uninstall leaves nothing, takes away nothing else, and is refused while an
 
   await agent.stop('SIGKILL');
   assert.equal(run('status', ...places(folder)).status, 0);
+  const ids = pinned(folder);
   const done = run('uninstall', ...all);
   assert.equal(done.status, 0, done.stderr);
   assert.match(done.stdout, /^removed \d+ pins in /);
-  assert.deepEqual(inventory(), before);
+  assertGone(ids);
   assert.equal(existsSync(folder.bpffs) || existsSync(folder.stateDir) || existsSync(folder.socket), false);
   assert.deepEqual(
     native
@@ -289,4 +310,56 @@ test('uninstall leaves nothing, takes away nothing else, and is refused while an
   assert.equal(again.status, 0);
   assert.match(again.stdout, /nothing was pinned/);
   assert.equal(run('status', ...places(folder)).status, 2);
+});
+
+test('guards at interfaces outlive the agent, too: inbound flows are answered, and the next agent takes over the same links', async (t) => {
+  const { lab, folder, web, actor } = await world(t);
+  const [own = '', own6 = ''] = web.addresses;
+  for (const address of [own, own6]) await actor.listen('UDP', address, 53);
+  const native = loadNative();
+  const ours = () =>
+    PinFolder.look(native, folder.bpffs)
+      .guards()
+      .filter(({ info }) => info.ifindex !== 0 && native.links().some(({ id }) => id === info.id))
+      .map(({ info: { id, program } }) => ({ id, program }));
+  const place = { netns: lab.outside.netns, root: lab.root };
+  const first = launchAgentIn(place, lab, folder);
+  await first.line((line) => line.event === 'guarded');
+  const standing = ours();
+  assert.equal(standing.length, 2);
+  const holds = async (): Promise<void> => {
+    await isHeld(actor);
+    for (const address of [own, own6]) assert.equal(await lab.outside.actor.tryUdp(address, 53), 'ok');
+  };
+  await holds();
+  await first.stop('SIGKILL');
+  await holds();
+  assert.deepEqual(ours(), standing);
+
+  const second = launchAgentIn(place, lab, folder);
+  await second.line((line) => line.event === 'taken_over');
+  await second.line((line) => line.event === 'guarded');
+  await holds();
+  assert.deepEqual(ours(), standing, 'not a link is another');
+  const [path4 = ''] = readdirSync(path.join(folder.bpffs, 'guards'));
+  assert.match(path4, /^\d+-in$/);
+  await second.stop('SIGKILL');
+
+  // With other networks the maps are other ones, and the guards' programs with them; the links are the same.
+  folder.write('objects.yaml', objects(web, '{port: 80}', '198.18.0.0/15, "fd00::/8"'));
+  const third = launchAgentIn(place, lab, folder);
+  await third.line((line) => line.event === 'ready');
+  await holds();
+  assert.deepEqual(
+    ours().map(({ id }) => id),
+    standing.map(({ id }) => id),
+  );
+  assert.notDeepEqual(ours(), standing);
+  await third.stop();
+  assert.equal(run('uninstall', ...places(folder), '--state-dir', folder.stateDir).status, 0);
+  const left = native.links().map(({ id }) => id);
+  assert.deepEqual(
+    standing.filter(({ id }) => left.includes(id)),
+    [],
+  );
 });
