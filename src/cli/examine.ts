@@ -48,7 +48,7 @@ const CAPABILITIES: readonly {
     name: 'CAP_SYS_PTRACE',
     bit: 19n,
     state: 'limited',
-    why: "without it other users' network namespaces are not seen, and a flow that is cut hangs instead of ending at once",
+    why: "without it other users' network namespaces are not seen: pods' interfaces get no guard, and a flow that is cut hangs instead of ending at once",
   },
 ];
 const COVERED_BY_SYS_ADMIN: readonly string[] = ['CAP_BPF', 'CAP_PERFMON', 'CAP_NET_ADMIN'];

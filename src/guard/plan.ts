@@ -73,9 +73,9 @@ export function want(
     const ways = waysOut(sandbox, pairs, hostNsid);
     if (ways.unguardable.length > 0) unguardable.set(pod.cgroup, ways.unguardable);
     const isComplete = ways.guardable.length > 0 && ways.unguardable.length === 0;
-    if (isComplete) complete.set(pod.cgroup, sandbox.cookie);
-    // Where ingress notes what comes in by other ways, the workload may have forged it: the guard keeps its notes apart.
-    const netns = isComplete ? sandbox.cookie : sandbox.cookie | NOT_A_COOKIE;
+    if (isComplete && sandbox.cookie !== null) complete.set(pod.cgroup, sandbox.cookie);
+    // Where ingress goes on to note what comes in, the workload may have forged it: the guard keeps its own notes apart.
+    const netns = complete.get(pod.cgroup) ?? apart(sandbox);
     claim(guards, pod, sandbox.nsid, netns, ways.guardable);
   }
   const claimed = new Set(guards.keys());
@@ -90,11 +90,15 @@ export function want(
   for (const pod of inOrder) {
     for (const namespace of pod.namespaces.slice(1)) {
       const { guardable } = waysOut(namespace, pairs, hostNsid);
-      claim(guards, pod, namespace.nsid, namespace.cookie | NOT_A_COOKIE, guardable);
+      claim(guards, pod, namespace.nsid, apart(namespace), guardable);
       for (const { ifindex } of guardable) claimed.add(ifindex);
     }
   }
   return { guards, claimed, complete, unguardable };
+}
+
+function apart({ cookie, nsid }: PodNamespace): bigint {
+  return (cookie ?? BigInt(nsid)) | NOT_A_COOKIE;
 }
 
 function claim(

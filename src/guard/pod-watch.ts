@@ -214,7 +214,7 @@ export class PodWatch {
     const file = `/proc/${one.pid}/ns/net`;
     try {
       const nsid = this.#native.namespaceNumber(file);
-      const cookie = this.#native.netnsCookie(file);
+      const cookie = cookieOf(this.#native, file);
       const interfaces = this.#native.interfaces(nsid);
       const addresses = this.#native
         .interfaceAddresses(nsid)
@@ -224,5 +224,14 @@ export class PodWatch {
       if (error instanceof KernelError) return null;
       throw error;
     }
+  }
+}
+
+function cookieOf(native: Native, file: string): bigint | null {
+  try {
+    return native.netnsCookie(file);
+  } catch (error) {
+    if (error instanceof KernelError && error.code === 'EPERM') return null;
+    throw error;
   }
 }

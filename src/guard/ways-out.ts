@@ -8,8 +8,8 @@ import type { AddressKey } from '../model/tables.ts';
 export interface PodNamespace {
   /** The host's number for it. */
   readonly nsid: number;
-  /** Its cookie. */
-  readonly cookie: bigint;
+  /** Its cookie; null: this process may not ask for it, which takes entering the namespace. */
+  readonly cookie: bigint | null;
   readonly interfaces: readonly Interface[];
   readonly addresses: readonly { readonly ifindex: number; readonly address: AddressKey }[];
 }

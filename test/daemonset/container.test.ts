@@ -70,7 +70,9 @@ function start(t: test.TestContext, { lab, folder }: World, spec: PodSpec): [Tes
 
 /** Profiles of 2022 let bpf(2) pass with CAP_SYS_ADMIN alone. */
 function least(): PodSpec {
-  return podSpecIn(manifestsIn(helmTemplate('agent.endCutFlows=false', 'seccompProfile.type=Unconfined')));
+  return podSpecIn(
+    manifestsIn(helmTemplate('agent.guard=false', 'agent.endCutFlows=false', 'seccompProfile.type=Unconfined')),
+  );
 }
 
 function without(spec: PodSpec, capability: string): PodSpec {
@@ -117,7 +119,7 @@ test('in its container the agent holds a workload: what is allowed passes, the r
   assert.equal(await here.actor.tryTcp(SERVER, 81), 'ok', 'enforcement ends with the agent');
 });
 
-test('without endCutFlows three capabilities and no view of processes are enough; a cut flow then only falls silent', async (t) => {
+test('without guard and endCutFlows three capabilities and no view of processes are enough; a cut flow then only falls silent', async (t) => {
   const here = await world(t);
   const spec = least();
   assert.deepEqual(containerOf(spec).securityContext.capabilities.add, ['BPF', 'PERFMON', 'NET_ADMIN']);

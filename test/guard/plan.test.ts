@@ -96,6 +96,12 @@ test('where another way out has no guard, the guard keeps its notes apart, and i
   assert.deepEqual(unguardable, new Map([[A, ['macvlan']]]));
 });
 
+test('whoever may not ask for cookies guards all the same, with notes of its own', () => {
+  const { guards, complete } = wanted([pod(A, [{ ...inside(7, 2, 9), cookie: null }])], [veth(9, 2, 7)]);
+  assert.equal(guards.get(9)?.netns, 7n | NOT_A_COOKIE);
+  assert.deepEqual(complete, new Map());
+});
+
 test('an interface that a workload moves into a namespace of its own is guarded all the same', () => {
   const guard = guardOf([pod(A, [inside(7, 2, 9)])], [veth(9, 2, 7)], 9);
   const moved = [pod(A, [{ nsid: 7, cookie: 7n, interfaces: [], addresses: [] }])];
