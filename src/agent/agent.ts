@@ -290,11 +290,11 @@ export class Agent {
     this.#enforcement.attach(folder, pods);
     this.#isAttached = true;
     if (isTakeover) this.#tellTakeover();
-    if (isTakeover) void this.#renewGuards();
     if (!this.#options.guard) {
-      void this.#enforcement.unguard();
+      void this.#tellFailed(this.#enforcement.unguard());
       return;
     }
+    const isReady = isTakeover ? this.#tellFailed(this.#enforcement.guards.renew()) : Promise.resolve();
     const { mount } = this.#options.root;
     this.#guarding ??= new Guarding({
       native: this.#native,
@@ -302,6 +302,7 @@ export class Agent {
       log: this.#log,
       metrics: this.#metrics,
       mount,
+      isReady,
     });
   }
 
@@ -313,9 +314,10 @@ export class Agent {
     this.#guarding.hold(this.#bindings, this.#enforcement.compiled?.tables ?? null, strangers);
   }
 
-  async #renewGuards(): Promise<void> {
+  /** What an earlier agent left at interfaces is not what this one puts there. */
+  async #tellFailed(work: Promise<void>): Promise<void> {
     try {
-      await this.#enforcement.guards.renew();
+      await work;
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
       this.#log.error({ event: 'guard_failed', code: error.code }, error.message);

@@ -19,6 +19,8 @@ export interface GuardingOptions {
   readonly metrics: Metrics;
   /** The cgroup2 mount. */
   readonly mount: string;
+  /** Until this is resolved, guards that are there are let alone. */
+  readonly isReady: Promise<void>;
 }
 
 const WHY: Readonly<Record<Unguarded, string>> = {
@@ -42,10 +44,11 @@ export class Guarding {
 
   /** Throws KernelError where interfaces cannot be watched. */
   constructor(options: GuardingOptions) {
-    const { native, enforcement, metrics } = options;
+    const { native, enforcement, metrics, isReady } = options;
     this.#options = options;
     this.#guards = new Guards({
       native,
+      isReady,
       posts: enforcement.guards,
       guarded: enforcement.guarded,
       setGuarded: (cgroup, netns) => enforcement.setGuarded(cgroup, netns),

@@ -40,6 +40,8 @@ type Failure = KernelError | LimitExceeded | RollbackFailed;
 export interface GuardsOptions {
   readonly native: Native;
   readonly posts: GuardPosts;
+  /** Until this is resolved, nothing is done. */
+  readonly isReady: Promise<void>;
   /** The namespace of the pod in this cgroup is guarded whole, by its cookie; 0n: it is not. Throws KernelError. */
   readonly setGuarded: (cgroup: bigint, netns: bigint) => void;
   /** What `setGuarded` would have been told by an earlier agent. */
@@ -197,6 +199,7 @@ export class Guards {
   }
 
   async #work(): Promise<void> {
+    await this.#options.isReady;
     while (this.#isDirty && !this.#isClosed) {
       this.#isDirty = false;
       this.#lookedMs = performance.now();

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import test, { afterEach, beforeEach } from 'node:test';
+import type { Interface } from '../../src/kernel/native.ts';
 import { launchAgentIn, PolicyFolder, type TestAgent } from '../support/agent.ts';
 import { Elsewhere } from '../support/elsewhere.ts';
 import { type ClusterObjects, Kubelet, type KubeObject, type Pod, type PodSpec } from '../support/kubelet.ts';
@@ -68,13 +69,18 @@ class Node implements ClusterObjects {
     return { pod, place };
   }
 
-  /** Programs at an interface of the node: from the pod, to the pod. */
-  async guardsAt(name: string): Promise<readonly [number, number]> {
+  async interface(name: string): Promise<Interface> {
     const found = (await this.kernel.native('interfaces', null)).find((one) => one.name === name);
     assert(found !== undefined, `no interface ${name}`);
+    return found;
+  }
+
+  /** Programs at an interface of the node: from the pod, to the pod. */
+  async guardsAt(name: string): Promise<readonly [number, number]> {
+    const { ifindex } = await this.interface(name);
     return [
-      (await this.kernel.native('tcxChain', found.ifindex, 'ingress')).length,
-      (await this.kernel.native('tcxChain', found.ifindex, 'egress')).length,
+      (await this.kernel.native('tcxChain', ifindex, 'ingress')).length,
+      (await this.kernel.native('tcxChain', ifindex, 'egress')).length,
     ];
   }
 
@@ -194,8 +200,20 @@ for (const [index, cni] of (['routed', 'bridge', 'calico'] as const).entries()) 
 
     await later.pod.remove();
     await until(async () => (await node.metrics()).get('postern_guards{mode="tcx"}') === 1, 'its guard is forgotten');
+    const { ifindex } = await node.interface(first ?? '');
+    const [program] = await node.kernel.native('tcxChain', ifindex, 'ingress');
     assert.equal(await agent.stop(), 0);
-    assert.deepEqual(await node.guardsAt(first ?? ''), [0, 0], 'nothing is left');
+    assert.deepEqual(await node.guardsAt(first ?? ''), [1, 1], 'it outlives the agent');
+    assert.equal(await connectFrom(before.place, `198.18.1.${index + 1}`, SERVER), 'ok');
+    assert.equal(await before.place.actor.tryTcp('198.18.201.1', ALLOWED), 'EPERM');
+
+    const next = await node.start();
+    await node.guarded(before.pod);
+    assert.deepEqual(await node.kernel.native('tcxChain', ifindex, 'ingress'), [program], 'the same, taken over');
+    assert.equal(await next.stop(), 0);
+    const last = await node.start('--no-guard');
+    await until(async () => (await node.guardsAt(first ?? '')).join() === '0,0', 'nothing is left');
+    assert.equal(await last.stop(), 0);
   });
 }
 
@@ -294,7 +312,7 @@ test('an interface that is renamed, exchanged under its index, or moved by the w
 
   // The same index, another interface.
   const before = agent.lines.length;
-  const ifindex = (await node.kernel.native('interfaces', null)).find((one) => one.name === 'renamed')?.ifindex ?? 0;
+  const { ifindex } = await node.interface('renamed');
   const sandbox = path.basename(place.netns);
   await node.lab.ip(null, [
     'link del renamed',
@@ -311,7 +329,7 @@ test('a guard that somebody takes away is put there again, and told', async () =
   const agent = await node.start();
   const { pod } = await node.run('web', { addresses: ['198.18.1.1'] });
   const [name = ''] = await node.guarded(pod);
-  const ifindex = (await node.kernel.native('interfaces', null)).find((one) => one.name === name)?.ifindex ?? 0;
+  const { ifindex } = await node.interface(name);
   const [program] = await node.kernel.native('tcxChain', ifindex, 'ingress');
   const { stdout } = await node.lab.outside.exec('bpftool', ['link', 'show', '-j']);
   const link = (JSON.parse(stdout) as { id: number; prog_id: number }[]).find(({ prog_id }) => prog_id === program);
@@ -385,10 +403,18 @@ test('without tcx: by clsact, before filters that are there, and away again with
   assert.equal((await agent.line(({ event }) => event === 'guard_lost')).interface, name);
   await until(async () => (await filtersAt(name)).join() === 'guard_out,guard_in', 'it is there again');
   assert.equal(await agent.stop(), 0);
+  assert.deepEqual(await filtersAt(name), ['guard_out', 'guard_in'], 'they outlive the agent');
+  const next = await withEnvironment('NODE_OPTIONS', preload, () => node.start());
+  await node.guarded(second.pod);
+  assert.equal((await node.metrics()).get('postern_guards{mode="clsact"}'), 2);
+  assert.equal(await next.stop(), 0);
+  const last = await withEnvironment('NODE_OPTIONS', preload, () => node.start('--no-guard'));
+  const all = async () => [...(await filtersAt(name)), ...(await filtersAt(other))];
+  await until(async () => (await all()).every((one) => one === null), 'nothing is left');
+  assert.equal(await last.stop(), 0);
   const { stdout } = await node.lab.outside.exec('tc', ['qdisc', 'show']);
   assert.match(stdout, new RegExp(`clsact .*dev ${name} `), 'what was there before stays');
   assert.doesNotMatch(stdout, new RegExp(`clsact .*dev ${other} `));
-  assert.deepEqual(await filtersAt(name), [null, null]);
 });
 
 test('--no-guard puts none', async () => {
