@@ -18,6 +18,7 @@ want /usr/include/linux/bpf.h linux-libc-dev
 if [ "${1:-}" != image ]; then
 	want clang-format clang-format
 	want ip iproute2
+	want bpftool bpftool
 	want setpriv util-linux
 	want curl curl
 	want dig bind9-dnsutils

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The guard on a lab's real interface, attached as a kernel without tcx has it: a filter of clsact, in the namespace that stands for
 // the host. It knows what the agent writes down of an interface, and no policy.
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmdirSync, rmSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { GUARD_HARDWARE_ADDRESS } from '#build/generated/abi.ts';
@@ -35,9 +35,15 @@ export class Guards {
   constructor(maps: Maps, lab: Lab) {
     this.#maps = maps;
     this.#host = lab.outside.netns;
-    execFileSync('mount', ['-t', 'bpf', 'bpf', this.#folder]);
-    for (const name of ['guard_in', 'guard_out']) {
-      execFileSync('bpftool', ['prog', 'pin', 'id', `${maps.object.program(name).id}`, path.join(this.#folder, name)]);
+    try {
+      execFileSync('mount', ['-t', 'bpf', 'bpf', this.#folder]);
+      for (const name of ['guard_in', 'guard_out']) {
+        const { id } = maps.object.program(name);
+        execFileSync('bpftool', ['prog', 'pin', 'id', `${id}`, path.join(this.#folder, name)]);
+      }
+    } catch (error) {
+      this.close();
+      throw error;
     }
   }
 
@@ -76,8 +82,8 @@ export class Guards {
 
   close(): void {
     for (const name of this.#links) this.#onHost('tc', 'qdisc', 'del', 'dev', name, 'clsact');
-    for (const name of ['guard_in', 'guard_out']) rmSync(path.join(this.#folder, name), { force: true });
-    execFileSync('umount', [this.#folder]);
+    // What is pinned goes with the mount; where that failed there is none.
+    spawnSync('umount', [this.#folder]);
     rmdirSync(this.#folder);
   }
 }
