@@ -333,7 +333,8 @@ for (const { name, own, server, make, icmp, echo, length } of FAMILIES) {
       maps.bumpEpoch();
       const waiting = inside.connect(server, REFUSED, 3000);
       let waitingPort = 0;
-      while (!(waitingPort > 0)) waitingPort = await portOf(REFUSED);
+      for (let turn = 0; turn < 100 && !(waitingPort > 0); turn += 1) waitingPort = await portOf(REFUSED);
+      assert(waitingPort > 0);
       await send('pod', error(waitingPort, REFUSED));
       await send('pod', error(allowedPort, ALLOWED));
       assert.equal(maps.packets('icmp_error'), 1);
