@@ -63,7 +63,7 @@ export class PinFolder {
   static open(native: Native, folder: string): PinFolder {
     requireBpffs(folder);
     try {
-      mkdirSync(folder, { recursive: true, mode: 0o700 });
+      makeAll(folder);
     } catch (error) {
       throw worldly(`cannot make ${folder}`, error);
     }
@@ -247,6 +247,18 @@ function namesIn(folder: string): string[] {
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return [];
     throw worldly(`cannot read ${folder}`, error);
+  }
+}
+
+/** Not mkdir's own `recursive`: Node then takes a mount that is read-only for a folder that is not there. */
+function makeAll(folder: string): void {
+  try {
+    mkdirSync(folder, { mode: 0o700 });
+  } catch (error) {
+    if (codeOf(error) === 'EEXIST') return;
+    if (codeOf(error) !== 'ENOENT' || path.dirname(folder) === folder) throw error;
+    makeAll(path.dirname(folder));
+    mkdirSync(folder, { mode: 0o700 });
   }
 }
 

@@ -61,7 +61,8 @@ function start(t: test.TestContext, { lab, folder }: World, spec: PodSpec): [Tes
     {
       fields: { 'spec.nodeName': 'node-1', 'status.hostIP': '127.0.0.1' },
       fresh: ['/run/postern', '/var/lib/postern'],
-      binds: { '/policies': folder.path, '/sys/fs/bpf': path.dirname(folder.bpffs) },
+      instead: { '/sys/fs/bpf': path.dirname(folder.bpffs) },
+      binds: { '/policies': folder.path },
     },
   );
   t.after(() => container.close());
@@ -116,7 +117,7 @@ test('in its container the agent holds a workload: what is allowed passes, the r
   assert.match(write.stderr, /EROFS/);
 
   assert.equal(await agent.stop(), 0);
-  assert.equal(await here.actor.tryTcp(SERVER, 81), 'ok', 'enforcement ends with the agent');
+  assert.equal(await here.actor.tryTcp(SERVER, 81), 'EPERM', 'what is pinned outlives it');
 });
 
 test('without guard and endCutFlows three capabilities and no view of processes are enough; a cut flow then only falls silent', async (t) => {
@@ -130,6 +131,13 @@ test('without guard and endCutFlows three capabilities and no view of processes 
   assert.equal(await here.actor.tryTcp(SERVER, 82), 'EPERM');
   assert.equal(await cut(here, agent, 1000), 'timeout');
   assert.equal(await agent.stop(), 0);
+  assert.equal(await here.actor.tryTcp(SERVER, 82), 'EPERM');
+  const [next] = start(t, here, spec);
+  await next.line((line) => line.event === 'taken_over');
+  await next.line((line) => line.event === 'ready');
+  assert.equal(await here.actor.tryTcp(SERVER, 80), 'ok');
+  assert.equal(await here.actor.tryTcp(SERVER, 82), 'EPERM');
+  assert.equal(await next.stop(), 0);
 });
 
 test('each of the three is needed: without it the agent says so, and ends', async (t) => {

@@ -20,6 +20,8 @@ export interface ContainerOptions {
   readonly fields: Readonly<Record<string, string>>;
   /** Host paths of the spec in whose place it gets empty folders, removed with it. */
   readonly fresh: readonly string[];
+  /** Host paths of the spec, and what of the host it gets in their place. */
+  readonly instead?: Readonly<Record<string, string>>;
   /** More binds, read-only: path inside → path of the host. */
   readonly binds?: Readonly<Record<string, string>>;
   /** More environment. */
@@ -45,6 +47,7 @@ export class RunningContainer {
     mkdirSync(bundle);
     const fresh = new Map(options.fresh.map((host, index) => [host, path.join(this.#base, `fresh-${index}`)]));
     for (const folder of fresh.values()) mkdirSync(folder);
+    for (const [host, other] of Object.entries(options.instead ?? {})) fresh.set(host, other);
     writeFileSync(path.join(bundle, 'config.json'), JSON.stringify(ociConfig(spec, args, options, this.#id, fresh)));
     process.on('exit', this.#atExit);
     this.child = spawn('runc', ['--root', this.#state, 'run', '--bundle', bundle, this.#id], {
