@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent dies (SIGKILL) before each kind of step of a start, of a takeover and of a change, under traffic of both families: nothing that is
 // forbidden passes, nothing that is allowed fails, and the next agent takes over whatever was left. POSTERN_EVERY_STEP=1: before every
-// single step.
+// single step. And is one version of the programs exchanged for another the same way?
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
 import { loadNative } from '../../src/kernel/native.ts';
-import { launchMortal, PolicyFolder, startAgent } from '../support/agent.ts';
+import { PinFolder } from '../../src/kernel/pins.ts';
+import { launchAgentIn, launchMortal, PolicyFolder, startAgent } from '../support/agent.ts';
 import { type Actor, Lab, type Place } from '../support/lab.ts';
 
 const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
@@ -33,6 +34,7 @@ async function world(t: test.TestContext): Promise<World> {
   for (const port of [80, 81, 82]) {
     for (const address of SERVERS) await lab.outside.actor.listen('TCP', address, port);
   }
+  for (const address of SERVERS) await lab.outside.actor.listen('UDP', address, 80);
   const web = await lab.workload('web', { addresses: ['198.18.2.1', 'fd00:18:2::1'] });
   return { lab, folder, web, actor: web.actor, log: path.join(path.dirname(folder.path), 'calls') };
 }
@@ -53,7 +55,7 @@ status: {podIPs: [${web.addresses.map((ip) => `{ip: "${ip}"}`).join(', ')}]}
 apiVersion: postern.dev/v1alpha1
 kind: EgressPolicy
 metadata: {name: web, namespace: shop}
-spec: {egress: [{to: [{networks: [${networks.replace(/"(198[^"]*)"/, '$1/32').replace(/"(fd00:[^"/]*)"/, '"$1/128"')}]}], ports: [{port: 80}${isWide ? ', {port: 82}' : ''}]}]}
+spec: {egress: [{to: [{networks: [${networks.replace(/"(198[^"]*)"/, '$1/32').replace(/"(fd00:[^"/]*)"/, '"$1/128"')}]}], ports: [{port: 80}, {protocol: UDP, port: 80}${isWide ? ', {port: 82}' : ''}]}]}
 `;
 }
 
@@ -67,9 +69,11 @@ function traffic(actor: Actor): { stop(): Promise<string[]> } {
       for (const [index, address] of SERVERS.entries()) {
         const allowed = await actor.tryTcp(address, 80);
         const forbidden = await actor.tryTcp(address, 81);
+        const datagram = await actor.tryUdp(address, 80);
         const known = await actor.exchange(open[index]?.socket ?? -1);
         if (allowed !== 'ok') wrong.push(`${address} 80: ${allowed}`);
         if (forbidden !== 'EPERM') wrong.push(`${address} 81: ${forbidden}`);
+        if (datagram !== 'ok') wrong.push(`${address} UDP 80: ${datagram}`);
         if (known !== 'ok') wrong.push(`${address} established: ${known}`);
       }
     }
@@ -200,4 +204,77 @@ test('a change that dies at any step is finished by the next agent, and meanwhil
   }
   assert.deepEqual(await running.stop(), []);
   rmSync(log);
+});
+
+/** The programs, compiled with one place of bpf/abi.h written otherwise. */
+function variant(folder: string, before: RegExp, after: string): string {
+  const sources = path.join(folder, 'bpf');
+  cpSync(path.join(import.meta.dirname, '../../bpf'), sources, { recursive: true });
+  const abi = path.join(sources, 'abi.h');
+  const text = readFileSync(abi, 'utf8');
+  assert.match(text, before);
+  writeFileSync(abi, text.replace(before, after));
+  const object = path.join(folder, `${after.replaceAll(/\W+/g, '-')}.bpf.o`);
+  const headers = `/usr/include/${process.arch === 'x64' ? 'x86_64' : 'aarch64'}-linux-gnu`;
+  const flags = ['-O2', '-g', '-target', 'bpf', '-mcpu=v3', '-std=gnu11', `-I${headers}`];
+  execFileSync('clang', [...flags, '-c', path.join(sources, 'postern.bpf.c'), '-o', object]);
+  rmSync(sources, { recursive: true });
+  return object;
+}
+
+const OTHER_OBJECT = path.join(import.meta.dirname, '../support/other-object.ts');
+
+test('another version of the programs takes the place of this one under traffic, and back again, whatever its maps are like', async (t) => {
+  const here = await world(t);
+  const { lab, folder, web, actor } = here;
+  const base = path.dirname(folder.path);
+  folder.write('objects.yaml', objects(web, false));
+  const versions = {
+    'other bytes': variant(base, /EVENTS_PER_SECOND = 100/, 'EVENTS_PER_SECOND = 101'),
+    'a map of another size': variant(base, /MAX_SELVES = 16384/, 'MAX_SELVES = 16385'),
+    'a larger value, and none of its flows known': variant(base, /struct budget \{/, 'struct budget {\n\t__u64 more;'),
+  };
+  const seen = (): { readonly set: string; readonly links: unknown; readonly programs: unknown } => {
+    const native = loadNative();
+    const pins = PinFolder.look(native, folder.bpffs);
+    const links = pins.links();
+    return {
+      set: pins
+        .sets()
+        .map(({ name }) => name)
+        .join(),
+      links: links.map(({ info }) => info.id),
+      programs: links.map(({ info }) => info.program),
+    };
+  };
+  for (const address of web.addresses) await actor.listen('UDP', address, 53);
+  await (await startAgent(lab, folder)).stop('SIGKILL');
+  let before = seen();
+  const running = traffic(actor);
+  for (const [name, object] of Object.entries(versions)) {
+    for (const env of [{ NODE_OPTIONS: `--import=${OTHER_OBJECT}`, POSTERN_OBJECT: object }, {}]) {
+      let isOver = false;
+      // Others ask it meanwhile, whose answers are replies.
+      const asked = (async () => {
+        const outcomes: string[] = [];
+        while (!isOver) for (const address of web.addresses) outcomes.push(await lab.outside.actor.tryUdp(address, 53));
+        return outcomes;
+      })();
+      const agent = launchAgentIn({ netns: null, root: lab.root, env }, lab, folder);
+      await agent.line((line) => line.event === 'taken_over');
+      await agent.line((line) => line.event === 'ready');
+      isOver = true;
+      const wrong = (await asked).filter((outcome) => outcome !== 'ok');
+      if (name !== 'a larger value, and none of its flows known') assert.deepEqual(wrong, [], name);
+      await assertHeld(here, false);
+      assertTidy(here);
+      const after = seen();
+      assert.deepEqual(after.links, before.links, 'every link is the same');
+      assert.notDeepEqual(after.programs, before.programs);
+      assert.equal(after.set === before.set, name === 'other bytes', name);
+      before = after;
+      await agent.stop('SIGKILL');
+    }
+  }
+  assert.deepEqual(await running.stop(), []);
 });
