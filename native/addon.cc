@@ -32,8 +32,7 @@ Instance &instance(Napi::Env env)
 
 Napi::Object error_of(Napi::Env env, const postern::Failure &failure)
 {
-	return instance(env).error_class.New({Napi::String::New(env, failure.what()),
-					      Napi::String::New(env, failure.code),
+	return instance(env).error_class.New({Napi::String::New(env, failure.what()), Napi::String::New(env, failure.code),
 					      Napi::String::New(env, failure.operation)});
 }
 
@@ -410,7 +409,7 @@ class ProgramWait : public Napi::AsyncWorker
 {
       public:
 	ProgramWait(Napi::Env env, std::function<void()> wait)
-		: Napi::AsyncWorker(env), wait_(std::move(wait)), done_(Napi::Promise::Deferred::New(env))
+	    : Napi::AsyncWorker(env), wait_(std::move(wait)), done_(Napi::Promise::Deferred::New(env))
 	{
 	}
 

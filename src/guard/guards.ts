@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keeps a guard at every way out of every pod: hears of processes and interfaces, looks, plans, attaches, and looks again until nothing is left
 // to do. Knows no policy.
+import { setImmediate } from 'node:timers/promises';
 import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
 import type { Guard, GuardMode } from '../kernel/guards.ts';
 import { type Interface, KernelError, type Native } from '../kernel/native.ts';
@@ -53,6 +54,8 @@ export interface GuardsOptions {
 
 /** Looks follow one another at least so far apart: a CNI that makes one pod changes interfaces some ten times. */
 const PAUSE_MS = 5;
+/** Reading a pod takes most of a millisecond: after so many, others get their turn. */
+const READS_PER_LOOK = 16;
 /** Programs may be taken away without anybody being told. */
 const CHECK_MS = 1000;
 /** All pods' processes and interfaces are read again over so many checks. */
@@ -72,6 +75,8 @@ export class Guards {
   #timer: NodeJS.Timeout | null = null;
   #lookedMs = 0;
   #isDirty = false;
+  /** More pods were to be read than one look reads. */
+  #hasUnread = false;
   #working: Promise<void> | null = null;
   #isClosed = false;
   /** Guards that a look has found where they belong since they were attached. */
@@ -200,31 +205,41 @@ export class Guards {
 
   async #work(): Promise<void> {
     await this.#options.isReady;
-    while (this.#isDirty && !this.#isClosed) {
+    while ((this.#isDirty || this.#hasUnread) && !this.#isClosed) {
       this.#isDirty = false;
       this.#lookedMs = performance.now();
-      const wanted = this.#want();
-      for (const ifindex of wanted.claimed) if (this.#options.posts.held.has(ifindex)) this.#confirmed.add(ifindex);
-      const steps = plan(wanted.guards, this.#heldNow());
+      const held = this.#heldNow();
+      const wanted = this.#want(held);
+      for (const ifindex of wanted.claimed) if (held.has(ifindex)) this.#confirmed.add(ifindex);
+      const steps = plan(wanted.guards, held);
       this.#unguard(wanted);
       await this.#take(steps);
       this.#guard(wanted);
       this.#tell(wanted);
       // What was just done is looked at once more: an interface may have been exchanged meanwhile.
       if (steps.some((step) => step.do === 'attach')) this.#isDirty = true;
+      if (this.#isDirty || this.#hasUnread) await setImmediate();
     }
   }
 
   /** Reads what has changed, and says who should be guarded where. */
-  #want(): Wanted {
+  #want(held: ReadonlyMap<number, HeldGuard>): Wanted {
     const { native } = this.#options;
     this.#host = native.interfaces(null);
     const pairs = pairsOf(this.#host);
     const hostNsid = native.ownNamespaceNumber();
     const signatures = signaturesOf(this.#host);
-    for (const watch of this.#watches.values()) {
+    let reads = 0;
+    this.#hasUnread = false;
+    for (const watch of [...this.#watches.values()].reverse()) {
       const signature = watch.namespaces.map(({ nsid }) => signatures.get(nsid) ?? '').join('|');
-      if (watch.mustRead || signature !== watch.signature) watch.read();
+      if (!watch.mustRead && signature === watch.signature) continue;
+      reads += 1;
+      if (reads > READS_PER_LOOK) {
+        this.#hasUnread = true;
+        break;
+      }
+      watch.read();
       watch.signature = watch.namespaces.map(({ nsid }) => signatures.get(nsid) ?? '').join('|');
       for (const namespace of watch.namespaces) {
         watch.remember(waysOut(namespace, pairs, hostNsid).guardable, (ifindex) => this.#inheritedBy(watch, ifindex));
@@ -232,7 +247,7 @@ export class Guards {
     }
     // The newest first: they have waited for the shortest time, and have the most to gain.
     const pods = [...this.#watches.values()].reverse().map(({ planned }) => planned);
-    return want(pods, this.#host, pairs, hostNsid, this.#heldNow());
+    return want(pods, this.#host, pairs, hostNsid, held);
   }
 
   #inheritedBy({ cgroup }: PodWatch, ifindex: number): Guard | null {
@@ -319,7 +334,8 @@ export class Guards {
   /** Before a guard goes, ingress notes again what comes in. */
   #unguard({ complete }: Wanted): void {
     for (const [cgroup, cookie] of this.#guarded) {
-      if (complete.get(cgroup) === cookie) continue;
+      const isUnread = this.#watches.get(cgroup)?.isRead === false;
+      if (complete.get(cgroup) === cookie || isUnread) continue;
       this.#setGuarded(cgroup, 0n);
     }
   }
@@ -355,7 +371,7 @@ export class Guards {
       const isHeld = own.length > 0 && own.every(({ ifindex }) => held.has(ifindex));
       const situation = situationOf(watch, isHeld, unguardable.get(watch.cgroup)?.[0]);
       // Its turn comes in a moment.
-      if (own.length > 0 && !isHeld && !watch.isRefused) continue;
+      if (!watch.isRead || (own.length > 0 && !isHeld && !watch.isRefused)) continue;
       watch.situation = situation;
       if (isFinal(situation)) watch.settle();
       else watch.retry();

@@ -53,6 +53,7 @@ export class PodWatch {
   #namespaces: readonly PodNamespace[] = [];
   #isHost = false;
   #mustRead = true;
+  #isRead = false;
   /** When its first process was seen; null: none has been. */
   firstProcessMs: number | null = null;
   /** What the host's ends were when it was last read. */
@@ -91,6 +92,11 @@ export class PodWatch {
     return this.#mustRead;
   }
 
+  /** It was read at least once: what is not known of it before is not to be taken for what is not there. */
+  get isRead(): boolean {
+    return this.#isRead;
+  }
+
   get namespaces(): readonly PodNamespace[] {
     return this.#namespaces;
   }
@@ -119,6 +125,7 @@ export class PodWatch {
   /** Asks which namespaces its processes are in, and what is there. */
   read(): void {
     this.#mustRead = false;
+    this.#isRead = true;
     const processes = namespacesIn(this.#pod.folder);
     const [oldest] = processes;
     const own = namespaceOf(process.pid)?.netns;
@@ -143,13 +150,13 @@ export class PodWatch {
       const first: First = this.#first.get(ifindex) ?? { addresses: new Set(), sinceMs: null };
       if (!this.#first.has(ifindex)) {
         this.#first.set(ifindex, first);
-        for (const ms of ADDRESS_LOOKS_MS) this.#later(ms);
+        for (const ms of ADDRESS_LOOKS_MS) this.#later(ms, () => first.sinceMs === null || ms <= SETTLED_MS);
       }
       if (first.sinceMs !== null && now - first.sinceMs > SETTLED_MS) continue;
       for (const address of addresses) first.addresses.add(address);
       if (first.sinceMs !== null || addresses.every(isLinkLocal)) continue;
       first.sinceMs = now;
-      for (const ms of ADDRESS_LOOKS_MS) if (ms <= SETTLED_MS) this.#later(ms);
+      for (const ms of ADDRESS_LOOKS_MS) if (ms <= SETTLED_MS) this.#later(ms, () => true);
     }
   }
 
@@ -199,9 +206,10 @@ export class PodWatch {
     for (const timer of this.#timers) clearTimeout(timer);
   }
 
-  #later(ms: number): void {
+  #later(ms: number, isOfUse: () => boolean): void {
     const timer = setTimeout(() => {
       this.#timers.delete(timer);
+      if (!isOfUse()) return;
       this.#mustRead = true;
       this.#onReason();
     }, ms);

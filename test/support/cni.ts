@@ -56,7 +56,12 @@ const subnet = (address: string) => (isIPv6(address) ? 112 : 16);
 async function addToBridge(lab: Lab, namespace: string, addresses: readonly string[]): Promise<void> {
   if (!bridges.has(lab)) {
     bridges.add(lab);
-    await lab.ip(null, ['link add cni0 type bridge', ...added(GATEWAYS, 'cni0', subnet), 'link set cni0 up']);
+    // An address of its own: else it takes that of a port, and another one's when that goes.
+    await lab.ip(null, [
+      'link add cni0 address 02:00:00:18:00:01 type bridge',
+      ...added(GATEWAYS, 'cni0', subnet),
+      'link set cni0 up',
+    ]);
   }
   const link = nextLink('veth');
   await lab.ip(null, [
