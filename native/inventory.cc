@@ -75,7 +75,7 @@ std::vector<LinkInfo> all_links()
 		const Descriptor link(bpf_link_get_fd_by_id(id));
 		if (link.get() >= 0)
 			links.push_back(link_info(link.get()));
-		else if (errno != ENOENT)
+		else if (errno != ENOENT && errno != EAGAIN) // gone by now, or only about to be attached
 			throw Failure(errno, "open link " + std::to_string(id));
 	}
 	if (errno != ENOENT)

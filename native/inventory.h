@@ -33,7 +33,7 @@ struct ProgramInfo {
 };
 
 LinkInfo link_info(int link_fd);
-// Links that go while they are listed are left out.
+// Links that come or go while they are listed are left out.
 std::vector<LinkInfo> all_links();
 // None: there is no such program any more. EPERM without CAP_SYS_ADMIN.
 std::optional<ProgramInfo> program_by_id(std::uint32_t id);

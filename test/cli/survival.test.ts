@@ -2,9 +2,20 @@
 // Does what is enforced stay so while the agent is away, however it went, and does the next one take over without a trace in any packet?
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, rmSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { loadNative } from '../../src/kernel/native.ts';
 import { PinFolder } from '../../src/kernel/pins.ts';
 import { launchAgent, launchAgentIn, PolicyFolder, startAgent, type TestAgent } from '../support/agent.ts';
@@ -362,4 +373,63 @@ test('guards at interfaces outlive the agent, too: inbound flows are answered, a
     standing.filter(({ id }) => left.includes(id)),
     [],
   );
+});
+
+test('a disk that is full stops neither the agent nor the next one', async (t) => {
+  const { lab, folder, web, actor } = await world(t);
+  const disk = mkdtempSync(path.join(tmpdir(), `postern-disk-${process.pid}-`));
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', `postern-${process.pid}`, disk]);
+  t.after(() => {
+    execFileSync('umount', ['--lazy', disk]);
+    rmdirSync(disk);
+  });
+  assert.throws(() => writeFileSync(path.join(disk, 'filler'), Buffer.alloc(1024 * 1024)), { code: 'ENOSPC' });
+  const first = await startAgent(lab, folder, '--state-dir', disk);
+  assert.ok(first.lines.some(({ event }) => event === 'state_not_saved'));
+  await isHeld(actor);
+  await first.applied(() => folder.write('objects.yaml', objects(web, '{port: 80}', '198.18.0.0/15, "fd00::/8"')));
+  await isHeld(actor);
+  await first.stop('SIGKILL');
+  await isHeld(actor);
+  const second = await startAgent(lab, folder, '--state-dir', disk);
+  await second.line((line) => line.event === 'taken_over');
+  await isHeld(actor);
+  await second.stop();
+});
+
+/** A cgroup that holds memory to a limit: of cgroup2, or of cgroup1's own controller where that has it. */
+function memoryCgroup(lab: Lab): { readonly folder: string; readonly limit: string; readonly told: string } {
+  const old = '/sys/fs/cgroup/memory';
+  if (!existsSync(path.join(old, 'memory.limit_in_bytes'))) {
+    writeFileSync(path.join(path.dirname(lab.root), 'cgroup.subtree_control'), '+memory');
+    writeFileSync(path.join(lab.root, 'cgroup.subtree_control'), '+memory');
+    return { folder: lab.cgroup('agent'), limit: 'memory.max', told: 'memory.events' };
+  }
+  const folder = path.join(old, lab.name);
+  mkdirSync(folder);
+  return { folder, limit: 'memory.limit_in_bytes', told: 'memory.oom_control' };
+}
+
+test('an agent that the kernel kills for its memory leaves what is enforced as it is', async (t) => {
+  const { lab, folder, actor } = await world(t);
+  const home = memoryCgroup(lab);
+  t.after(() => existsSync(home.folder) && rmdirSync(home.folder));
+  writeFileSync(path.join(home.folder, home.limit), String(100 * 1024 * 1024));
+  const agent = await startAgent(lab, folder);
+  writeFileSync(path.join(home.folder, 'cgroup.procs'), String(agent.child.pid));
+  // What it has already counts elsewhere; what it reads from now on counts here, and is more than the limit.
+  const text = `# ${'x'.repeat(1_000_000)}\n`;
+  const ended = agent.ended();
+  for (let count = 0; count < 400 && agent.child.exitCode === null && agent.child.signalCode === null; count++) {
+    folder.write(`more-${count}.yaml`, text);
+    if (count % 20 === 19) await pause(50);
+  }
+  assert.deepEqual(await ended, { status: null, signal: 'SIGKILL' });
+  assert.match(readFileSync(path.join(home.folder, home.told), 'utf8'), /^oom_kill [1-9]/m);
+  await isHeld(actor);
+  for (const name of readdirSync(folder.path).filter((one) => one.startsWith('more-'))) folder.remove(name);
+  const next = await startAgent(lab, folder);
+  await next.line((line) => line.event === 'taken_over');
+  await isHeld(actor);
+  await next.stop();
 });
