@@ -48,7 +48,7 @@ struct arp {
 /* What a guard says of its interface, taken out of the map. */
 struct post {
 	__u64 netns;
-	__s64 nsid; /* negative: sockets there can't be looked for */
+	__s64 nsid;
 	__u32 ifindex;
 	__u32 flags;
 	__u8 hardware_address[8];
@@ -66,7 +66,7 @@ static __noinline int find_by_interface(struct __sk_buff *skb, struct subject *s
 		return false;
 	cgroup = guard->cgroup;
 	post->netns = guard->netns;
-	post->nsid = guard->nsid;
+	post->nsid = guard->nsid < 0 ? NO_NAMESPACE : guard->nsid;
 	post->ifindex = ifindex;
 	post->flags = guard->flags;
 	__builtin_memcpy(post->hardware_address, guard->hardware_address, sizeof(guard->hardware_address));
@@ -98,15 +98,17 @@ static __always_inline bool is_tagged(const struct __sk_buff *skb)
 	return skb->vlan_present || skb->protocol == bpf_htons(ETH_P_8021Q) || skb->protocol == bpf_htons(ETH_P_8021AD);
 }
 
-static __noinline int is_foreign_hardware(struct __sk_buff *skb, const struct post *post)
+/* Both are aligned to two bytes. A header that is not where the kernel always has it is nobody's. */
+static __always_inline bool is_foreign_hardware(struct __sk_buff *skb, __u32 flags, const __u8 *address)
 {
-	__u8 source[8] = {};
+	const quarter_word *source = (const quarter_word *)(long)skb->data + ETH_ALEN / 2;
+	const quarter_word *known = (const quarter_word *)address;
 
-	if (!(post->flags & GUARD_HARDWARE_ADDRESS))
+	if (!(flags & GUARD_HARDWARE_ADDRESS))
 		return false;
-	if (bpf_skb_load_bytes(skb, ETH_ALEN, source, ETH_ALEN))
+	if ((const void *)(source + ETH_ALEN / 2) > (const void *)(long)skb->data_end)
 		return true;
-	return *(const word *)source != *(const word *)post->hardware_address;
+	return source[0] != known[0] || source[1] != known[1] || source[2] != known[2];
 }
 
 /* Fills in whom it speaks for and of. 0: in order; else why it is refused. */
@@ -148,7 +150,8 @@ static __noinline int check_neighbour(struct __sk_buff *skb, const struct post *
 	default:
 		return 0;
 	}
-	if (bpf_skb_load_bytes(skb, packet->base + packet->offset + sizeof(struct icmp_header), &target, sizeof(target)))
+	if (packet->end - packet->offset < sizeof(struct icmp_header) + sizeof(target) ||
+	    bpf_skb_load_bytes(skb, packet->base + packet->offset + sizeof(struct icmp_header), &target, sizeof(target)))
 		return REASON_TRUNCATED_HEADER;
 	return is_source(post->ifindex, &target) ? 0 : REASON_SPOOFED_NEIGHBOUR;
 }
@@ -167,7 +170,7 @@ static __noinline int is_foreign_source(const struct post *post, const struct pa
 /* Why this frame is refused before anybody asks what policy says; 0: it is not. */
 static __noinline int check_frame(struct __sk_buff *skb, const struct post *post, struct packet *packet)
 {
-	if (is_foreign_hardware(skb, post))
+	if (is_foreign_hardware(skb, post->flags, post->hardware_address))
 		return REASON_SPOOFED_HARDWARE_ADDRESS;
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
 		return check_arp(skb, post, packet);
@@ -278,7 +281,7 @@ static __noinline int is_known_datagram(struct __sk_buff *skb, const struct pack
 	const __u32 *epoch;
 	__u64 cgroup, netns;
 
-	if (!guard)
+	if (!guard || is_foreign_hardware(skb, guard->flags, guard->hardware_address))
 		return false;
 	cgroup = guard->cgroup;
 	netns = guard->netns;

@@ -45,6 +45,7 @@ enum fragment {
 /* Read as words: struct address is bytes, which strict aliasing would otherwise let the compiler reorder around. */
 typedef __u64 __attribute__((may_alias)) word;
 typedef __u32 __attribute__((may_alias)) half_word;
+typedef __u16 __attribute__((may_alias)) quarter_word;
 
 struct packet {
 	struct address local;
@@ -128,6 +129,26 @@ struct icmp_header {
 	__be16 sequence;
 };
 
+/* RFC 9260, 3.1. */
+struct sctp_header {
+	__be16 source;
+	__be16 destination;
+	__be32 tag;
+	__be32 checksum;
+};
+
+/* The part of a transport header that is always there; of protocols that nobody reads here, what RFC 1858 has for all. */
+static __always_inline __u32 fixed_header_of(__u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_TCP:
+		return sizeof(struct tcphdr);
+	case IPPROTO_SCTP:
+		return sizeof(struct sctp_header);
+	}
+	return sizeof(struct udphdr);
+}
+
 /* The types are IANA's; abi.h lists them. */
 static __always_inline enum icmp_kind icmp_kind_of(bool ipv6, __u8 type, __u8 code)
 {
@@ -190,7 +211,7 @@ union header {
 	struct tcphdr tcp;
 	struct udphdr udp;
 	struct icmp_header icmp;
-	__be16 ports[4];
+	struct sctp_header sctp;
 } __attribute__((aligned(8)));
 
 static __always_inline enum reason too_short(const struct packet *packet)
@@ -250,14 +271,14 @@ static __always_inline enum reason parse_udp(struct __sk_buff *skb, __u32 base, 
 static __always_inline enum reason parse_sctp(struct __sk_buff *skb, __u32 base, struct packet *packet, enum direction direction,
 					      union header *copy)
 {
-	const __be16 *ports;
+	const struct sctp_header *sctp;
 
-	if (packet->end - packet->offset < sizeof(copy->ports))
+	if (packet->end - packet->offset < sizeof(*sctp))
 		return too_short(packet);
-	ports = look_anywhere(skb, base, packet->offset, copy, sizeof(copy->ports));
-	if (!ports)
+	sctp = look_anywhere(skb, base, packet->offset, copy, sizeof(*sctp));
+	if (!sctp)
 		return REASON_TRUNCATED_HEADER;
-	set_ports(packet, direction, ports[0], ports[1]);
+	set_ports(packet, direction, sctp->source, sctp->destination);
 	return 0;
 }
 
@@ -294,16 +315,19 @@ static __always_inline enum reason parse_transport(struct __sk_buff *skb, __u32 
 	return 0;
 }
 
-/* What both families ask of a fragment. `payload` is what it carries beyond the headers that every fragment repeats. */
-static __always_inline enum reason check_fragment(struct packet *packet, __u32 payload, bool more)
+/*
+ * What both families ask of a fragment. `payload` is what it carries beyond the headers that every fragment repeats; `repeated` is what
+ * of these the length field of the whole would count.
+ */
+static __always_inline enum reason check_fragment(struct packet *packet, __u32 repeated, __u32 payload, bool more)
 {
 	packet->fragment = packet->fragment_offset ? FRAGMENT_LATER : FRAGMENT_FIRST;
-	if ((more && payload % 8) || packet->fragment_offset + payload > MAX_DATAGRAM)
+	if ((more && payload % 8) || repeated + packet->fragment_offset + payload > MAX_DATAGRAM)
 		return REASON_BAD_LENGTH;
 	if (packet->fragment == FRAGMENT_FIRST)
 		return 0;
 	/* One that begins inside the transport header could rewrite what was judged in the first. */
-	if (packet->fragment_offset < (packet->protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr)))
+	if (packet->fragment_offset < fixed_header_of(packet->protocol))
 		return REASON_FRAGMENT_TINY;
 	return 0;
 }
@@ -364,7 +388,7 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, __u32 base,
 		packet->fragment_id = bpf_ntohs(ip->id);
 		packet->fragment_protocol = packet->protocol;
 		packet->fragment_start = header;
-		reason = check_fragment(packet, total - header, fragment & 0x2000);
+		reason = check_fragment(packet, header, total - header, fragment & 0x2000);
 		if (reason)
 			return reason;
 	}
@@ -436,7 +460,9 @@ __noinline int parse_extensions(struct __sk_buff *skb, struct packet *packet, __
 				packet->fragment_protocol = header[0];
 				packet->fragment_start = packet->offset;
 				packet->protocol = hold_protocol(header[0]);
-				reason = check_fragment(packet, packet->end - packet->offset, fragment & 1);
+				/* All headers in front count but IPv6's own and the fragment's. */
+				reason = check_fragment(packet, packet->offset - sizeof(struct ipv6hdr) - sizeof(header),
+							packet->end - packet->offset, fragment & 1);
 				if (reason || packet->fragment == FRAGMENT_LATER)
 					return reason;
 			}

@@ -24,6 +24,8 @@
 
 /* The namespace where sockets are looked for, of programs that have one of their own. */
 #define OWN_NAMESPACE BPF_F_CURRENT_NETNS
+/* What has no number can't be looked into. Every negative number is one's own (bpf_sk_lookup in net/core/filter.c). */
+#define NO_NAMESPACE 0x7fffffff
 
 /* May what this record says be relied on where the direction is ingress? In front of a guard everybody can forge that. */
 static __always_inline bool is_inbound_proven(const struct record *record, const struct subject *subject)
@@ -171,7 +173,7 @@ static __noinline int quotes_known_flow(struct __sk_buff *skb, __s64 nsid, const
 		__be16 ports[4];
 	} part;
 
-	/* In small pieces: little stack is left here. */
+	/* In small pieces: little stack is left here. What lies behind the datagram is looked at last. */
 	if (bpf_skb_load_bytes(skb, offset, &part, 8) || part.bytes[0] >> 4 != (packet->ipv6 ? 6 : 4))
 		return false;
 	if (packet->ipv6) {
@@ -183,13 +185,17 @@ static __noinline int quotes_known_flow(struct __sk_buff *skb, __s64 nsid, const
 		offset += sizeof(struct ipv6hdr);
 	} else {
 		__u32 header = (part.bytes[0] & 0xf) * 4;
+		/* RFC 1122, 3.2.2: nobody tells errors about later fragments, whose first bytes are no ports. */
+		if (header < sizeof(struct iphdr) || part.ports[3] & bpf_htons(0x1fff))
+			return false;
 		if (bpf_skb_load_bytes(skb, offset + 9, &quoted.protocol, 1) || bpf_skb_load_bytes(skb, offset + 12, &part, 8))
 			return false;
 		map_ipv4(&quoted.remote, part.addresses[0]);
 		map_ipv4(&quoted.local, part.addresses[1]);
 		offset += header;
 	}
-	if (!same_address(&quoted.remote, &packet->remote) || bpf_skb_load_bytes(skb, offset, &part, 8))
+	if (!same_address(&quoted.remote, &packet->remote) || offset + 8 > packet->base + packet->end ||
+	    bpf_skb_load_bytes(skb, offset, &part, 8))
 		return false;
 	switch (quoted.protocol) {
 	case IPPROTO_TCP:
@@ -198,6 +204,9 @@ static __noinline int quotes_known_flow(struct __sk_buff *skb, __s64 nsid, const
 		quoted.local_port = quoted.socket_port = part.ports[1];
 		break;
 	case IPPROTO_ICMP:
+		quoted.icmp = icmp_kind_of(packet->ipv6, part.bytes[0], 0);
+		if (quoted.icmp != ICMP_ECHO_REQUEST && quoted.icmp != ICMP_ECHO_ANSWER)
+			return false;
 		quoted.local_port = quoted.socket_port = part.ports[2];
 		break;
 	default:
@@ -279,10 +288,9 @@ static __noinline int keep_fragment(const struct packet *packet, const struct su
 {
 	struct flow_key key;
 	struct flow flow = outbound_flow(decision, subject->epoch, 0);
-	__u32 header = packet->protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
 
 	/* What follows the headers that every fragment repeats counts from there; extension headers may be among it. */
-	flow.detail = packet->offset - packet->fragment_start + header;
+	flow.detail = packet->offset - packet->fragment_start + fixed_header_of(packet->protocol);
 	fragment_key_of(&key, packet, subject->slot, netns);
 	return keep_flow(&key, &flow);
 }

@@ -209,7 +209,30 @@ describe('ICMP errors', () => {
   const other = ipv4({ from: '198.18.1.2', to: LOCAL4 }, udp({ from: 1000, to: 53 })).subarray(14);
   const backwards = ipv4({ from: LOCAL4, to: TO4 }, udp({ from: 53, to: 1000 })).subarray(14);
   const tcpQuote = ipv4({ from: TO4, to: LOCAL4 }, tcp({ from: 1000, to: 53 })).subarray(14);
+  /** An error of which everything behind `bytes` of ICMP lies behind the datagram. */
+  const behind = (bytes: number) => {
+    const packet = ipv4({ to: TO4 }, icmp4({ type: 3, code: 3, payload: quoted4 }));
+    packet.writeUInt16BE(20 + bytes, 14 + 2);
+    return packet;
+  };
+  /** The quote with one byte changed. */
+  const changed = (at: number, value: number, payload = quoted4) => {
+    const copy = Buffer.from(payload);
+    copy.writeUInt8(value, at);
+    return ipv4({ to: TO4 }, icmp4({ type: 3, code: 3, payload: copy }));
+  };
+  const pinged = ipv4({ from: TO4, to: LOCAL4 }, icmp4({ type: 8, id: 7 })).subarray(14);
+  test('quoting a ping that is known', () => {
+    arrive(ipv4({ from: TO4, to: LOCAL4 }, icmp4({ type: 8, id: 7 })));
+    assert.equal(reason(changed(20, 8, pinged)), 'icmp_error');
+    assert.equal(reason(changed(20, 13, pinged)), 'no_rule', 'which is a ping only by its type');
+  });
   const refused: [string, Buffer][] = [
+    ['quoting behind the end of the datagram', behind(8)],
+    ['quoting half behind the end of the datagram', behind(8 + 27)],
+    ['quoting a later fragment', changed(7, 1)],
+    ['quoting a header of no length', changed(0, 0x40)],
+    ['quoting a header that overlaps what follows', changed(0, 0x44)],
     ['to somebody else than it quotes', ipv4({ to: TO4 }, icmp4({ type: 3, code: 3, payload: other }))],
     ['quoting what it sent', ipv4({ to: TO4 }, icmp4({ type: 3, code: 3, payload: backwards }))],
     ['quoting too little', ipv4({ to: TO4 }, icmp4({ type: 3, code: 3, payload: quoted4.subarray(0, 27) }))],

@@ -152,6 +152,17 @@ describe('the Ethernet address', () => {
     assert.equal(reason(fromHardware(syn(LOCAL4, TO4), '030000000001')), 'spoofed_hardware_address');
     assert.equal(reason(fromHardware(arp({ from: LOCAL4, to: TO4 }), '020000000003')), 'spoofed_hardware_address');
   });
+  test('is compared whatever is known of the flow', () => {
+    programs.guard(LOOPBACK, own);
+    for (const [local, remote] of [
+      [LOCAL4, TO4],
+      [LOCAL6, TO6],
+    ] as const) {
+      assert.equal(reason(datagram(local, remote)), 'rule');
+      assert.equal(reason(fromHardware(datagram(local, remote), '020000000003')), 'spoofed_hardware_address');
+      assert.equal(reason(datagram(local, remote)), 'rule');
+    }
+  });
   test('is not where it is not', () => {
     assert.equal(reason(fromHardware(syn(LOCAL4, TO4), '020000000003')), 'rule');
   });
@@ -203,6 +214,11 @@ describe('neighbour discovery', () => {
     [
       'an advertisement without its target',
       ipv6({ to: 'ff02::1', hopLimit: 255 }, icmp6({ type: 136 })),
+      'truncated_header',
+    ],
+    [
+      'an advertisement whose target is behind the end of the packet',
+      ipv6({ to: 'ff02::1', hopLimit: 255, payloadLength: 8 }, icmp6({ type: 136, payload: target(LOCAL6) })),
       'truncated_header',
     ],
     ['an advertisement from afar', nd(136, LOCAL6, TO6, LOCAL6, 64), 'no_rule'],

@@ -110,13 +110,13 @@ export class Maps {
   /** Its depth below the cgroup2 mount. */
   readonly level: number;
 
-  /** `folder` is the workload's cgroup; `sizes` are by map name. */
-  constructor(folder: string, sizes: Record<string, number> = {}) {
+  /** `folder` is the workload's cgroup; `sizes` are by map name; `constants` are the object's. */
+  constructor(folder: string, sizes: Record<string, number> = {}, constants: Record<string, number> = {}) {
     const native = loadNative();
     this.cgroup = native.cgroupId(folder);
     this.level = path.relative(cgroupMount(), folder).split('/').length;
     const small = { identities: 1024, networks: 1024, verdicts: 1024, ports: 1024, flows: 1024 };
-    this.object = native.load(OBJECT, { ...small, ...sizes }, constantsFor(native));
+    this.object = native.load(OBJECT, { ...small, ...sizes }, { ...constantsFor(native), ...constants });
     this.settings({});
   }
 
@@ -354,10 +354,10 @@ class Place {
 export class Programs extends Maps {
   readonly #place: Place;
 
-  constructor(sizes: Record<string, number> = {}) {
+  constructor(sizes: Record<string, number> = {}, constants: Record<string, number> = {}) {
     const place = new Place();
     try {
-      super(place.folder, sizes);
+      super(place.folder, sizes, constants);
     } catch (error) {
       place.leave();
       throw error;

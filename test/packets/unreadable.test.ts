@@ -74,7 +74,7 @@ function truncations(name: string, whole: number, part4: Part, part6: Part): Row
 table('truncated headers', [
   ...truncations('TCP', 20, tcp({ to: 80 }), tcp({ to: 80 })),
   ...truncations('UDP', 8, udp({ to: 53 }), udp({ to: 53 })),
-  ...truncations('SCTP', 8, sctp({ to: 80 }), sctp({ to: 80 })),
+  ...truncations('SCTP', 12, sctp({ to: 80 }), sctp({ to: 80 })),
   ...truncations('ICMP', 8, icmp4({ type: 8 }), icmp6({ type: 128 })),
 ]);
 
@@ -253,6 +253,40 @@ table('addresses that are not what they seem', [
     reason: 'mapped_address',
   },
   { what: 'to a v4-compatible address', packet: ipv6({ to: '::c612:101' }, tcp({ to: 80 })), reason: 'rule' },
+]);
+
+table('fragments that no datagram can hold', [
+  {
+    what: 'IPv4 to byte 65535',
+    packet: ipv4({ to: TO4, offset: 65504, id: 1 }, raw(47, 11)),
+    reason: 'fragment_untracked',
+  },
+  { what: 'IPv4 to byte 65536', packet: ipv4({ to: TO4, offset: 65504, id: 1 }, raw(47, 12)), reason: 'bad_length' },
+  {
+    what: 'IPv4 to byte 65536, its options counted',
+    packet: ipv4({ to: TO4, offset: 65504, id: 1, options: '01010101' }, raw(47, 8)),
+    reason: 'bad_length',
+  },
+  {
+    what: 'IPv6 to byte 65535',
+    packet: ipv6({ to: TO6 }, fragment({ offset: 65528, next: 47 }), raw(47, 7)),
+    reason: 'fragment_untracked',
+  },
+  {
+    what: 'IPv6 to byte 65536',
+    packet: ipv6({ to: TO6 }, fragment({ offset: 65528, next: 47 }), raw(47, 8)),
+    reason: 'bad_length',
+  },
+  {
+    what: 'IPv6 to byte 65536, the options before it counted',
+    packet: ipv6({ to: TO6 }, hopByHop(), fragment({ offset: 65520, next: 47 }), raw(47, 8)),
+    reason: 'bad_length',
+  },
+  {
+    what: 'a later one inside the header of SCTP',
+    packet: ipv4({ to: TO4, offset: 8, id: 1 }, raw(132, 8)),
+    reason: 'fragment_tiny',
+  },
 ]);
 
 table('odd protocols', [
