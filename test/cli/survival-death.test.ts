@@ -4,12 +4,21 @@
 // single step. And is one version of the programs exchanged for another the same way?
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { loadNative } from '../../src/kernel/native.ts';
 import { PinFolder } from '../../src/kernel/pins.ts';
-import { launchAgentIn, launchMortal, PolicyFolder, startAgent } from '../support/agent.ts';
+import { seeded } from '../oracle/random.ts';
+import {
+  launchAgent,
+  launchAgentIn,
+  launchMortal,
+  PolicyFolder,
+  startAgent,
+  type TestAgent,
+} from '../support/agent.ts';
 import { type Actor, Lab, type Place } from '../support/lab.ts';
 
 const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
@@ -277,4 +286,57 @@ test('another version of the programs takes the place of this one under traffic,
     }
   }
   assert.deepEqual(await running.stop(), []);
+});
+
+/** Of links, programs and maps. */
+function descriptors({ child }: TestAgent): number {
+  const folder = `/proc/${child.pid}/fd`;
+  return readdirSync(folder).filter((fd) => isBpf(path.join(folder, fd))).length;
+}
+
+function isBpf(fd: string): boolean {
+  try {
+    return readlinkSync(fd).startsWith('anon_inode:bpf-');
+  } catch {
+    return false;
+  }
+}
+
+/** Hundreds by hand: POSTERN_KILLS=300. */
+const KILLS = Number(process.env.POSTERN_KILLS ?? 12);
+const SEED = Number(process.env.POSTERN_SEED ?? 7);
+
+test('killed at random moments while policies change, it lets nothing through, cuts nothing off, and leaves nothing behind', async (t) => {
+  const here = await world(t);
+  const { lab, folder, web, actor } = here;
+  const random = seeded(SEED);
+  let isWide = false;
+  folder.write('objects.yaml', objects(web, isWide));
+  let agent = await startAgent(lab, folder);
+  const running = traffic(actor);
+  for (let kill = 0; kill < KILLS; kill++) {
+    for (let changes = random.below(4); changes > 0; changes--) {
+      isWide = !isWide;
+      folder.write('objects.yaml', objects(web, isWide));
+      await pause(random.below(60));
+    }
+    await agent.stop('SIGKILL');
+    agent = launchAgent(lab, folder);
+    // Some die before they are ready, at whatever they are doing then.
+    if (random.chance(0.5)) await agent.line((line) => line.event === 'ready');
+    else await pause(random.below(1500));
+  }
+  await agent.stop('SIGKILL');
+  agent = await startAgent(lab, folder);
+  await assertHeld(here, isWide);
+  assertTidy(here);
+  assert.deepEqual(await running.stop(), [], `seed ${SEED}`);
+  const held = descriptors(agent);
+  for (let changes = 0; changes < 10; changes++) {
+    isWide = !isWide;
+    await agent.applied(() => folder.write('objects.yaml', objects(web, isWide)));
+  }
+  assert.equal(descriptors(agent), held, 'no descriptor is lost');
+  await agent.stop();
+  uninstall(folder);
 });
