@@ -338,14 +338,21 @@ export function isOurs(program: ProgramInfo | null): boolean {
 }
 
 function processHolding(links: ReadonlySet<number>): number | null {
+  const holds = (file: string): boolean => {
+    try {
+      const id = /^link_id:\s*(\d+)$/m.exec(readFileSync(file, 'utf8'))?.[1];
+      return id !== undefined && links.has(Number(id));
+    } catch {
+      // Closed meanwhile.
+      return false;
+    }
+  };
   for (const pid of namesIn('/proc').filter((name) => /^\d+$/.test(name))) {
     try {
-      for (const fd of readdirSync(`/proc/${pid}/fdinfo`)) {
-        const id = /^link_id:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8'))?.[1];
-        if (id !== undefined && links.has(Number(id))) return Number(pid);
-      }
+      const folder = `/proc/${pid}/fdinfo`;
+      if (readdirSync(folder).some((fd) => holds(path.join(folder, fd)))) return Number(pid);
     } catch {
-      // It has ended, or is a kernel thread.
+      // It has ended, or is another's business.
     }
   }
   return null;
