@@ -126,7 +126,7 @@ test('what a policy allows passes, the rest is refused at once and told, and met
   assert.equal(await agent.stop(), 0);
   assert.equal(agent.errors, '');
   assert.ok(agent.lines.some((line) => line.event === 'stopped'));
-  assert.equal(await web.actor.tryTcp(SERVER, 81), 'ok', 'enforcement ends with the agent');
+  assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM', 'what is pinned outlives it');
 });
 
 test('an edit is enforced, an established flow it forbids ends at once, and one it allows goes on', async (t) => {
