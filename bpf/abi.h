@@ -30,6 +30,11 @@ enum map_limit {
 	MAX_SOURCES = 16384,
 	MAX_COUNTERS = 65536,
 	MAX_FLOWS = 524288, /* what 256 workloads may hold, see enum flows_budget */
+	MAX_NAMES = 65536, /* patterns of policies */
+	MAX_RESOLVERS = 4096,
+	MAX_ASKED = 65536, /* what 32 workloads may hold, see enum names_budget; of the next two, 64 */
+	MAX_TEXTS = 65536,
+	MAX_LEARNED = 262144,
 	EVENTS_BYTES = 1 << 20,
 };
 
@@ -37,6 +42,8 @@ enum abi_bound {
 	SLOT_UNKNOWN = 0, /* workloads that no policy source has named; slots of the known begin at 1 */
 	ROW_ENTRIES = 6, /* inline entries: a verdicts element then fills a 192-byte allocation */
 	MAX_LIMITS = 8, /* Limits on one workload; a bit each */
+	NAME_BYTES = 256, /* 253 of text (RFC 1035, 2.3.4), an end, and room to a word */
+	NAMES_PER_ADDRESS = 8, /* that led one workload to one address */
 	MAX_LEVELS = 16, /* levels of cgroups, the root's 0 among them, where workloads are looked for; kubelet stops at 5 */
 	RULE_NONE = 0xffff,
 };
@@ -98,6 +105,8 @@ enum kind {
 enum network_space {
 	SPACE_NETWORKS = 0, /* prefixes that policies list */
 	SPACE_ZONES = 1, /* prefixes that entities are made of */
+	SPACE_NOT_WORLD =
+		2, /* what is outside of World, class not 0: no name leads there, unless the policy says so (`answers: Any`) */
 };
 struct network_key {
 	__u32 prefixlen;
@@ -111,7 +120,10 @@ struct network_key {
  *   its identity, kind 0          if it has one
  *   its network class, kind 0
  *   its zone class, its kind      only if the header has ROW_ZONES
+ *   the class of each name that   only if the header has ROW_NAMES: kind 0 where the destination is in World; where it is not,
+ *   led this workload to it       NAME_ANYWHERE, and only rules whose policy says `answers: Any`
  */
+enum name_kind { NAME_ANYWHERE = 1 };
 struct verdict_key {
 	content_id ruleset;
 	content_id subject;
@@ -153,6 +165,7 @@ enum row_flags {
 	ROW_SILENT = 2, /* header: that default denial is a Drop */
 	ROW_ZONES = 4, /* header: this ruleset has zone rows */
 	ROW_PORT_SET = 8, /* entries are in `ports`, under port_set; the inline ones are unused */
+	ROW_NAMES = 16, /* header: this ruleset has rows of names */
 };
 struct row {
 	__u8 count; /* inline entries in use */
@@ -255,6 +268,7 @@ enum record_flags {
 	RECORD_BUSY = 1, /* someone is writing it: not to be trusted, not to be written */
 	RECORD_GUARDED =
 		2, /* the guard has seen it: at its workload's interface, from an address of its own; if ingress, it did come in */
+	RECORD_RESOLVER = 8, /* to a resolver: each packet may hold a question, and is looked at */
 	RECORD_OLD = 4, /* direction ingress, from before a guard watched that could have seen it come in */
 };
 struct record {
@@ -272,7 +286,7 @@ struct record {
 	__u8 flags; /* record_flags */
 	__u16 sequence; /* every writer adds one; direction, flags and this are one aligned word */
 	__u32 pid; /* who last called connect; 0: nobody did */
-	__u64 reserved[2]; /* names */
+	__u64 reserved[2]; /* [0]: number of the name that led here, 0 none. Another spelling would be another layout. */
 };
 
 /* flows: what has no socket storage or needs it by 5-tuple: inbound UDP and ICMP, outbound UDP of sockets with many peers, fragments. */
@@ -308,9 +322,12 @@ struct flow {
 	__u8 protocol;
 	__u16 rule;
 	__u16 detail; /* of a fragment: where the transport header ends, and no later one may begin before; of transport: flow_flags */
+	__u32 name; /* number of the name that led here; 0: none */
+	__u32 reserved;
 };
 enum flow_flags {
 	FLOW_GUARDED = 1, /* the guard has judged it itself, its source too */
+	FLOW_RESOLVER = 2, /* as RECORD_RESOLVER */
 };
 
 /*
@@ -321,6 +338,116 @@ enum flows_budget { FLOWS_PER_WORKLOAD = 2048, FRAGMENTS_PER_WORKLOAD = 256 /* o
 struct flow_order_key {
 	__u32 slot;
 	__u32 number; /* kind << 31 | n, modulo 2^31 */
+};
+
+/*
+ * Names are text: lower case, label by label from the last to the first, dots between, zeroes behind: `com.example.api`. A slot's text
+ * has a number, which is what everything else holds; numbers begin at 1 and are not used again. Seconds are monotonic.
+ *
+ * Before a slot becomes another workload's, the agent deletes all that texts, told, learned and asked, and their orders, hold of it.
+ */
+
+/*
+ * names: LPM, pattern -> class: the set of all patterns that match where this one is the longest. A pattern that stands for one name
+ * ends in a zero byte, one that stands for names below another in a dot: `*.example.org` is `org.example.`. prefixlen in bits.
+ */
+struct name_key {
+	__u32 prefixlen;
+	char name[NAME_BYTES];
+};
+
+/* resolvers: whose answers count. A set. In a cluster the Service's address and port, and each endpoint's. */
+struct resolver_key {
+	struct address address;
+	__be16 port;
+	__u16 reserved;
+};
+
+/* asked: a question that a workload has for a resolver, until it is answered. */
+enum asked_kind {
+	ASKED_OF_SOCKET = 0, /* of its cgroup's programs: addresses and ports are 0, since they see one way translated */
+	ASKED_OF_GUARD = 1,
+};
+struct asked_key {
+	__u64 owner; /* cookie of the socket; of ASKED_OF_GUARD, of the namespace */
+	struct address local;
+	struct address resolver;
+	__u32 slot;
+	__be16 local_port;
+	__be16 resolver_port;
+	__be16 id;
+	__u8 protocol;
+	__u8 kind; /* asked_kind */
+	__u32 reserved;
+};
+struct asked {
+	__u64 owner; /* this and the next two as in the key, see struct flow */
+	__u32 slot;
+	__be16 id;
+	__u16 type; /* of the question */
+	__u32 asked_s;
+	__u32 order; /* number in asked_order */
+	char name[NAME_BYTES];
+};
+
+/* texts: what a workload was told addresses of -> its number. told: the other way round, with the class that `names` has for it. */
+struct text_key {
+	__u32 slot;
+	char name[NAME_BYTES];
+};
+struct text {
+	__u32 number;
+	__u32 order; /* number in told_order */
+	__u32 expires_s; /* the latest of its addresses */
+	__u32 slot;
+};
+struct told_key {
+	__u32 slot;
+	__u32 number;
+};
+/*
+ * The agent writes classes anew, in place, when it has changed `names` and all programs have ended that may have read them before;
+ * who adds a text reads `names` after it is in here, or finds it changed.
+ */
+struct told {
+	content_id class; /* what `names` says of it; 0: no pattern matches */
+	__u32 slot; /* this and the next as in the key */
+	__u32 number;
+	__u32 reserved;
+	struct bpf_spin_lock lock; /* as in struct workload */
+	char name[NAME_BYTES];
+};
+
+/* learned: a workload's address -> a name that led to it, by index. */
+struct learned_key {
+	__u32 slot;
+	__u32 index; /* below NAMES_PER_ADDRESS; any may be free */
+	struct address address;
+};
+struct learned {
+	__u32 name; /* number in told */
+	__u32 expires_s;
+	__u32 order; /* number in learned_order */
+	__u32 slot; /* this and the address as in the key */
+	struct address address;
+	__u32 most; /* at index 0: no index from here on was ever used */
+	__u32 reserved;
+};
+
+/* asked_order, told_order, learned_order: a workload's n-th of each, as flow_order has it. */
+struct order_key {
+	__u32 slot;
+	__u32 number;
+};
+enum names_budget {
+	ASKED_PER_WORKLOAD = 2048,
+	TEXTS_PER_WORKLOAD = 1024,
+	LEARNED_PER_WORKLOAD = 4096,
+};
+enum names_bound {
+	ASKED_S = 30, /* how long a question waits for its answer */
+	SHORTEST_TTL_S = 60, /* default of settings.shortest_ttl_s */
+	MAX_TTL_S = 604800, /* RFC 8767, 4: a week */
 };
 
 #define FLOW_INBOUND_NS (180ULL * 1000000000ULL)
@@ -373,7 +500,7 @@ struct event {
 	__u8 reserved;
 	__be16 local_port;
 	__be16 remote_port;
-	__u32 reserved2;
+	__u32 name; /* number in told, of the slot: the name that led to the remote address; 0: none is known */
 	struct address local;
 	struct address remote;
 	char command[16];
@@ -387,6 +514,10 @@ struct budget {
 	__u32 flows;
 	__u32 fragments;
 	__u32 crowded; /* when a flow that still counted last made room, in 2^30 ns; of slot 0: of whichever workload */
+	__u32 asked; /* this and the next two: how many were kept so far, see enum names_budget */
+	__u32 told;
+	__u32 learned;
+	__u32 numbers; /* of texts, given so far */
 };
 #define CROWDED_TURNS (FLOW_INBOUND_NS >> 30)
 
@@ -398,7 +529,30 @@ enum loss {
 	LOSS_RECORDS = 3, /* sockets without a record: judged packet by packet */
 	LOSS_FLOWS = 4, /* flows that could not be kept */
 	LOSS_FLOWS_EVICTED = 5, /* flows that still counted when newer ones of their workload took their room */
-	LOSS_COUNT = 6,
+	LOSS_QUESTIONS = 6, /* questions that could not be kept: their answers teach nothing */
+	LOSS_QUESTIONS_EVICTED = 7, /* questions that still waited when newer ones of their workload took their room */
+	LOSS_TEXTS = 8, /* names that could not be kept, of answers that would have taught */
+	LOSS_TEXTS_EVICTED = 9, /* names that still counted when newer ones of their workload took their room */
+	LOSS_LEARNED = 10, /* addresses that could not be kept */
+	LOSS_LEARNED_EVICTED = 11, /* addresses that still counted when newer ones of their workload took their room */
+	LOSS_LEARNED_CROWDED = 12, /* names beyond NAMES_PER_ADDRESS that lead to one address */
+	LOSS_COUNT = 13,
+};
+
+/* dns_losses: per CPU; why a question was not noted, or an answer of a resolver's taught nothing. Numbers are never reused. */
+enum dns_loss {
+	DNS_UNREADABLE_QUESTION = 0, /* a question that says nothing that could be noted */
+	DNS_UNASKED = 1, /* nobody waits for it: not asked by this workload from there, or answered before, or forgotten */
+	DNS_LATE = 2, /* it was asked too long ago */
+	DNS_OTHER_QUESTION = 3, /* another name or type than was asked under its number */
+	DNS_TRUNCATED_MESSAGE = 4, /* ends before its header or records say */
+	DNS_BAD_NAME = 5, /* labels or pointers that RFC 1035 does not allow, or bytes that no name of a host has */
+	DNS_BAD_RECORD = 6, /* an address of another length than its type's */
+	DNS_BAD_HEADER = 7, /* no answer to one standard question */
+	DNS_FRAGMENT = 8, /* in fragments: what is behind the first can't be known to belong to it */
+	DNS_NOT_WORLD = 9, /* addresses outside of World: kept, but only policies that say `answers: Any` follow them */
+	DNS_BUSY = 10, /* no room to work in: others were at it on the same processor */
+	DNS_LOSS_COUNT = 11,
 };
 
 /* settings: ARRAY of one. */
@@ -409,7 +563,7 @@ struct settings {
 	__u64 host_netns; /* cookie of the host's network namespace; 0: not known, nobody is in it */
 	__u64 pods; /* cgroup that all pods are below: whatever is not is the host's; 0: what is enforced is pods and nothing else */
 	__u32 pods_level; /* its depth below the cgroup2 root */
-	__u32 reserved;
+	__u32 shortest_ttl_s; /* what an answer counts at least */
 };
 
 /*
@@ -439,7 +593,12 @@ struct abi {
 	enum event_flags event_flags;
 	enum events_budget events_budget;
 	enum flows_budget flows_budget;
+	enum name_kind name_kind;
+	enum asked_kind asked_kind;
+	enum names_budget names_budget;
+	enum names_bound names_bound;
 	enum loss loss;
+	enum dns_loss dns_loss;
 	enum unknown_policy unknown_policy;
 	struct address address;
 	struct workload workload;
@@ -457,6 +616,17 @@ struct abi {
 	struct flow_key flow_key;
 	struct flow flow;
 	struct flow_order_key flow_order_key;
+	struct name_key name_key;
+	struct resolver_key resolver_key;
+	struct asked_key asked_key;
+	struct asked asked;
+	struct text_key text_key;
+	struct text text;
+	struct told_key told_key;
+	struct told told;
+	struct learned_key learned_key;
+	struct learned learned;
+	struct order_key order_key;
 	struct counter_key counter_key;
 	struct counter counter;
 	struct event event;

@@ -108,6 +108,79 @@ struct {
 } flow_order SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, MAX_NAMES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct name_key);
+	__type(value, __u64);
+} names SEC(".maps");
+
+/* A set: the value says nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_RESOLVERS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct resolver_key);
+	__type(value, __u8);
+} resolvers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_ASKED);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct asked_key);
+	__type(value, struct asked);
+} asked SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_ASKED);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct order_key);
+	__type(value, struct asked_key);
+} asked_order SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_TEXTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct text_key);
+	__type(value, struct text);
+} texts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_TEXTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct told_key);
+	__type(value, struct told);
+} told SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_TEXTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct order_key);
+	__type(value, __u32);
+} told_order SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_LEARNED);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct learned_key);
+	__type(value, struct learned);
+} learned SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_LEARNED);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct order_key);
+	__type(value, struct learned_key);
+} learned_order SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, MAX_COUNTERS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -133,6 +206,13 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } losses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DNS_LOSS_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} dns_losses SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

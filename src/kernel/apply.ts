@@ -8,6 +8,7 @@ import {
   MAX_LEVELS,
   SETTINGS_BYTES,
   type Settings,
+  SHORTEST_TTL_S,
   SLOT_UNKNOWN,
   UNKNOWN_ALLOW,
   UNKNOWN_DENY,
@@ -116,7 +117,7 @@ export class Applier {
       this.#counters.forget(({ slot }) => !used.has(slot));
       this.#mayDrain = true;
     } else {
-      this.#settings = { levels: 0, ...this.#fixed, pods: 0n, podsLevel: 0 };
+      this.#settings = { levels: 0, ...this.#fixed, pods: 0n, podsLevel: 0, shortestTtlS: SHORTEST_TTL_S };
       this.#write(this.#settings);
     }
     if (inherited?.mustRaise)

@@ -12,10 +12,11 @@ const NAMED: ReadonlyMap<string, string> = new Map([
   ['direction', 'DIRECTION_'],
   ['hook', 'HOOK_'],
   ['loss', 'LOSS_'],
+  ['dns_loss', 'DNS_'],
   ['icmp_kind', 'ICMP_'],
 ]);
 /** Enumerators that are bounds of their enum and name nothing. */
-const BOUNDS: ReadonlySet<string> = new Set(['REASON_DENIED', 'LOSS_COUNT']);
+const BOUNDS: ReadonlySet<string> = new Set(['REASON_DENIED', 'LOSS_COUNT', 'DNS_LOSS_COUNT']);
 const UNUSED = /^(reserved\d*|padding|zero|lock)$/;
 
 /**

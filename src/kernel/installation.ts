@@ -19,9 +19,13 @@ const GRACE = 'grace';
  */
 const KEPT: readonly (readonly string[])[] = [
   [SOCKETS],
-  ['flows', 'flow_order', 'budgets'],
+  [
+    ...['flows', 'flow_order', 'budgets'],
+    ...['asked', 'asked_order', 'texts', 'told', 'told_order', 'learned', 'learned_order'],
+  ],
   ['counters'],
   ['losses'],
+  ['dns_losses'],
   ['events'],
 ];
 const ALL_KEPT = new Set(KEPT.flat());

@@ -166,6 +166,7 @@ test(
       hostNetns: 7n,
       pods: 0n,
       podsLevel: 0,
+      shortestTtlS: abi.SHORTEST_TTL_S,
     });
     applier.expectPods({ cgroup: 12n, level: 1 });
     assert.deepEqual([applier.readSettings().pods, applier.readSettings().podsLevel], [12n, 1]);

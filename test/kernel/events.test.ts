@@ -34,6 +34,7 @@ const RAW: abi.Event = {
   flags: abi.EVENT_PROCESS,
   localPort: 40000,
   remotePort: 443,
+  name: 0,
   local: address(1),
   remote: '20010db8000000000000000000000001',
   command: 'curl',

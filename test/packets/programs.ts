@@ -153,6 +153,7 @@ export class Maps {
         hostNetns: fields.hostNetns ?? 0n,
         pods: fields.pods ?? 0n,
         podsLevel: fields.podsLevel ?? 0,
+        shortestTtlS: fields.shortestTtlS ?? 0,
       },
       value,
     );
