@@ -5,6 +5,7 @@ import path from 'node:path';
 import type { Logger } from 'pino';
 import type { Bindings, Bound } from '../bind/binding.ts';
 import type { RootSearch } from '../bind/root.ts';
+import { overfullProblems } from '../compile/overfull.ts';
 import type { RollbackFailed } from '../kernel/errors.ts';
 import { KernelError, type Native } from '../kernel/native.ts';
 import { BPFFS, PinError } from '../kernel/pins.ts';
@@ -20,7 +21,7 @@ import { Enforcement, type Happening, type Outcome } from './enforcement.ts';
 import { Ground } from './ground.ts';
 import { Guarding } from './guarding.ts';
 import type { AgentHooks } from './hooks.ts';
-import { lessened } from './lessened.ts';
+import { blamed, lessened } from './lessened.ts';
 import { checkNodeName, isLocal, type Locality, LocalPods } from './local-pods.ts';
 import type { AgentLog } from './log.ts';
 import { names } from './names.ts';
@@ -442,7 +443,8 @@ export class Agent {
     const stays =
       rest?.attempt ?? (over.length === 0 || this.#enforced === null ? wanted : this.#attempt(this.#enforced));
     this.#clashes = JSON.stringify(stays.bound.problems);
-    const beyond = [...stays.bound.problems, ...refused, ...(rest?.left ?? [])];
+    const closed = overfullProblems(this.#enforcement.compiled?.overfull ?? []);
+    const beyond = [...stays.bound.problems, ...refused, ...(rest?.left ?? []), ...closed];
     const placed = beyond.map((one) => ({ ...one, ...this.#places.get(one.object ?? '') }));
     const own = checkNodeName(snapshot, this.#options.nodeName);
     this.#refused = refused;
@@ -484,7 +486,9 @@ export class Agent {
     const bound = this.#bind(snapshot);
     const own = this.#standingGround().ownBeside(bound.bindings);
     const local = this.#here.bindable.of(snapshot.pods);
-    const outcome = this.#enforcement.enforce(snapshot, bound.bindings, own, local);
+    const outcome = this.#enforcement.enforce(snapshot, bound.bindings, own, local, (overfull) =>
+      blamed(overfull, this.#enforced),
+    );
     return { snapshot, bound, outcome };
   }
 

@@ -2,8 +2,10 @@
 // Holds the kernel to a snapshot: compiles, applies, attaches, and reads back what was refused and counted. One for the agent and
 // one for `postern run` alike; knows neither files nor how cgroups are found.
 import { readFileSync } from 'node:fs';
+import { MAX_LIMITS } from '#build/generated/abi.ts';
 import type { Binding, Bindings } from '../bind/binding.ts';
 import type { Compiled, Options as CompileOptions } from '../compile/compile.ts';
+import { limitProblem, type Overfull } from '../compile/overfull.ts';
 import { transition } from '../compile/transition.ts';
 import { Applier, type ApplierOptions } from '../kernel/apply.ts';
 import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
@@ -123,15 +125,22 @@ export class Enforcement {
 
   /**
    * All or nothing. `own` is the cgroup of this very process, bound without a policy; `local` the pods that may be bound here, now or
-   * later: all others are peers alone. Every packet that begins after it is judged by it. What it leaves behind goes with `finished`:
+   * later: all others are peers alone; `refuse` says why nothing is to be enforced where more Limits hold workloads than fit (no reason:
+   * these are closed), by default always. Every packet that begins after it is judged by it. What it leaves behind goes with `finished`:
    * until that is done, the next change blocks.
    */
-  enforce(snapshot: Snapshot, bindings: Bindings, own: Binding | null, local: readonly Pod[] = snapshot.pods): Outcome {
+  enforce(
+    snapshot: Snapshot,
+    bindings: Bindings,
+    own: Binding | null,
+    local: readonly Pod[] = snapshot.pods,
+    refuse: (overfull: readonly Overfull[]) => readonly Problem[] = refuseAll,
+  ): Outcome {
     const { steps, compiled } =
       snapshot === this.#snapshot && local === this.#local && this.#compiled !== null
         ? { steps: [again(this.#compiled)], compiled: this.#compiled }
         : transition(this.#compiled, snapshot, { ...this.#compiling, local });
-    const errors = compiled.problems.filter((one) => one.severity === 'error');
+    const errors = [...compiled.problems, ...refuse(compiled.overfull)].filter((one) => one.severity === 'error');
     if (errors.length > 0) return { status: 'refused', problems: errors };
 
     const places = own === null ? bindings : new Map([...bindings, [SELF, own] as const]);
@@ -152,7 +161,7 @@ export class Enforcement {
         }
       }
     } catch (error) {
-      if (error instanceof LimitExceeded) return { status: 'refused', problems: [limitProblem(error)] };
+      if (error instanceof LimitExceeded) return { status: 'refused', problems: [mapProblem(error)] };
       if (error instanceof KernelError || error instanceof RollbackFailed) return { status: 'failed', error };
       throw error;
     }
@@ -319,6 +328,10 @@ export class Enforcement {
 
 export const UNKNOWN = 'unknown';
 
+function refuseAll(overfull: readonly Overfull[]): Problem[] {
+  return overfull.flatMap((one) => one.limits.slice(MAX_LIMITS).map((policy) => limitProblem(policy, one)));
+}
+
 /** The same tables once more: only bindings changed. */
 function again({ tables }: Compiled): Step {
   return { tables, bridge: new Map(), bridgePortSets: new Map() };
@@ -389,7 +402,7 @@ function cutOf({ cut, workload, netnsCookie, socketCookie, local, remote }: Flow
   };
 }
 
-function limitProblem({ map, limit, message }: LimitExceeded): Problem {
+function mapProblem({ map, limit, message }: LimitExceeded): Problem {
   return {
     severity: 'error',
     code: 'limit_exceeded',

@@ -5,6 +5,7 @@ import { createInterface } from 'node:readline';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { compile } from '../compile/compile.ts';
 import { IcmpKind, Protocol } from '../compile/numbers.ts';
+import { overfullProblems } from '../compile/overfull.ts';
 import { type Explanation, explainer, type Query, QueryError } from '../judge/explain.ts';
 import type { IcmpType } from '../model/objects.ts';
 import { Folder } from '../source/folder.ts';
@@ -83,7 +84,7 @@ async function run(options: Options, self: Command): Promise<void> {
     process.stderr.write(`warning: ${errors} problems in ${options.policies}; run: postern lint ${options.policies}\n`);
   }
   const compiled = compile(snapshot, { ownNode: options.ownNode === 'allow' });
-  for (const { object, message, advice } of compiled.problems) {
+  for (const { object, message, advice } of [...compiled.problems, ...overfullProblems(compiled.overfull)]) {
     process.stderr.write(`error: ${object ?? options.policies} ${message}; ${advice}\n`);
   }
   const { answer, explain } = explainer(snapshot, compiled, problems);

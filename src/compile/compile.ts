@@ -22,6 +22,7 @@ import { type Demand, demandOf, NO_DEMAND, union } from './demand.ts';
 import { type Destinations, DestinationTracker, destinations } from './destinations.ts';
 import { portSet } from './entries.ts';
 import { type IdentityTable, identityTable } from './identity-table.ts';
+import { type Overfull, overfull } from './overfull.ts';
 import { keyOf } from './prefixes.ts';
 import { RowCache, type RowTable, rowTable } from './row-table.ts';
 import { type Place, type Ruleset, ruleset, rulesetContent } from './ruleset.ts';
@@ -47,6 +48,8 @@ export interface Compiled {
   readonly demand: Demand;
   /** Errors: the caller must refuse the whole. */
   readonly problems: readonly Problem[];
+  /** They may do what the Admin tier accepts and nothing else; see `overfullProblems`. */
+  readonly overfull: readonly Overfull[];
   readonly state: CompilerState;
 }
 
@@ -67,6 +70,7 @@ interface Held {
   readonly infos: ReadonlyMap<Id, RulesetInfo>;
   readonly demand: Demand;
   readonly problems: readonly Problem[];
+  readonly overfull: readonly Overfull[];
 }
 
 export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
@@ -93,7 +97,7 @@ export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
       rulesets: infos,
       workloads,
     },
-    ...{ rulesets, destinations: reached, demand, problems: [...problems, ...clash] },
+    ...{ rulesets, destinations: reached, demand, problems: [...problems, ...clash], overfull: held.overfull },
     state: { cache, tracker, rows, identities, held },
   };
 }
@@ -127,21 +131,22 @@ function heldBy(snapshot: Snapshot, options: Options): Held {
   const from = [local, namespaces, nodes, policies, host, ownNode];
   const known = options.state?.held;
   if (known?.from.every((part, index) => part === from[index])) return known;
-  const { workloads, rulesets, problems } = workloadsOf(snapshot, local, ownNode);
-  const infos = new Map([...rulesets].map(([id, { info }]) => [id, info]));
-  return { from, workloads, rulesets, infos, demand: demandOf(rulesets.values()), problems };
+  const made = workloadsOf(snapshot, local, ownNode);
+  const infos = new Map([...made.rulesets].map(([id, { info }]) => [id, info]));
+  return { from, ...made, infos, demand: demandOf(made.rulesets.values()) };
 }
 
 function workloadsOf(
   snapshot: Snapshot,
   local: readonly Pod[],
   ownNode: boolean,
-): { workloads: Map<string, WorkloadEntry>; rulesets: Map<Id, Ruleset>; problems: Problem[] } {
+): Pick<Held, 'workloads' | 'rulesets' | 'problems' | 'overfull'> {
   const select = selections(snapshot);
   const nodes = new Set(snapshot.nodes.map(({ name }) => name));
   const workloads = new Map<string, WorkloadEntry>();
   const rulesets = new Map<Id, Ruleset>();
   const problems: Problem[] = [];
+  const beyond: Overfull[] = [];
   const ids = new Map<readonly Policy[], Map<string, Id>>();
   const byContent = new Map<string, Id>();
 
@@ -154,12 +159,11 @@ function workloadsOf(
     let id = byContent.get(content);
     if (id === undefined) {
       const built = ruleset(policies, place);
-      id = built.ruleset.id;
+      id = built.id;
       if (rulesets.has(id)) problems.push(clashProblem());
-      rulesets.set(id, built.ruleset);
+      rulesets.set(id, built);
       byContent.set(content, id);
-      problems.push(...built.tooManyLimits.map(limitProblem));
-      problems.push(...tooManyRules(built.ruleset));
+      problems.push(...tooManyRules(built));
     }
     ids.set(policies, (ids.get(policies) ?? new Map<string, Id>()).set(where, id));
     return id;
@@ -168,6 +172,7 @@ function workloadsOf(
   for (const pod of local) {
     if (pod.ended) continue;
     const selected = select(pod);
+    beyond.push(...overfull(`${pod.namespace}/${pod.name}`, selected));
     const [enforced, shadow] = [selected.enforced, selected.shadow].map((each) =>
       ownNode ? andOwnNode(each) : each,
     ) as [readonly Policy[], readonly Policy[]];
@@ -181,13 +186,15 @@ function workloadsOf(
     });
   }
   const here: Place = { hostNetwork: true, hosts: hostsOf({ node: snapshot.host.node }, snapshot, nodes) };
-  for (const [unit, { enforced, shadow }] of unitSelections(snapshot)) {
+  for (const [unit, selection] of unitSelections(snapshot)) {
+    const { enforced, shadow } = selection;
+    beyond.push(...overfull(unitKey(unit), selection));
     workloads.set(unitKey(unit), {
       ...{ namespace: '', name: unit, uid: null, cgroup: null, hostNetwork: true, selves: [] },
       ...{ enforced: idFor(enforced, here), shadow: idFor(shadow, here) },
     });
   }
-  return { workloads, rulesets, problems: unique(problems) };
+  return { workloads, rulesets, problems: unique(problems), overfull: beyond };
 }
 
 /** The names under which a workload's own node is known; see `Kind.hosts`. */
@@ -209,15 +216,6 @@ function networksOf({ networks, zones }: Destinations): Map<NetworkKey, Id> {
 
 function problem(code: string, object: string | null, message: string, advice: string): Problem {
   return { severity: 'error', code, file: null, line: 0, column: 0, path: '', object, message, advice };
-}
-
-function limitProblem(policy: Policy): Problem {
-  return problem(
-    'limit_exceeded',
-    policyName(policy),
-    'is the ninth Limit or later on some workload, which may have 8',
-    'merge Limits, or narrow whom they select',
-  );
 }
 
 /** A precedence has 16 bits; in the tiers of ClusterNetworkPolicy two of them are the action. */

@@ -107,14 +107,28 @@ export function rulesetContent(policies: readonly Policy[], place: Place): strin
   return `${place.hostNetwork ? 'host' : 'pod'}\n${JSON.stringify(hosts)}\n${policies.map(contentOf).join('\n')}`;
 }
 
-/** Policies in told order, at least one. More than MAX_LIMITS Limits: those beyond are returned, and the caller refuses. */
-export function ruleset(
-  policies: readonly Policy[],
-  place: Place,
-): { ruleset: Ruleset; tooManyLimits: readonly Policy[] } {
-  const id = idOf(rulesetContent(policies, place));
+/** Those of the policies on a workload that are Limits, where they are more than it may have; else none. */
+export function tooManyLimits(policies: readonly Policy[]): readonly Policy[] {
   const limits = policies.filter(({ effect }) => effect === 'Limit');
-  const held = limits.slice(0, MAX_LIMITS);
+  return limits.length > MAX_LIMITS ? limits : [];
+}
+
+/**
+ * What holds in place of too many Limits: one that contains nothing, named as the first that is one too many. Below the Admin tier nothing
+ * passes then; to say which of them would have contained a flow takes bits that a row does not have.
+ */
+function closing(limits: readonly Policy[]): Policy {
+  const beyond = limits[MAX_LIMITS] as Policy;
+  return { ...beyond, rules: [], onDeny: limits.every(({ onDeny }) => onDeny === 'Drop') ? 'Drop' : 'Reject' };
+}
+
+/** @param all policies in told order, at least one. */
+export function ruleset(all: readonly Policy[], place: Place): Ruleset {
+  const id = idOf(rulesetContent(all, place));
+  const tooMany = tooManyLimits(all);
+  const isClosed = tooMany.length > 0;
+  const policies = isClosed ? all.filter(({ effect }) => effect === 'Admin') : all;
+  const held = isClosed ? [closing(tooMany)] : policies.filter(({ effect }) => effect === 'Limit');
   const isolating = policies.filter(({ effect }) => effect === 'Isolate');
   const clauses: Clause[] = [];
   const flatten = (tier: Tier, sources: readonly Policy[]): RuleRef[] => {
@@ -149,19 +163,16 @@ export function ruleset(
     }
   });
   return {
-    tooManyLimits: limits.slice(MAX_LIMITS),
-    ruleset: {
-      id,
-      policies,
-      info,
-      clauses,
-      isolated: isolating.length > 0,
-      silent: isolating.length > 0 && isolating.every(({ onDeny }) => onDeny === 'Drop'),
-      limits: (1 << held.length) - 1,
-      limitsSilent: held.reduce((mask, { onDeny }, bit) => (onDeny === 'Drop' ? mask | (1 << bit) : mask), 0),
-      hostNetwork: place.hostNetwork,
-      hosts: policies.some(asksHost) ? place.hosts : [],
-    },
+    id,
+    policies: all,
+    info,
+    clauses,
+    isolated: isolating.length > 0,
+    silent: isolating.length > 0 && isolating.every(({ onDeny }) => onDeny === 'Drop'),
+    limits: (1 << held.length) - 1,
+    limitsSilent: held.reduce((mask, { onDeny }, bit) => (onDeny === 'Drop' ? mask | (1 << bit) : mask), 0),
+    hostNetwork: place.hostNetwork,
+    hosts: policies.some(asksHost) ? place.hosts : [],
   };
 }
 

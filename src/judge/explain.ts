@@ -2,15 +2,17 @@
 // What would be decided for a question as a user asks it: from a pod, to whatever a user can name. Pure; needs neither root nor
 // a kernel.
 
-import { REASON_NAMES, REASON_NO_READY_ENDPOINT, REASON_NO_RULE } from '#build/generated/abi.ts';
+import { REASON_LIMIT, REASON_NAMES, REASON_NO_READY_ENDPOINT, REASON_NO_RULE } from '#build/generated/abi.ts';
 import type { Compiled } from '../compile/compile.ts';
 import { IcmpKind, Protocol } from '../compile/numbers.ts';
+import { overfullNote } from '../compile/overfull.ts';
 import { addressKey, addressText } from '../model/address.ts';
 import type { IcmpType, Pod, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type PolicyRef, type WorkloadEntry } from '../model/tables.ts';
 import { policyName } from '../resolve/order.ts';
 import { OWN_NODE } from '../resolve/own-node.ts';
 import { unitKey } from '../resolve/units.ts';
+import { workloadName } from '../tell/workload.ts';
 import { type Decision, decide, type Told, tell } from './decide.ts';
 
 export interface Query {
@@ -71,6 +73,7 @@ interface Destination {
  */
 export function explainer(snapshot: Snapshot, compiled: Compiled, problems: readonly Problem[] = []) {
   const pods = new Map(snapshot.pods.map((pod) => [`${pod.namespace}/${pod.name}`, pod]));
+  const overfull = new Map(compiled.overfull.map((one) => [workloadName(one.workload), [overfullNote(one)]]));
   const services = new Map(snapshot.services.map((service) => [`${service.namespace}/${service.name}`, service]));
 
   const destination = (to: string): Destination => {
@@ -176,6 +179,7 @@ export function explainer(snapshot: Snapshot, compiled: Compiled, problems: read
         ...serviceNotes(query, decision),
         ...otherNotes(query, at, decision),
         ...problemNotes(decision, told, held, isName, problems),
+        ...(decision?.outcome.reason === REASON_LIMIT ? (overfull.get(query.from) ?? []) : []),
         ...ownNodeNotes(decision, at, held, pods.get(query.from), snapshot),
       ],
     };

@@ -2,6 +2,7 @@
 // What is wrong in a folder: every problem of every object, and what makes no sense between them. Pure; knows neither the file system
 // nor how problems are printed.
 import { compile } from '../compile/compile.ts';
+import { overfullProblems } from '../compile/overfull.ts';
 import type { Host, Namespace, Problem, Snapshot } from '../model/objects.ts';
 import { type Located, type Parsed, readLocated, type SourceFile } from '../parse/document.ts';
 import { assemble } from '../parse/folder.ts';
@@ -33,7 +34,7 @@ export function lintFiles(files: readonly SourceFile[]): LintResult {
     const place = byKey.get(key);
     return place ? [toProblem(place, finding)] : [];
   });
-  const limits = compiled.problems.map((problem): Problem => {
+  const limits = [...compiled.problems, ...overfullProblems(compiled.overfull)].map((problem): Problem => {
     const place = byKey.get(problem.object)?.parsed;
     return place ? { ...problem, ...place.position } : problem;
   });

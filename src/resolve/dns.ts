@@ -2,6 +2,7 @@
 // May a workload ask DNS under these policies? By what rules say, for where it is not known which address a resolver has: a policy that
 // names names should not look broken while the resolver is away. Where one is known, judge/dns.ts knows better.
 
+import { MAX_LIMITS } from '#build/generated/abi.ts';
 import type { Peer, Policy, Port, Rule } from '../model/objects.ts';
 
 const DNS_PORT = 53;
@@ -11,7 +12,7 @@ export function mayAskDns(policies: readonly Policy[]): boolean {
   const admin = tierSays(policies, 'Admin');
   if (admin !== null) return admin;
   const limits = policies.filter(({ effect }) => effect === 'Limit');
-  if (!limits.every(({ rules }) => rules.some(opensDns))) return false;
+  if (limits.length > MAX_LIMITS || !limits.every(({ rules }) => rules.some(opensDns))) return false;
   if (policies.some(({ effect, rules }) => (effect === 'Isolate' || effect === 'Grant') && rules.some(opensDns))) {
     return true;
   }

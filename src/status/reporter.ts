@@ -107,7 +107,7 @@ export class Reporter implements AgentHooks {
   }
 
   /**
-   * What is wrong with a pod's cgroup only its node can tell. What is wrong with a policy, on one node or on all, whoever writes
+   * What is wrong with a pod's cgroup, or that too many Limits hold it, only its node can tell. What is wrong with a policy, on one node or on all, whoever writes
    * statuses tells: thousands of nodes would say the same.
    */
   onProblem(event: 'problem' | 'mended', problem: Problem): void {
@@ -115,7 +115,8 @@ export class Reporter implements AgentHooks {
     const regarding = this.#workload(problem.object.slice('Pod/'.length));
     if (regarding === null) return;
     const note = `on node ${this.#options.node}: ${problem.message}; ${problem.advice}`;
-    this.#events.record({ regarding, type: 'Warning', action: 'Enforce', reason: 'NotEnforced', note });
+    const reason = problem.code === 'limit_exceeded' ? 'LimitExceeded' : 'NotEnforced';
+    this.#events.record({ regarding, type: 'Warning', action: 'Enforce', reason, note });
   }
 
   onDrift(repaired: Repaired): void {

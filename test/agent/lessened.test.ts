@@ -2,7 +2,8 @@
 // Who is left out where a snapshot goes over a limit, and is it never somebody whose absence opens what was closed?
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { lessened } from '../../src/agent/lessened.ts';
+import { blamed, lessened } from '../../src/agent/lessened.ts';
+import type { Overfull } from '../../src/compile/overfull.ts';
 import type { Policy, Problem, Rule, Snapshot } from '../../src/model/objects.ts';
 
 const RULE: Rule = { name: null, action: 'Accept', peers: [{ type: 'any' }], ports: null, notEnforced: null };
@@ -50,4 +51,30 @@ test('later it is who came, not who was there', () => {
   assert.deepEqual(told(beside, limits('bc'), 'c'), ['b c w', 'EgressPolicy/shop/a of c']);
   assert.equal(told(limits('abc'), limits('abc'), 'c'), null, 'a pod got another label: nobody came');
   assert.equal(told(limits('abcd'), limits('abc'), null), null);
+});
+
+test('of Limits that are too many on a workload those are to blame that came, and none of a namespace keeps out one of the cluster', () => {
+  const cluster = (names: string) =>
+    limits(names).map((one): Policy => ({ ...one, kind: 'ClusterEgressPolicy', namespace: null }));
+  const overfull = (all: readonly Policy[]): Overfull => ({ workload: 'shop/web', limits: all, isAudit: false });
+  const whom = (all: readonly Policy[], before: readonly Policy[] | null, ...more: Overfull[]): string =>
+    blamed([overfull(all), ...more], before === null ? null : snapshot(...before))
+      .map(({ object }) => object?.replace(/.*\//, ''))
+      .join(' ');
+  assert.equal(whom(limits('abcdefghi'), null), '', 'at the start nobody knows who came last');
+  assert.equal(whom(limits('abcdefghi'), limits('abcdefghi')), '', 'the pod came, or got a label');
+  assert.equal(whom(limits('abcdefghi'), limits('bcdefghi')), 'a');
+  assert.equal(whom(limits('abcdefghi'), []), 'i', 'eight of them fit');
+  const edited = [...limits('bcdefghi'), policy('a', 'Limit', [])];
+  assert.equal(whom(edited, limits('abcdefghi')), '', 'its rules put it on nobody');
+  const narrow: Policy = {
+    ...policy('a', 'Limit'),
+    subject: { type: 'own', podSelector: { matchLabels: { app: 'x' }, matchExpressions: [] } },
+  };
+  assert.equal(whom(limits('abcdefghi'), [narrow, ...limits('bcdefghi')]), 'a', 'it was widened');
+  assert.equal(whom(limits('abcdefghij'), limits('bcdefghij')), '', 'without it, too, they are nine');
+  assert.equal(whom([...cluster('z'), ...limits('abcdefgh')], limits('abcdefgh')), '', 'the pods are closed instead');
+  assert.equal(whom(cluster('abcdefghz'), cluster('abcdefgh')), 'z');
+  // Another workload's nine have no part in it, nor it in theirs.
+  assert.equal(whom(limits('abcdefghi'), limits('abcdefghi'), overfull(limits('abcdefghk'))), 'k');
 });

@@ -367,6 +367,49 @@ test('a policy over a limit is refused alone: a problem names it, and all else g
   assert.equal(await again.tryTcp(SERVER, 80), 'EPERM');
 });
 
+test('a pod that gets labels by which nine Limits select it is closed alone, and all else goes on', async (t) => {
+  const { lab, folder, web } = await world(t);
+  const db = await lab.workload('db', { addresses: ['198.18.2.2'] });
+  const pods = (labels: string) => folder.write('pods.yaml', `${pod(web, labels)}---\n${pod(db, '{app: db}')}`);
+  pods('{app: web}');
+  const POLICY = 'apiVersion: postern.dev/v1alpha1\nkind: EgressPolicy\n';
+  const limit = (name: string, selector: string) =>
+    `${POLICY}metadata: {name: ${name}, namespace: shop}\nspec: {effect: Limit, podSelector: ${selector}, egress: ${PORT_80_81}}\n`;
+  const eight = Array.from({ length: 8 }, (_, index) => limit(`limit${index}`, '{}'));
+  folder.write('limits.yaml', [...eight, limit('a-ninth', '{matchLabels: {tier: front}}')].join('---\n'));
+  const agent = await startAgent(lab, folder);
+  assert.equal(await web.actor.tryTcp(SERVER, 80), 'ok');
+  assert.equal(await db.actor.tryTcp(SERVER, 80), 'ok');
+
+  const closed = await agent.applied(() => pods('{app: web, tier: front}'));
+  assert.deepEqual(closed.changed, ['shop/web']);
+  assert.equal(await web.actor.tryTcp(SERVER, 80), 'EPERM');
+  assert.equal(await db.actor.tryTcp(SERVER, 80), 'ok');
+  const ofPod = await agent.line((line) => line.event === 'problem' && line.object === 'Pod/shop/web');
+  assert.match(String(ofPod.msg), /9 Limits, and may have 8: until that is mended .*EgressPolicy\/shop\/a-ninth, /);
+  assert.match(String(ofPod.advice), /narrow whom they select/);
+  assert.match(String(ofPod.where), /\/pods\.yaml:\d+:\d+$/);
+  const ofLimit = await agent.line((line) => line.event === 'problem' && line.object === 'EgressPolicy/shop/limit7');
+  assert.match(String(ofLimit.msg), /ninth Limit or later on shop\/web/);
+  assert.equal(agent.lines.filter((line) => line.event === 'left_out').length, 0);
+
+  // All other changes go on: of policies, of Limits, of pods.
+  const policy = egress('db', PORT_80).replace('app: web', 'app: db');
+  const changed = await agent.applied(() => folder.write('policy.yaml', policy));
+  assert.deepEqual(changed.changed, ['shop/db']);
+  assert.equal(await db.actor.tryTcp(SERVER, 81), 'EPERM');
+  assert.equal(await web.actor.tryTcp(SERVER, 80), 'EPERM');
+
+  // Whoever starts anew comes to the same.
+  await agent.stop();
+  const next = await startAgent(lab, folder);
+  assert.equal(await web.actor.tryTcp(SERVER, 80), 'EPERM');
+  assert.equal(await db.actor.tryTcp(SERVER, 80), 'ok');
+  await next.applied(() => pods('{app: web}'));
+  assert.equal(await web.actor.tryTcp(SERVER, 80), 'ok');
+  await next.line((line) => line.event === 'mended' && line.object === 'Pod/shop/web');
+});
+
 test('a node name that no Node of the folder has is a problem until there is one', async (t) => {
   const { lab, folder, web } = await world(t);
   const node = (name: string) => `apiVersion: v1\nkind: Node\nmetadata: {name: ${name}}\n`;
@@ -382,18 +425,19 @@ test('a node name that no Node of the folder has is a problem until there is one
   assert.equal(mended.code, 'node_unknown');
 });
 
-test('an agent that starts on a folder over a limit enforces all but what goes over it', async (t) => {
+test('an agent that starts on a folder in which ten Limits hold a pod closes that pod', async (t) => {
   const { lab, folder, web } = await world(t);
   folder.write('pods.yaml', pod(web));
   folder.write('policy.yaml', egress('web', PORT_80));
   const limit = (index: number) => egress(`limit${index}`, PORT_80_81, '  effect: Limit\n');
   folder.write('limits.yaml', Array.from({ length: 10 }, (_, index) => limit(index)).join('---\n'));
   const agent = await startAgent(lab, folder);
-  const left = await agent.line((line) => line.event === 'left_out');
-  assert.deepEqual(left.policies, ['EgressPolicy/shop/limit8', 'EgressPolicy/shop/limit9']);
-  assert.equal((await agent.line((line) => line.event === 'problem')).code, 'limit_exceeded');
-  assert.equal(await web.actor.tryTcp(SERVER, 80), 'ok');
-  assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');
+  const problems = agent.lines.filter((line) => line.event === 'problem');
+  assert.deepEqual(
+    problems.map(({ code, object }) => [code, object]),
+    ['Pod/shop/web', 'EgressPolicy/shop/limit8', 'EgressPolicy/shop/limit9'].map((one) => ['limit_exceeded', one]),
+  );
+  assert.equal(await web.actor.tryTcp(SERVER, 80), 'EPERM');
   const mended = await agent.applied(() => folder.write('limits.yaml', limit(0)));
   assert.equal(mended.policies, 2);
   assert.equal(await web.actor.tryTcp(SERVER, 81), 'EPERM');

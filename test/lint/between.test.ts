@@ -139,8 +139,15 @@ test('a limit of the enforcement is told of its object', () => {
     policy(`l${i}`, '{effect: Limit, egress: [{to: [{entities: [All]}]}]}'),
   );
   const { problems } = lintFiles([{ path: 'f', text: [pod('p', 'web'), ...limits].join('\n---\n') }]);
-  assert.equal(problems.length, 1);
-  assert.match(problems[0]?.message ?? '', /8|Limit/);
+  assert.deepEqual(
+    problems.map(({ object, line }) => [object, line > 0]),
+    [
+      ['Pod/shop/p', true],
+      ['EgressPolicy/shop/l8', true],
+    ],
+  );
+  assert.match(problems[0]?.message ?? '', /9 Limits, and may have 8: .*EgressPolicy\/shop\/l0, /);
+  assert.match(problems[1]?.message ?? '', /ninth Limit or later on shop\/p/);
 });
 
 test('node services that are cut off from what a node lives on', () => {

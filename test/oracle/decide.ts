@@ -251,8 +251,13 @@ function tierDecision(
   return null;
 }
 
-/** "Limits: each one on the workload needs a rule that allows the flow, else it is denied." Told: that Limit. */
+/**
+ * "Limits: each one on the workload needs a rule that allows the flow, else it is denied." Told: that Limit. "At most 8 on one workload":
+ * where more hold it, nothing passes that the Admin tier did not accept (docs/limits.md); told: the ninth.
+ */
 function unsatisfiedLimit(cluster: Cluster, ruleset: readonly Policy[], destination: Destination): Decision | null {
+  const ninth = ruleset.filter((policy) => effectOf(policy) === 'Limit')[8];
+  if (ninth !== undefined) return told('deny', 'limit', nameOf(ninth));
   for (const policy of ruleset) {
     if (effectOf(policy) === 'Limit' && firstMatch(cluster, policy, destination) === null) {
       return told('deny', 'limit', nameOf(policy));
