@@ -71,8 +71,8 @@ export class Telling {
 
   #tellSource(told: SourceEvent): void {
     if (told.event === 'waiting') this.#log.info(told);
-    else if (told.event === 'source_problem') this.#log.warn({ event: told.event, kind: told.kind }, told.message);
-    else this.#log.info({ event: told.event, kind: told.kind }, told.message);
+    else if (told.event === 'source_problem') this.#log.warn({ event: told.event, kinds: told.kinds }, told.message);
+    else this.#log.info({ event: told.event, kinds: told.kinds }, told.message);
   }
 
   #tellProblem(event: 'problem' | 'mended', problem: Problem): void {

@@ -59,6 +59,8 @@ export class Reflector {
   #isSynced = false;
   #isAbsent = false;
   #problem: string | null = null;
+  /** See `SourceStatus`; counts while there is a problem. */
+  #common: NonNullable<SourceStatus['common']> | null = null;
   /** In a row. */
   #failures = 0;
   #absences = 0;
@@ -92,6 +94,7 @@ export class Reflector {
       kind: this.#resource.kind,
       synced: this.#isSynced,
       problem: this.#problem,
+      ...(this.#problem === null || this.#common === null ? {} : { common: this.#common }),
       bytesRead: this.#bytes,
       relists: Math.max(0, this.#lists - 1),
       watchErrors: this.#errors,
@@ -314,12 +317,12 @@ export class Reflector {
           return 0;
         }
         this.#errors++;
-        this.#problem = `${name}: ${error.message}`;
+        this.#fail(`${name}: ${error.message}`);
         return this.#backoff();
       }
       case 'FORBIDDEN': {
         const { verb, message } = error as ForbiddenError;
-        this.#problem = `may not ${verb} ${name}: ${message}; grant list and watch on it`;
+        this.#fail(`may not ${verb} ${name}: ${message}; grant list and watch on it`);
         this.#isDoubtful = this.#version !== null;
         this.#errors++;
         return jittered(this.#pace.forbiddenMs);
@@ -329,7 +332,7 @@ export class Reflector {
       default:
         this.#errors++;
         this.#isDoubtful = true;
-        this.#problem = `${name}: ${error.code === 'UNAUTHORIZED' ? REFUSED_CREDENTIALS : ''}${error.message}`;
+        this.#failFor(error.code, `${error.code === 'UNAUTHORIZED' ? REFUSED_CREDENTIALS : ''}${error.message}`);
         if (error instanceof SilentStream && this.#version === null && this.#canStream) {
           // It took the request for a watch without a beginning. Pages this time, and whenever it is listed again.
           this.#canStream = false;
@@ -339,10 +342,21 @@ export class Reflector {
     }
   }
 
+  #fail(problem: string): void {
+    this.#problem = problem;
+    this.#common = null;
+  }
+
+  /** The same stands in the way of every kind: the server or the road to it. */
+  #failFor(code: string, message: string): void {
+    this.#problem = `${this.#resource.name}: ${message}`;
+    this.#common = { code, message };
+  }
+
   #relist(problem: string | null): number {
     this.#version = null;
     this.#errors++;
-    if (problem !== null) this.#problem = `${this.#resource.name}: ${problem}`;
+    if (problem !== null) this.#fail(`${this.#resource.name}: ${problem}`);
     return this.#backoff();
   }
 
@@ -350,7 +364,7 @@ export class Reflector {
     const { name } = this.#resource;
     this.#version = null;
     this.#absences++;
-    this.#problem = `${name} is not installed`;
+    this.#fail(`${name} is not installed`);
     if (this.#sink.isExpected && this.#absences < BELIEVED_ABSENCES) {
       this.#errors++;
       return this.#backoff();

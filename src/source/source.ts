@@ -10,6 +10,8 @@ export interface SourceStatus {
   readonly synced: boolean;
   /** What stands in the way now, as a sentence that names verb and resource where access is refused; null: nothing. */
   readonly problem: string | null;
+  /** Of a problem that all kinds have alike (the API server is away): a code that is the same for each, and the sentence without the kind. */
+  readonly common?: { readonly code: string; readonly message: string };
   /** When the source last showed that this is up to date (`performance.now()`); absent: not known. */
   readonly heardMs?: number;
   /** Totals since the start; absent: not counted. */

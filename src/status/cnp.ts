@@ -6,6 +6,7 @@ import { policyName } from '../resolve/order.ts';
 import { invalidPolicies } from './report.ts';
 import {
   accepted,
+  inItsPlace,
   NOBODY,
   nodesOf,
   type PolicyObject,
@@ -30,12 +31,12 @@ export function clusterNetworkPolicyStatuses(input: StatusInput): ReadonlyMap<st
   const byObject = Map.groupBy(problems, ({ object }) => object ?? '');
   const invalid = invalidPolicies(problems);
   const selected = selectedBy(snapshot);
-  const acceptedAs = (name: string, isInvalid: boolean) => {
+  const acceptedAs = (name: string, place: string | null) => {
     // Rules with such a peer are not as written either: an Accept allows nothing, a Deny or Pass denies everything.
     const told = (byObject.get(name) ?? []).map((one) =>
       one.code === 'unknown_peer' ? { ...one, code: 'not_yet_enforced' } : one,
     );
-    const condition = accepted(told, isInvalid);
+    const condition = accepted(told, place);
     const more = objects.get(name)?.hasIngress === true ? ` ${NOT_OURS}` : '';
     return { ...condition, message: `${condition.message}${more}`, type: 'postern.dev/Accepted' };
   };
@@ -51,14 +52,17 @@ export function clusterNetworkPolicyStatuses(input: StatusInput): ReadonlyMap<st
       uid: policy.version?.uid ?? null,
       version: isInvalid ? null : (policy.version ?? null),
       counts: null,
-      conditions: [acceptedAs(name, isInvalid), { ...condition, type: 'postern.dev/Programmed' }],
+      conditions: [
+        acceptedAs(name, isInvalid ? inItsPlace(policy, objects.get(name)) : null),
+        { ...condition, type: 'postern.dev/Programmed' },
+      ],
     });
   }
   for (const key of invalid) {
     if (!key.startsWith(`${kind}/`) || statuses.has(key)) continue;
     statuses.set(key, {
       ...{ kind, namespace: null, name: key.slice(kind.length + 1), uid: null, version: null, counts: null },
-      conditions: [acceptedAs(key, true)],
+      conditions: [acceptedAs(key, inItsPlace(null, objects.get(key)))],
     });
   }
   for (const [key, { uid, generation, valid, hasIngress }] of objects) {

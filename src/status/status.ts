@@ -89,7 +89,10 @@ export function policyStatuses(input: StatusInput): ReadonlyMap<string, WantedSt
         nodes: { selected: nodes.selected, programmed: nodes.programmed },
       },
       conditions: [
-        accepted([...own, ...limitsToldBy(name, input)], isInvalid),
+        accepted(
+          [...own, ...limitsToldBy(name, input)],
+          isInvalid ? inItsPlace(policy, input.objects?.get(name)) : null,
+        ),
         resolvedRefs(policy, services),
         nodes.condition,
         ...(namesNames(policy) ? [dnsAllowed(policy, who, snapshot, asks)] : []),
@@ -103,7 +106,7 @@ export function policyStatuses(input: StatusInput): ReadonlyMap<string, WantedSt
     const [last = '', namespace = null] = path.reverse();
     statuses.set(name, {
       ...{ kind, namespace, name: last, uid: null, version: null, counts: null },
-      conditions: [accepted(byObject.get(name) ?? [], true)],
+      conditions: [accepted(byObject.get(name) ?? [], inItsPlace(null, input.objects?.get(name)))],
     });
   }
   return statuses;
@@ -183,13 +186,39 @@ function limitsToldBy(name: string, { nodes }: StatusInput): Told[] {
 
 type Told = Pick<Problem, 'severity' | 'code' | 'path' | 'message'>;
 
-export function accepted(problems: readonly Told[], isInvalid: boolean): WantedCondition {
+/**
+ * What holds while a policy is invalid, as whoever writes this knows it of its own node: others may have seen other versions.
+ * @param policy what the snapshot holds of it; null: nothing.
+ * @param object undefined: not known.
+ */
+export function inItsPlace(policy: Policy | null, object: PolicyObject | undefined): string {
+  if (object === undefined) {
+    return 'Its last valid version holds; where none was seen, whom it selects is isolated, if that much can be read.';
+  }
+  if (object.valid === null) return 'Its last valid version, which says nothing of egress, holds.';
+  if (object.valid !== undefined) return 'Its last valid version holds, on every node whose agent has seen it.';
+  const none = 'No valid version of it was ever seen:';
+  if (policy === null) return `${none} whom it selects cannot be read, and it holds nobody.`;
+  const audit = policy.mode === 'Audit' ? '. It is in Audit, so that this is reported, and refuses nothing' : '';
+  return `${none} until it is mended, ${STAND_INS[policy.effect]}${audit}.`;
+}
+
+/** See parse/stand-in.ts. */
+const STAND_INS: Readonly<Record<Policy['effect'], string>> = {
+  Isolate: 'whom it selects is isolated, and it allows nothing',
+  Limit: 'it leaves whom it selects nothing',
+  Grant: 'it allows nothing',
+  Admin: 'whom it selects is isolated, and it allows nothing',
+  Baseline: 'it denies whom it selects everything in its tier',
+};
+
+/** @param place what holds in the place of an invalid one; null: it is valid. */
+export function accepted(problems: readonly Told[], place: string | null): WantedCondition {
   const told = (wanted: readonly Told[]) =>
     list(wanted.map(({ path, message }) => (path ? `${path}: ${message}` : message)));
-  if (isInvalid) {
+  if (place !== null) {
     const errors = problems.filter((one) => one.severity === 'error' && !isOfNode(one));
-    const holds = 'Its last valid version holds; without one, whom it selects is isolated if that much can be read.';
-    return { type: 'Accepted', status: 'False', reason: 'Invalid', message: `${told(errors)}. ${holds}` };
+    return { type: 'Accepted', status: 'False', reason: 'Invalid', message: `${told(errors)}. ${place}` };
   }
   const limits = problems.filter(({ code }) => code === 'limit_exceeded');
   if (limits.length > 0) {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import type { Pod, Policy, Problem, Rule, Snapshot } from '../../src/model/objects.ts';
 import { decodeReport, encodeReport, invalidPolicies, type NodeReport, policySet } from '../../src/status/report.ts';
-import { type NodeState, policyStatuses, type WantedStatus } from '../../src/status/status.ts';
+import { type NodeState, type PolicyObject, policyStatuses, type WantedStatus } from '../../src/status/status.ts';
 
 const everything = { matchLabels: {}, matchExpressions: [] };
 const label = (key: string, value: string) => ({ matchLabels: { [key]: value }, matchExpressions: [] });
@@ -68,9 +68,10 @@ interface Given {
   readonly units?: NodeReport['units'];
   /** By node: what it is besides one that enforces all of the snapshot. */
   readonly nodes?: Readonly<Record<string, Partial<NodeState> | null>>;
+  readonly objects?: ReadonlyMap<string, PolicyObject>;
 }
 
-function statuses({ snapshot: over, problems = [], refused = [], units = {}, nodes = {} }: Given) {
+function statuses({ snapshot: over, problems = [], refused = [], units = {}, nodes = {}, objects }: Given) {
   const now = snapshot(over);
   const { hash, versions } = policySet(now.policies, invalidPolicies(problems));
   const report = decodeReport(encodeReport({ hash, refused, units }));
@@ -78,7 +79,7 @@ function statuses({ snapshot: over, problems = [], refused = [], units = {}, nod
     const own = nodes[name];
     return own === null ? [] : [[name, { report, isSilent: false, versions, ...own }]];
   });
-  return policyStatuses({ snapshot: now, problems, nodes: new Map(states) });
+  return policyStatuses({ snapshot: now, problems, nodes: new Map(states), ...(objects && { objects }) });
 }
 
 function web(given: Given): WantedStatus {
@@ -124,6 +125,28 @@ test('Accepted: every reason', () => {
     'ResolvedRefs True Resolved',
     'Programmed False RefusedByNode',
   ]);
+});
+
+test('what holds in the place of an invalid policy is said as far as it is known', () => {
+  const message = (now: Policy | null, object: Omit<PolicyObject, 'uid' | 'generation'> | null): string => {
+    const own = object === null ? {} : { objects: new Map([[NAME, { uid: 'u-web', generation: 2, ...object }]]) };
+    const status = web({ snapshot: { policies: now === null ? [] : [now] }, problems: [problem('type')], ...own });
+    return (status.conditions[0]?.message ?? '').replace('spec.x: is wrong. ', '');
+  };
+  const [NAME, now] = ['EgressPolicy/shop/web', policy('web')];
+  assert.match(message(now, null), /^Its last valid version holds; where none was seen, /);
+  assert.match(message(now, { valid: now }), /^Its last valid version holds, on every node whose agent has seen it\.$/);
+  assert.match(message(null, { valid: null }), /says nothing of egress, holds\.$/);
+  const never = 'No valid version of it was ever seen: ';
+  assert.equal(message(null, {}), `${never}whom it selects cannot be read, and it holds nobody.`);
+  const standIn = (over: Partial<Policy>) =>
+    message(policy('web', over), {}).replace(`${never}until it is mended, `, '');
+  assert.equal(standIn({}), 'whom it selects is isolated, and it allows nothing.');
+  assert.equal(standIn({ effect: 'Limit' }), 'it leaves whom it selects nothing.');
+  assert.match(
+    standIn({ effect: 'Grant', mode: 'Audit' }),
+    /^it allows nothing\. It is in Audit, .* refuses nothing\.$/,
+  );
 });
 
 test('an invalid policy of which nothing holds has a status all the same, of no known version', () => {
