@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tells the cluster what its agents do: this node's Lease, the statuses of all policies where this agent is the one that writes them,
 // Events. It hears of the agent's work and never holds it up; what the API server refuses is told and tried again.
+
+import { setImmediate } from 'node:timers/promises';
 import { driftText, type Repaired } from '../agent/drift-watch.ts';
 import type { AgentHooks, Standing } from '../agent/hooks.ts';
 import type { Policy, Problem } from '../model/objects.ts';
@@ -14,7 +16,14 @@ import { Heartbeat, renewMs } from './heartbeat.ts';
 import { Leader } from './leader.ts';
 import { NodeStates } from './node-states.ts';
 import { invalidPolicies, isOfNode, type NodeReport, type PolicySet, policySet, refusalsOf } from './report.ts';
-import { type NodeState, OWN_CONDITIONS, type PolicyObject, policyStatuses, type WantedStatus } from './status.ts';
+import {
+  type NodeState,
+  OWN_CONDITIONS,
+  type PolicyObject,
+  policyStatuses,
+  selectInSlices,
+  type WantedStatus,
+} from './status.ts';
 import { type LiveObject, type StatusOf, StatusWriter } from './writer.ts';
 
 /** What may be refused: this node's Lease, the one of who writes, reading all nodes', statuses, Events. */
@@ -43,7 +52,7 @@ export const LEADER_LEASE = 'postern-status';
 const GRACE_MS = 60_000;
 const ON_ITS_WAY: NodeState = { report: { hash: '', refused: [], units: {} }, isSilent: false, versions: new Set() };
 const EVENTS_MS = 1_000;
-/** Whom policies select in a cluster of 50,000 pods takes some 50 ms to work out, on the thread that enforces. */
+/** Whom policies select in a cluster of 50,000 pods takes some 50 ms to work out, if in slices. */
 const STATUS_MS = 10_000;
 /** While this agent is not the one that writes, or nothing is known yet. */
 const IDLE_MS = 2_000;
@@ -174,6 +183,7 @@ export class Reporter implements AgentHooks {
     }
     if (!this.#nodes.isKnown) return STATUS_MS;
     const { wanted: snapshot, problems } = standing;
+    await selectInSlices(snapshot, () => setImmediate());
     this.#objects = this.#options.objects();
     const input = { snapshot, problems, nodes: this.#states(standing), objects: this.#objects };
     const statuses = new Map([...policyStatuses(input), ...clusterNetworkPolicyStatuses(input)]);

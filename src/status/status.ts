@@ -124,20 +124,41 @@ export const NOBODY: Selected = { workloads: 0, hostNetwork: 0, nodes: new Set()
 
 const walks = new WeakMap<Snapshot, ReadonlyMap<Policy, Selected>>();
 
+/** Pods that are looked at in one turn of the event loop: some 2 ms. */
+const SLICE = 2000;
+
 /** Whom each policy of a snapshot selects: worked out once for each, since nodes report more often than anything changes. */
 export function selectedBy(snapshot: Snapshot): ReadonlyMap<Policy, Selected> {
   const known = walks.get(snapshot);
   if (known !== undefined) return known;
-  const selected = walk(snapshot);
-  walks.set(snapshot, selected);
-  return selected;
+  const steps = walk(snapshot);
+  let step = steps.next();
+  while (step.done !== true) step = steps.next();
+  walks.set(snapshot, step.value);
+  return step.value;
 }
 
-/** One walk over all pods. */
-function walk(snapshot: Snapshot): ReadonlyMap<Policy, Selected> {
+/**
+ * Works it out for `selectedBy` in slices, between which whatever waits is done: of 50,000 pods it takes some 50 ms, on the thread that
+ * enforces. `rest` resolves when that was done.
+ */
+export async function selectInSlices(snapshot: Snapshot, rest: () => Promise<void>): Promise<void> {
+  if (walks.has(snapshot)) return;
+  const steps = walk(snapshot);
+  let step = steps.next();
+  while (step.done !== true) {
+    await rest();
+    step = steps.next();
+  }
+  walks.set(snapshot, step.value);
+}
+
+/** One walk over all pods, with a halt after each slice. */
+function* walk(snapshot: Snapshot): Generator<undefined, ReadonlyMap<Policy, Selected>> {
   const select = selections(snapshot);
   const groups = new Map<Selection, { pods: number; hostNetwork: number; nodes: Set<string>; pod: Pod }>();
-  for (const pod of snapshot.pods) {
+  for (const [index, pod] of snapshot.pods.entries()) {
+    if (index % SLICE === SLICE - 1) yield;
     if (pod.ended) continue;
     const selection = select(pod);
     if (selection.shadow.length === 0) continue;
@@ -150,19 +171,30 @@ function walk(snapshot: Snapshot): ReadonlyMap<Policy, Selected> {
     if (pod.hostNetwork) group.hostNetwork += 1;
     if (pod.node !== null) group.nodes.add(pod.node);
   }
-  const selected = new Map<Policy, Selected>();
+  yield;
+  const selected = new Map<Policy, Selecting>();
   for (const [selection, group] of groups) {
     for (const policy of selection.shadow) {
-      const before = selected.get(policy) ?? NOBODY;
-      selected.set(policy, {
-        workloads: before.workloads + group.pods,
-        hostNetwork: before.hostNetwork + group.hostNetwork,
-        nodes: before.nodes.size === 0 ? group.nodes : before.nodes.union(group.nodes),
-        kinds: new Map([...before.kinds, [selection, { pod: group.pod, count: group.pods }]]),
-      });
+      let who = selected.get(policy);
+      if (who === undefined) {
+        who = { workloads: 0, hostNetwork: 0, nodes: new Set(), kinds: new Map() };
+        selected.set(policy, who);
+      }
+      who.workloads += group.pods;
+      who.hostNetwork += group.hostNetwork;
+      for (const node of group.nodes) who.nodes.add(node);
+      who.kinds.set(selection, { pod: group.pod, count: group.pods });
     }
   }
   return selected;
+}
+
+/** What `Selected` is while it is being counted. */
+interface Selecting {
+  workloads: number;
+  hostNetwork: number;
+  readonly nodes: Set<string>;
+  readonly kinds: Map<Selection, { readonly pod: Pod; readonly count: number }>;
 }
 
 /** Units are counted where they are held: only their node knows which are there. */

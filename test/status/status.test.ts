@@ -3,8 +3,16 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import type { Pod, Policy, Problem, Rule, Snapshot } from '../../src/model/objects.ts';
+import { selections } from '../../src/resolve/selection.ts';
 import { decodeReport, encodeReport, invalidPolicies, type NodeReport, policySet } from '../../src/status/report.ts';
-import { type NodeState, type PolicyObject, policyStatuses, type WantedStatus } from '../../src/status/status.ts';
+import {
+  type NodeState,
+  type PolicyObject,
+  policyStatuses,
+  selectedBy,
+  selectInSlices,
+  type WantedStatus,
+} from '../../src/status/status.ts';
 
 const everything = { matchLabels: {}, matchExpressions: [] };
 const label = (key: string, value: string) => ({ matchLabels: { [key]: value }, matchExpressions: [] });
@@ -343,4 +351,46 @@ test('the set of policies has one hash whatever their order, and invalid ones ar
   assert.notEqual(hash([a, b]), hash([a]));
   assert.notEqual(hash([a]), hash([policy('a', { version: { uid: 'u-a', generation: 2 } })]));
   assert.equal(hash([a, b], 'EgressPolicy/shop/b'), hash([a]));
+});
+
+test('whom policies select is the same worked out in slices, and others have their turn between them', async () => {
+  const policies = [
+    policy('web', { hostNetwork: true }),
+    policy('odd', { subject: { type: 'own', podSelector: label('parity', '1') } }),
+    policy('nobody', { subject: { type: 'own', podSelector: label('app', 'none') } }),
+  ];
+  const pods = Array.from({ length: 9001 }, (_, index) =>
+    pod(`p${index}`, {
+      ...{ labels: { app: index % 3 === 0 ? 'web' : 'other', parity: `${index % 2}` }, node: `n${index % 7}` },
+      ...{ hostNetwork: index % 5 === 0, ended: index % 11 === 0 },
+    }),
+  );
+  const now = snapshot({ pods, policies });
+  let turns = 0;
+  await selectInSlices(now, async () => {
+    turns += 1;
+  });
+  assert.equal(turns, 5, 'four whole slices, and the sum');
+  await selectInSlices(now, () => assert.fail('it is known'));
+
+  const select = selections(now);
+  for (const one of policies) {
+    const held = pods.filter((each) => select(each).shadow.includes(one));
+    const told = selectedBy(now).get(one);
+    if (held.length === 0) {
+      assert.equal(told, undefined);
+      continue;
+    }
+    assert.ok(told !== undefined);
+    const { workloads, hostNetwork, nodes, kinds } = told;
+    assert.deepEqual([workloads, hostNetwork], [held.length, held.filter((each) => each.hostNetwork).length]);
+    assert.deepEqual([...nodes].sort(), [...new Set(held.map(({ node }) => node))].sort());
+    const kindsOf = Map.groupBy(held, select);
+    assert.deepEqual(
+      [...kinds].map(([, { pod: first, count }]) => [first.name, count]),
+      [...kindsOf.values()].map((all) => [all[0]?.name, all.length]),
+    );
+  }
+  const whole = selectedBy({ ...now });
+  assert.deepEqual([...whole.values()], [...selectedBy(now).values()]);
 });
