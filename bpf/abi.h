@@ -255,6 +255,7 @@ enum reason {
 	REASON_SPOOFED_NEIGHBOUR = 62, /* the same of IPv6: an advertisement of another's address, a router's messages */
 	REASON_SPOOFED_HARDWARE_ADDRESS = 63, /* from another Ethernet address than the pod's */
 	REASON_TCP_WITHOUT_SOCKET = 64, /* refused by policy, but opens nothing: the late answer of a socket that is gone */
+	REASON_MISPLACED_CHECKSUM = 65, /* whoever works out its checksum would write it over what was judged */
 };
 
 enum direction {

@@ -80,6 +80,13 @@ static __noinline int decide(const struct subject *subject, const struct packet 
 	return 0;
 }
 
+/* ff02::16 */
+static __always_inline bool is_all_mldv2_routers(const struct address *address)
+{
+	const word *words = (const word *)address;
+	return words[0] == bpf_cpu_to_be64(0xff02000000000000ULL) && words[1] == bpf_cpu_to_be64(0x16);
+}
+
 /* RFC 4861 and RFC 2710, RFC 3810: what a host must send so that its link works. Redirects are for routers; none is fragmented (RFC 6980). */
 static __always_inline bool is_neighbour_discovery(const struct packet *packet)
 {
@@ -91,14 +98,16 @@ static __always_inline bool is_neighbour_discovery(const struct packet *packet)
 	case 136: /* neighbour advertisement */
 		if (packet->icmp_code || packet->hop_limit != 255)
 			return false;
+		/* The message, one link-layer address and a nonce (RFC 7527), no room for more. */
 		if (is_link_local(&packet->remote) || is_link_multicast(&packet->remote))
-			return true;
-		/* Unicast, to see whether a neighbour is still there: the message and one link-layer address, no room for more. */
+			return packet->end - packet->offset <= 40;
+		/* Unicast, to see whether a neighbour is still there. */
 		return packet->icmp_type != 133 && packet->end - packet->offset <= 32;
 	case 131: /* MLD report */
 	case 132: /* MLD done */
-	case 143: /* MLDv2 report */
-		return packet->hop_limit == 1 && is_link_multicast(&packet->remote);
+		return packet->hop_limit == 1 && is_link_multicast(&packet->remote) && packet->end - packet->offset <= 24;
+	case 143: /* MLDv2 report, as long as its sender has groups; to the routers alone (RFC 3810, 5.2.14) */
+		return packet->hop_limit == 1 && is_all_mldv2_routers(&packet->remote);
 	}
 	return false;
 }

@@ -29,6 +29,11 @@
 #define GUARD_PASS TC_ACT_UNSPEC
 #define GUARD_REFUSE TC_ACT_SHOT
 
+/* linux/skbuff.h, and how long the shortest frame's content is (IEEE 802.3). */
+#define CHECKSUM_PARTIAL 3
+#define CHECKSUM_MASK 3
+#define SHORTEST_CONTENT 46
+
 #define TCP_FLAG_BYTE_FIN 0x01
 #define TCP_FLAG_BYTE_RST 0x04
 
@@ -119,6 +124,9 @@ static __noinline int check_arp(struct __sk_buff *skb, const struct post *post, 
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &arp, sizeof(arp)))
 		return REASON_TRUNCATED_HEADER;
+	/* Behind it may be what fills up the shortest frame, and no message to whoever shares the wire. */
+	if (packet->length > SHORTEST_CONTENT)
+		return REASON_BAD_LENGTH;
 	__builtin_memcpy(&sender, arp.sender, sizeof(sender));
 	__builtin_memcpy(&target, arp.target, sizeof(target));
 	map_ipv4(&packet->local, sender);
@@ -172,10 +180,10 @@ static __noinline int check_frame(struct __sk_buff *skb, const struct post *post
 {
 	if (is_foreign_hardware(skb, post->flags, post->hardware_address))
 		return REASON_SPOOFED_HARDWARE_ADDRESS;
-	if (skb->protocol == bpf_htons(ETH_P_ARP))
-		return check_arp(skb, post, packet);
 	if (packet->reason)
 		return packet->reason;
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return check_arp(skb, post, packet);
 	if (is_foreign_source(post, packet))
 		return REASON_SPOOFED_SOURCE;
 	if (packet->ipv6 && packet->protocol == IPPROTO_ICMP && packet->fragment != FRAGMENT_LATER)
@@ -327,6 +335,59 @@ static __noinline int guard_udp(struct __sk_buff *skb, const struct packet *pack
 	return 0;
 }
 
+/*
+ * A packet socket, or a device of the pod's own, may leave it to others to work out a checksum, and say where it goes: over the
+ * destination, too, by when nobody judges any more. It must go where the protocol has it, or into what the packet carries. Sockets
+ * of IP have the kernel say so.
+ */
+static __noinline int is_checksum_misplaced(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+	__u64 head = 0, data = 0, buffer = 0;
+	__u16 start = 0, field = 0;
+	__u8 state = 0;
+	__s64 place;
+
+	if (!checksum_start_offset || (sk && (sk->family == FAMILY_IPV4 || sk->family == FAMILY_IPV6)))
+		return false;
+	/* The verifier lets nobody count from the context, so its address is read as a number first. */
+	bpf_probe_read_kernel(&buffer, sizeof(buffer), &skb);
+	bpf_probe_read_kernel(&state, sizeof(state), (const void *)(buffer + checksum_state_bit / 8));
+	if ((state >> checksum_state_bit % 8 & CHECKSUM_MASK) != CHECKSUM_PARTIAL)
+		return false;
+	bpf_probe_read_kernel(&start, sizeof(start), (const void *)(buffer + checksum_start_offset));
+	bpf_probe_read_kernel(&field, sizeof(field), (const void *)(buffer + checksum_field_offset));
+	bpf_probe_read_kernel(&head, sizeof(head), (const void *)(buffer + buffer_head_offset));
+	bpf_probe_read_kernel(&data, sizeof(data), (const void *)(buffer + buffer_data_offset));
+	place = (__s64)(head + start + field - data) - packet->base - packet->offset;
+	if (!packet->offset || place < 0)
+		return true;
+	if (packet->fragment == FRAGMENT_LATER)
+		return false;
+	switch (packet->protocol) {
+	case IPPROTO_TCP:
+		return place != __builtin_offsetof(struct tcphdr, check) && place < (__s64)sizeof(struct tcphdr);
+	case IPPROTO_UDP:
+		return place != __builtin_offsetof(struct udphdr, check) && place < (__s64)sizeof(struct udphdr);
+	case IPPROTO_ICMP:
+		return place != __builtin_offsetof(struct icmp_header, checksum);
+	case IPPROTO_SCTP:
+		return place < 4;
+	}
+	return false;
+}
+
+/* Why what this frame holds is not what would arrive, or not all of it; 0: it is. */
+static __noinline int check_whole(struct __sk_buff *skb, const struct packet *packet)
+{
+	if (packet->reason)
+		return packet->reason;
+	/* Behind the datagram may be what fills up the shortest frame, and no message to whoever shares the wire. */
+	if (is_ip(skb) && packet->length > SHORTEST_CONTENT && packet->end < packet->length)
+		return REASON_BAD_LENGTH;
+	return is_checksum_misplaced(skb, packet) ? REASON_MISPLACED_CHECKSUM : 0;
+}
+
 /* Whatever is not vouched for. A global function: the verifier reads it apart from the known path. 1: it may leave. */
 __noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
 {
@@ -339,13 +400,15 @@ __noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
 
 	if (!packet)
 		return false;
-	packet->leaves = 1;
-	if (packet->protocol == IPPROTO_UDP && !packet->reason && !packet->fragment && is_known_datagram(skb, packet))
-		return true;
 	if (is_tagged(skb))
 		packet->reason = REASON_VLAN_TAGGED;
 	else if (!is_ip(skb) && skb->protocol != bpf_htons(ETH_P_ARP))
 		packet->reason = REASON_NOT_IP;
+	else
+		packet->reason = check_whole(skb, packet);
+	packet->leaves = 1;
+	if (packet->protocol == IPPROTO_UDP && !packet->reason && !packet->fragment && is_known_datagram(skb, packet))
+		return true;
 	if (!find_by_interface(skb, &subject, &post)) {
 		/* Nobody here is in the host's namespace. */
 		decide_unknown(&subject, packet, 0, &decision);

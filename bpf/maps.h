@@ -256,6 +256,16 @@ const volatile __u32 netns_cookie_offset;
 const volatile __u32 task_pid_offset;
 const volatile __u32 task_command_offset;
 
+/*
+ * Where struct sk_buff says what is left to do of a frame's checksum: bytes from its start, but of ip_summed, a bit field, bits. 0: not
+ * known, and not looked at.
+ */
+const volatile __u32 checksum_state_bit;
+const volatile __u32 checksum_start_offset;
+const volatile __u32 checksum_field_offset;
+const volatile __u32 buffer_head_offset;
+const volatile __u32 buffer_data_offset;
+
 /* Puts every type of abi.h into the object's BTF, from which the agent's view of them is made: a new type must be a member of struct abi. */
 const struct abi *abi_types SEC("abi");
 

@@ -72,7 +72,7 @@ constexpr const char *pinned_program = "bpf-prog";
 // Name of a program type, map type or helper -> empty, or why the kernel refused it.
 std::map<std::string, std::string> probe();
 
-// Where members of the kernel's own structures are, by its BTF: for each `structure.member` its bytes from the start; -1 where there is no
+// Where members of the kernel's own structures are, by its BTF: for each `structure.member` its bits from the start; -1 where there is no
 // such member, or no BTF.
 std::vector<std::int64_t> member_offsets(const std::vector<std::string> &members);
 

@@ -117,8 +117,7 @@ std::int64_t member_offset(const btf *types, const std::string &path)
 	const __s32 id = btf__find_by_name_kind(types, path.substr(0, dot).c_str(), BTF_KIND_STRUCT);
 	if (id < 0 || dot == std::string::npos)
 		return -1;
-	const std::int64_t bits = member_bits(types, btf__type_by_id(types, static_cast<__u32>(id)), path.substr(dot + 1));
-	return bits < 0 || bits % 8 ? -1 : bits / 8;
+	return member_bits(types, btf__type_by_id(types, static_cast<__u32>(id)), path.substr(dot + 1));
 }
 
 } // namespace

@@ -165,8 +165,8 @@ export interface Native {
    */
   probe(): Record<string, string | null>;
   /**
-   * Where members of the kernel's own structures are (`net.net_cookie`), by its BTF: bytes from the structure's start. null: there is no
-   * such member, it is a bit field, or this kernel shows no BTF.
+   * Where members of the kernel's own structures are (`net.net_cookie`), by its BTF: bits from the structure's start. null: there is no
+   * such member, or this kernel shows no BTF.
    */
   memberOffsets(members: readonly string[]): (number | null)[];
   /**

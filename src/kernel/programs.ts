@@ -35,6 +35,16 @@ const OPTIONAL_HELPERS: readonly {
   },
 ];
 
+const READ_KERNEL = 'bpf_probe_read_kernel';
+/** No helper tells where somebody else will write a frame's checksum. */
+const CHECKSUM_OFFSETS: Readonly<Record<string, string>> = {
+  checksum_state_bit: 'sk_buff.ip_summed',
+  checksum_start_offset: 'sk_buff.csum_start',
+  checksum_field_offset: 'sk_buff.csum_offset',
+  buffer_head_offset: 'sk_buff.head',
+  buffer_data_offset: 'sk_buff.data',
+};
+
 /**
  * What build/postern.bpf.o must be told of this kernel before it is loaded, found by trying and, for what is missing, by its BTF. Where one of
  * several offsets is not to be found, none is told.
@@ -47,12 +57,26 @@ export function constantsFor(native: Pick<Native, 'probe' | 'memberOffsets'>): R
   for (const { constant, helpers, instead } of OPTIONAL_HELPERS) {
     constants[constant] = has(helpers) ? 1 : 0;
     if (has(helpers) || !has(instead.helpers)) continue;
-    const found = native.memberOffsets(Object.values(instead.offsets));
-    const named = Object.keys(instead.offsets).map((name, index) => [name, found[index] ?? null] as const);
-    if (named.some(([, offset]) => offset === null)) continue;
-    for (const [name, offset] of named) if (offset !== null) constants[name] = offset;
+    Object.assign(constants, offsetsOf(native, instead.offsets));
   }
+  if (has([READ_KERNEL])) Object.assign(constants, offsetsOf(native, CHECKSUM_OFFSETS));
   return constants;
+}
+
+/** By constant; none where one of these members is not to be found. */
+function offsetsOf(
+  native: Pick<Native, 'memberOffsets'>,
+  members: Readonly<Record<string, string>>,
+): Record<string, number> {
+  const found = native.memberOffsets(Object.values(members));
+  const offsets: Record<string, number> = {};
+  for (const [index, name] of Object.keys(members).entries()) {
+    const bits = found[index] ?? null;
+    const isBits = name.endsWith('_bit');
+    if (bits === null || (!isBits && bits % 8 !== 0)) return {};
+    offsets[name] = isBits ? bits : bits / 8;
+  }
+  return offsets;
 }
 
 /**

@@ -79,15 +79,30 @@ function endsOf(datagram: Datagram): Ends {
 const TCP = 6;
 const UDP = 17;
 
+/** ff02::16 */
+const MLDV2_ROUTERS = `\xff\x02${'\0'.repeat(13)}\x16`;
+/** IEEE 802.3: what is shorter is filled up. */
+const SHORTEST_FRAME = 46;
+
+/** A frame may hold no more than its datagram. */
+function isFilled(etherType: number, bytes: Uint8Array): boolean {
+  const u16 = (at: number) => ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0);
+  const claimed = etherType === 0x0800 ? u16(2) : 40 + u16(4);
+  const isSaid = etherType === 0x0800 ? claimed > 0 : claimed > 40;
+  return isSaid && bytes.length > SHORTEST_FRAME && claimed < bytes.length;
+}
+
 /** RFC 4861, RFC 2710 and RFC 3810: what a link needs; RFC 6980: never in fragments. */
 function isNeighbourDiscovery({ family, protocol, piece, upper, hopLimit, destination }: Datagram): boolean {
   if (family !== 6 || protocol !== 58 || piece !== null || upper === null) return false;
   const [type = 0, code] = upper.message;
+  const { length } = upper.message;
   const onLink = isLinkMulticast(destination);
-  if (type === 131 || type === 132 || type === 143) return hopLimit === 1 && onLink;
+  if (type === 131 || type === 132) return hopLimit === 1 && onLink && length <= 24;
+  if (type === 143) return hopLimit === 1 && destination === MLDV2_ROUTERS;
   if ((type !== 133 && type !== 135 && type !== 136) || code !== 0 || hopLimit !== 255) return false;
-  /* To one neighbour elsewhere: the message and one option, no more. */
-  return onLink || isLinkLocal(destination) || (type !== 133 && upper.message.length <= 32);
+  /* RFC 7527: a nonce, too. To one neighbour elsewhere: the message and one option, no more. */
+  return onLink || isLinkLocal(destination) ? length <= 40 : type !== 133 && length <= 32;
 }
 
 export class WayOut {
@@ -218,6 +233,7 @@ export class WayOut {
   /** RFC 826 and RFC 5227. */
   #arp(bytes: Uint8Array): Outcome {
     if (bytes.length < 28) return this.#refuse('truncated_header');
+    if (bytes.length > SHORTEST_FRAME) return this.#refuse('bad_length');
     const [, hardware, protocolHigh, protocolLow, hardwareBytes, protocolBytes, , operation] = bytes;
     const isKnown = bytes[0] === 0 && hardware === 1 && protocolHigh === 8 && protocolLow === 0;
     if (!isKnown || hardwareBytes !== 6 || protocolBytes !== 4) return this.#refuse('spoofed_arp');
@@ -249,7 +265,8 @@ export class WayOut {
     const bytes = frame.subarray(14);
     const isTagged = etherType === 0x8100 || etherType === 0x88a8;
     const isIp = etherType === 0x0800 || etherType === 0x86dd;
-    const read = isTagged ? 'vlan_tagged' : isIp ? readPacket(etherType, bytes, isOffloaded) : 'not_ip';
+    const found = isTagged ? 'vlan_tagged' : isIp ? readPacket(etherType, bytes, isOffloaded) : 'not_ip';
+    const read = typeof found !== 'string' && isFilled(etherType, bytes) ? 'bad_length' : found;
     if (this.#held.hold.startsWith('unknown')) {
       const isArp = etherType === 0x0806 && this.#held.hold === 'unknown_denied';
       return isArp ? this.#allow('neighbour_discovery') : this.#unknown(read, true);

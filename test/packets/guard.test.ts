@@ -143,6 +143,13 @@ describe('frames', () =>
     ['IPv4 that says it is IPv6', packet.mislabel(ipv4({ to: TO4 }, udp({ to: 53, bytes: 40 }))), 'bad_version'],
   ]));
 
+describe('behind the datagram', () =>
+  table([
+    ['what fills up the shortest frame', ipv4({ to: TO4, trailer: 18 }, udp({ to: 53 })), 'rule'],
+    ['more, of IPv4', ipv4({ to: TO4, trailer: 19 }, udp({ to: 53 })), 'bad_length'],
+    ['more, of IPv6', ipv6({ to: TO6, trailer: 1 }, udp({ to: 53 })), 'bad_length'],
+  ]));
+
 describe('the Ethernet address', () => {
   const own = { flags: GUARD_HARDWARE_ADDRESS, hardwareAddress: '020000000001' };
   test('is compared where it is known', () => {
@@ -180,6 +187,8 @@ describe('ARP', () =>
     ["an announcement of another's address", arp({ from: OTHER4, to: OTHER4 }), 'spoofed_arp'],
     ['not of Ethernet', arp({ from: LOCAL4, to: TO4, hardware: 6 }), 'spoofed_arp'],
     ['that ends early', arp({ from: LOCAL4, to: TO4 }).subarray(0, 14 + 27), 'truncated_header'],
+    ['in the shortest frame', Buffer.concat([arp({ from: LOCAL4, to: TO4 }), Buffer.alloc(18)]), 'neighbour_discovery'],
+    ['with a message behind it', Buffer.concat([arp({ from: LOCAL4, to: TO4 }), Buffer.alloc(19)]), 'bad_length'],
   ]));
 
 describe('neighbour discovery', () => {
