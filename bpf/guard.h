@@ -164,7 +164,10 @@ static __noinline int check_neighbour(struct __sk_buff *skb, const struct post *
 	return is_source(post->ifindex, &target) ? 0 : REASON_SPOOFED_NEIGHBOUR;
 }
 
-/* RFC 4291, 2.5.2 and 2.5.6: no source at all is for finding one's own address, a link-local one is for the link. */
+/*
+ * RFC 4291, 2.5.2 and 2.5.6: no source at all is for finding one's own address, a link-local one is for the link: for what ends there
+ * by its address, or as neighbour discovery does (Linux asks by it whether a neighbour is still there, whatever the neighbour's address).
+ */
 static __noinline int is_foreign_source(const struct post *post, const struct packet *packet)
 {
 	if (packet->ipv6 && is_zero(&packet->local))
@@ -172,7 +175,7 @@ static __noinline int is_foreign_source(const struct post *post, const struct pa
 	if (!is_source(post->ifindex, &packet->local))
 		return true;
 	return packet->ipv6 && is_link_local(&packet->local) && !is_link_local(&packet->remote) &&
-	       !is_link_multicast(&packet->remote);
+	       !is_link_multicast(&packet->remote) && !is_neighbour_discovery(packet);
 }
 
 /* Why this frame is refused before anybody asks what policy says; 0: it is not. */

@@ -256,7 +256,9 @@ export class WayOut {
     const { source, destination } = datagram;
     if (source === UNSPECIFIED) return !isNeighbourDiscovery(datagram);
     if (!this.#held.sources.has(source)) return true;
-    return isLinkLocal(source) && !isLinkLocal(destination) && !isLinkMulticast(destination);
+    if (!isLinkLocal(source) || isLinkLocal(destination) || isLinkMulticast(destination)) return false;
+    /* RFC 4861, 7.1: with a hop limit of 255 it comes from the link, and stays there. */
+    return !isNeighbourDiscovery(datagram);
   }
 
   /** What comes out of the workload's interface. */

@@ -199,6 +199,8 @@ describe('neighbour discovery', () => {
     ['a solicitation', nd(135, LOCAL6, 'ff02::1:ff01:1', TO6), 'neighbour_discovery'],
     ['a solicitation from link-local', nd(135, LINK_LOCAL, 'ff02::1:ff01:1', TO6), 'neighbour_discovery'],
     ['a solicitation to one neighbour', nd(135, LOCAL6, TO6, TO6), 'neighbour_discovery'],
+    ['a solicitation from link-local to one neighbour', nd(135, LINK_LOCAL, TO6, TO6), 'neighbour_discovery'],
+    ['the same from afar', nd(135, LINK_LOCAL, TO6, TO6, 64), 'spoofed_source'],
     ["a solicitation in another's name", nd(135, OTHER6, 'ff02::1:ff01:1', TO6), 'spoofed_source'],
     ['whether its own address is free', nd(135, '::', 'ff02::1:ff00:10', LOCAL6), 'neighbour_discovery'],
     ["whether another's address is free", nd(135, '::', 'ff02::1:ff00:99', OTHER6), 'spoofed_neighbour'],
@@ -228,7 +230,7 @@ describe('neighbour discovery', () => {
     [
       'an advertisement whose target is behind the end of the packet',
       ipv6({ to: 'ff02::1', hopLimit: 255, payloadLength: 8 }, icmp6({ type: 136, payload: target(LOCAL6) })),
-      'truncated_header',
+      'bad_length',
     ],
     ['an advertisement from afar', nd(136, LOCAL6, TO6, LOCAL6, 64), 'no_rule'],
   ]);

@@ -20,6 +20,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -480,6 +481,65 @@ std::vector<unsigned char> segment_route()
 	return header;
 }
 
+void listen_and_call(bool accepted)
+{
+	int listener = stream();
+	set(listener, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR");
+	bind_at(listener, beside(own));
+	check(!listen(listener, 1), "listen");
+	puts("ready");
+	fflush(stdout);
+	int fd = accept(listener, nullptr, nullptr);
+	check(fd >= 0, "accept");
+	if (accepted) {
+		close(listener);
+		disconnect(fd);
+		return converse(fd, peer);
+	}
+	shutdown(listener, SHUT_RDWR);
+	converse(listener, peer);
+}
+
+sockaddr_un unix_address()
+{
+	sockaddr_un at = {};
+	at.sun_family = AF_UNIX;
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s", getenv("HANDOVER"));
+	return at;
+}
+
+void pass_on(int to, int fd)
+{
+	char space[CMSG_SPACE(sizeof(fd))] = {}, byte = 0;
+	iovec data = {&byte, 1};
+	msghdr message = {};
+	message.msg_iov = &data;
+	message.msg_iovlen = 1;
+	message.msg_control = space;
+	message.msg_controllen = sizeof(space);
+	cmsghdr *control = CMSG_FIRSTHDR(&message);
+	control->cmsg_level = SOL_SOCKET;
+	control->cmsg_type = SCM_RIGHTS;
+	control->cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(control), &fd, sizeof(fd));
+	check(sendmsg(to, &message, 0) == 1, "SCM_RIGHTS");
+}
+
+int take(int from)
+{
+	char space[CMSG_SPACE(sizeof(int))] = {}, byte;
+	iovec data = {&byte, 1};
+	msghdr message = {};
+	message.msg_iov = &data;
+	message.msg_iovlen = 1;
+	message.msg_control = space;
+	message.msg_controllen = sizeof(space);
+	check(recvmsg(from, &message, 0) == 1 && CMSG_FIRSTHDR(&message), "SCM_RIGHTS");
+	int fd;
+	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
+	return fd;
+}
+
 const std::map<std::string, std::function<void()>> ways = {
 	// ---- TCP ----
 	{"connect", [] { converse(stream(), peer); }},
@@ -655,6 +715,30 @@ const std::map<std::string, std::function<void()>> ways = {
 		 int fd = datagram();
 		 check(!setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "eth0", 5), "SO_BINDTODEVICE");
 		 await_echo_if(send_to(fd, peer), fd);
+	 }},
+	{"marked",
+	 [] {
+		 int fd = datagram();
+		 set(fd, SOL_SOCKET, SO_MARK, 0xffff, "SO_MARK");
+		 await_echo_if(send_to(fd, peer), fd);
+	 }},
+	/* From the address that the environment names, which is nobody's. */
+	{"transparent-source",
+	 [] {
+		 int fd = datagram();
+		 if (own.ipv6())
+			 set(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 1, "IPV6_TRANSPARENT");
+		 else
+			 set(fd, IPPROTO_IP, IP_TRANSPARENT, 1, "IP_TRANSPARENT");
+		 bind_at(fd, Address(getenv("FROM"), 0));
+		 await_echo_if(send_to(fd, good), fd);
+	 }},
+	{"free-source",
+	 [] {
+		 int fd = datagram();
+		 set(fd, IPPROTO_IPV6, IPV6_FREEBIND, 1, "IPV6_FREEBIND");
+		 bind_at(fd, Address(getenv("FROM"), 0));
+		 await_echo_if(send_to(fd, good), fd);
 	 }},
 	{"to-many",
 	 [] {
@@ -851,6 +935,55 @@ const std::map<std::string, std::function<void()>> ways = {
 			 usleep(20000);
 		 }
 		 say("echo");
+	 }},
+	/* What TCP_REPAIR is for: a connection that no SYN opened. */
+	{"repair",
+	 [] {
+		 int fd = stream();
+		 set(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR");
+		 bind_at(fd, beside(own).with_port(htons(ntohs(peer.port()) + 2)));
+		 set(fd, IPPROTO_TCP, TCP_REPAIR, 1, "TCP_REPAIR");
+		 if (!connect_to(fd, peer))
+			 return fail();
+		 set(fd, IPPROTO_TCP, TCP_REPAIR, 0, "TCP_REPAIR off");
+		 if (!send_on(fd))
+			 return fail();
+		 await_echo(fd);
+	 }},
+	/* Listens on the port beside until somebody has called, and then calls itself, by the listener or by what it accepted. */
+	{"listener-turned-client", [] { listen_and_call(false); }},
+	{"accepted-turned-client", [] { listen_and_call(true); }},
+	/* A socket of the network namespace whose path the environment has. */
+	{"socket-of-another-namespace",
+	 [] {
+		 int here = open("/proc/self/ns/net", O_RDONLY), there = open(getenv("NETNS"), O_RDONLY);
+		 check(here >= 0 && there >= 0 && !setns(there, CLONE_NEWNET), "setns");
+		 int fd = datagram();
+		 check(!setns(here, CLONE_NEWNET), "setns");
+		 await_echo_if(send_to(fd, peer), fd);
+	 }},
+	/* The one makes it and hands it on by a Unix socket, whose path the environment has; the other sends. */
+	{"hand-on",
+	 [] {
+		 sockaddr_un at = unix_address();
+		 int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+		 check(!bind(listener, reinterpret_cast<sockaddr *>(&at), sizeof(at)) && !listen(listener, 1), "Unix socket");
+		 puts("ready");
+		 fflush(stdout);
+		 int taker = accept(listener, nullptr, nullptr);
+		 for (int fd : {stream(), datagram()})
+			 pass_on(taker, fd);
+		 char end;
+		 check(!read(taker, &end, 1), "read");
+	 }},
+	{"take-over",
+	 [] {
+		 sockaddr_un at = unix_address();
+		 int giver = socket(AF_UNIX, SOCK_STREAM, 0);
+		 check(!connect(giver, reinterpret_cast<sockaddr *>(&at), sizeof(at)), "Unix socket");
+		 int tcp = take(giver), udp = take(giver);
+		 converse(tcp, peer);
+		 await_echo_if(send_to(udp, peer), udp);
 	 }},
 	{"stream-brought-along",
 	 [] {
