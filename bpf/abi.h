@@ -99,9 +99,10 @@ struct identity {
  */
 enum kind {
 	KIND_STRANGER = 1, /* an address that nothing in the cluster has; other kinds are hashes, above 1 */
+	KIND_NOT_WORLD = 1 << 30, /* a bit of those: somebody in the cluster has it, or this machine */
 };
 
-/* networks: LPM, prefix -> class. Two tries in one map: `space` is compared first. prefixlen counts space: 32 + prefix. */
+/* networks: LPM, prefix -> class. Three tries in one map: `space` is compared first. prefixlen counts space: 32 + prefix. */
 enum network_space {
 	SPACE_NETWORKS = 0, /* prefixes that policies list */
 	SPACE_ZONES = 1, /* prefixes that entities are made of */
@@ -120,8 +121,8 @@ struct network_key {
  *   its identity, kind 0          if it has one
  *   its network class, kind 0
  *   its zone class, its kind      only if the header has ROW_ZONES
- *   the class of each name that   only if the header has ROW_NAMES: kind 0 where the destination is in World; where it is not,
- *   led this workload to it       NAME_ANYWHERE, and only rules whose policy says `answers: Any`
+ *   the class of each name that   only if the header has ROW_NAMES: kind 0 where the destination is in World; where it is not
+ *   led this workload to it       (KIND_NOT_WORLD, SPACE_NOT_WORLD), NAME_ANYWHERE, and only rules whose policy says `answers: Any`
  */
 enum name_kind { NAME_ANYWHERE = 1 };
 struct verdict_key {

@@ -2,6 +2,8 @@
 // From a snapshot to the tables that the kernel should hold. Pure and total; what it is given of an earlier run
 // saves work and changes nothing.
 
+import { SPACE_NETWORKS, SPACE_NOT_WORLD } from '#build/generated/abi.ts';
+import { NAMES_ENFORCED } from '../model/name.ts';
 import type { Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import {
   type AddressKey,
@@ -21,9 +23,11 @@ import { unitKey, unitSelections } from '../resolve/units.ts';
 import { type Demand, demandOf, NO_DEMAND, union } from './demand.ts';
 import { type Destinations, DestinationTracker, destinations } from './destinations.ts';
 import { portSet } from './entries.ts';
+import { resolversOf } from './facts.ts';
 import { type IdentityTable, identityTable } from './identity-table.ts';
+import { type NameTrie, nameTrie } from './names.ts';
 import { type Overfull, overfull } from './overfull.ts';
-import { keyOf } from './prefixes.ts';
+import { keyOf, NO_BLOCKS } from './prefixes.ts';
 import { RowCache, type RowTable, rowTable } from './row-table.ts';
 import { type Place, type Ruleset, ruleset, rulesetContent } from './ruleset.ts';
 
@@ -32,6 +36,8 @@ export interface Options {
   readonly local?: readonly Pod[];
   /** Pods that a NetworkPolicy holds may reach their own node, as upstream's text has it. Default: no. */
   readonly ownNode?: boolean;
+  /** Names that DNS told a workload count. Default: as far as users are concerned. */
+  readonly names?: boolean;
   /** Asked of destinations beside what the rulesets ask; never changes a verdict. */
   readonly extraDemand?: Demand;
   /** Rulesets whose packets may still be judged: what they reach is held, too. */
@@ -44,6 +50,7 @@ export interface Compiled {
   readonly tables: Tables;
   readonly rulesets: ReadonlyMap<Id, Ruleset>;
   readonly destinations: Destinations;
+  readonly names: NameTrie;
   /** What the rulesets ask, `extraDemand` left out. */
   readonly demand: Demand;
   /** Errors: the caller must refuse the whole. */
@@ -83,21 +90,25 @@ export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
   const tracker = state?.tracker ?? new DestinationTracker();
   const isNobody = rulesets.size === 0 && options.extraDemand === undefined;
   const reached = isNobody ? NOWHERE : tracker.follow(snapshot, asked);
-  const rows = rowTable(rulesets.values(), reached, cache, state?.rows);
-  const extra = rowTable(options.extraRulesets ?? [], reached, cache);
+  const names = nameTrie(asked.names, state?.rows?.subjects.names);
+  const subjects = { destinations: reached, names };
+  const rows = rowTable(rulesets.values(), subjects, cache, state?.rows);
+  const extra = rowTable(options.extraRulesets ?? [], subjects, cache);
   const identities = identityTable(reached, subjectsOf(rows, extra), state?.identities);
-  cache.prune(rulesets, reached.identities.size + reached.networks.classes.size);
-  const clash = reached.clash ? [clashProblem()] : [];
+  cache.prune(rulesets, reached.identities.size + reached.networks.classes.size + names.classes.size);
+  const clash = reached.clash || names.clash ? [clashProblem()] : [];
   return {
     tables: {
       identities: identities.entries,
       networks: networksOf(reached),
+      names: new Map([...names.byPattern].map(([pattern, { id }]) => [pattern, id])),
       rows: rows.rows,
       portSets: portSetsOf(rows.rows.values()),
       rulesets: infos,
+      resolvers: asked.names.size === 0 ? NO_RESOLVERS : resolversOf(snapshot),
       workloads,
     },
-    ...{ rulesets, destinations: reached, demand, problems: [...problems, ...clash], overfull: held.overfull },
+    ...{ rulesets, destinations: reached, names, demand, problems: [...problems, ...clash], overfull: held.overfull },
     state: { cache, tracker, rows, identities, held },
   };
 }
@@ -107,6 +118,8 @@ function subjectsOf(...tables: readonly RowTable[]): Set<Id> {
   for (const { rows } of tables) for (const { subject } of rows.values()) subjects.add(subject);
   return subjects;
 }
+
+const NO_RESOLVERS: ReadonlySet<AddressKey> = new Set();
 
 const NOWHERE: Destinations = destinations(
   {
@@ -127,11 +140,11 @@ export function portSetsOf(rows: Iterable<Row>): Map<Id, readonly PortPrefix[]> 
 /** Pods of other nodes come and go without a part in it. */
 function heldBy(snapshot: Snapshot, options: Options): Held {
   const { namespaces, nodes, policies, host, pods } = snapshot;
-  const { local = pods, ownNode = false } = options;
-  const from = [local, namespaces, nodes, policies, host, ownNode];
+  const { local = pods, ownNode = false, names = NAMES_ENFORCED } = options;
+  const from = [local, namespaces, nodes, policies, host, ownNode, names];
   const known = options.state?.held;
   if (known?.from.every((part, index) => part === from[index])) return known;
-  const made = workloadsOf(snapshot, local, ownNode);
+  const made = workloadsOf(snapshot, local, { ownNode, names });
   const infos = new Map([...made.rulesets].map(([id, { info }]) => [id, info]));
   return { from, ...made, infos, demand: demandOf(made.rulesets.values()) };
 }
@@ -139,7 +152,7 @@ function heldBy(snapshot: Snapshot, options: Options): Held {
 function workloadsOf(
   snapshot: Snapshot,
   local: readonly Pod[],
-  ownNode: boolean,
+  { ownNode, names }: { readonly ownNode: boolean; readonly names: boolean },
 ): Pick<Held, 'workloads' | 'rulesets' | 'problems' | 'overfull'> {
   const select = selections(snapshot);
   const nodes = new Set(snapshot.nodes.map(({ name }) => name));
@@ -176,7 +189,7 @@ function workloadsOf(
     const [enforced, shadow] = [selected.enforced, selected.shadow].map((each) =>
       ownNode ? andOwnNode(each) : each,
     ) as [readonly Policy[], readonly Policy[]];
-    const place: Place = { hostNetwork: pod.hostNetwork, hosts: hostsOf(pod, snapshot, nodes) };
+    const place: Place = { hostNetwork: pod.hostNetwork, hosts: hostsOf(pod, snapshot, nodes), names };
     const enforcedId = idFor(enforced, place);
     workloads.set(`${pod.namespace}/${pod.name}`, {
       ...{ namespace: pod.namespace, name: pod.name, uid: pod.uid, cgroup: pod.cgroup, hostNetwork: pod.hostNetwork },
@@ -185,7 +198,7 @@ function workloadsOf(
       selves: pod.hostNetwork ? [] : pod.addresses.map(keyOf),
     });
   }
-  const here: Place = { hostNetwork: true, hosts: hostsOf({ node: snapshot.host.node }, snapshot, nodes) };
+  const here: Place = { hostNetwork: true, hosts: hostsOf({ node: snapshot.host.node }, snapshot, nodes), names };
   for (const [unit, selection] of unitSelections(snapshot)) {
     const { enforced, shadow } = selection;
     beyond.push(...overfull(unitKey(unit), selection));
@@ -203,12 +216,13 @@ function hostsOf(pod: Pick<Pod, 'node'>, { host }: Snapshot, nodes: ReadonlySet<
   return [...(pod.node !== null && nodes.has(pod.node) ? [`node/${pod.node}`] : []), ...(isHere ? ['machine'] : [])];
 }
 
-function networksOf({ networks, zones }: Destinations): Map<NetworkKey, Id> {
+function networksOf({ networks, zones, notWorld }: Destinations): Map<NetworkKey, Id> {
   const all = new Map<NetworkKey, Id>();
-  for (const [space, { prefixes }] of [networks, zones].entries()) {
-    for (const [at, { id }] of prefixes) {
-      if (space === 0 && at.endsWith('/128')) continue;
-      all.set(`${space as 0 | 1}/${at as `${AddressKey}/${number}`}`, id);
+  for (const [space, { prefixes }] of [networks, zones, notWorld].entries()) {
+    for (const [at, found] of prefixes) {
+      if (space === SPACE_NETWORKS && at.endsWith('/128')) continue;
+      const id = space === SPACE_NOT_WORLD && found === NO_BLOCKS ? NO_ID : found.id;
+      all.set(`${space as 0 | 1 | 2}/${at as `${AddressKey}/${number}`}`, id);
     }
   }
   return all;

@@ -2,6 +2,7 @@
 // What rulesets ask of destinations: the label keys, names, services, ranges that can make a difference to some rule.
 // Identities hold no more than that, so that fifty thousand pods are few identities. Larger demand never changes a verdict.
 
+import type { NamePattern } from '../model/name.ts';
 import { keysOf } from '../resolve/selector.ts';
 import type { Block, Clause, OwnedEntity, Ruleset, ZoneExcept } from './ruleset.ts';
 
@@ -19,11 +20,12 @@ export interface Demand {
   readonly blocks: ReadonlyMap<string, Block>;
   /** Blocks of rules with named ports, which hold only where the address is a pod's: `block` and `TCP/http`. */
   readonly namedBlocks: ReadonlyMap<string, { readonly block: Block; readonly port: string }>;
-  /** Some rule speaks of World and the like: kinds and zones matter. */
+  /** Some rule speaks of World and the like, or of names: kinds and zones matter. */
   readonly zones: boolean;
   readonly zoneBlocks: ReadonlyMap<string, Block>;
   readonly owned: ReadonlySet<OwnedEntity>;
   readonly hosts: ReadonlySet<string>;
+  readonly names: ReadonlySet<NamePattern>;
 }
 
 export const NO_DEMAND: Demand = {
@@ -40,6 +42,7 @@ export const NO_DEMAND: Demand = {
   zoneBlocks: new Map(),
   owned: new Set(),
   hosts: new Set(),
+  names: new Set(),
 };
 
 /** What either asks. */
@@ -58,16 +61,23 @@ export function union(a: Demand, b: Demand): Demand {
     zoneBlocks: new Map([...a.zoneBlocks, ...b.zoneBlocks]),
     owned: a.owned.union(b.owned),
     hosts: a.hosts.union(b.hosts),
+    names: a.names.union(b.names),
   };
 }
 
 /** Does `a` ask all that `b` asks? */
 export function covers(a: Demand, b: Demand): boolean {
+  return coversAddresses(a, b) && b.names.isSubsetOf(a.names);
+}
+
+/** The same of what depends on whose an address is: which names does not. */
+export function coversAddresses(a: Demand, b: Demand): boolean {
   const keys = (map: ReadonlyMap<string, unknown>): Set<string> => new Set(map.keys());
   return (
     (a.pods || !b.pods) &&
     (a.nodes || !b.nodes) &&
     (a.zones || !b.zones) &&
+    (a.names.size > 0 || b.names.size === 0) &&
     b.podKeys.isSubsetOf(a.podKeys) &&
     b.namespaceKeys.isSubsetOf(a.namespaceKeys) &&
     b.nodeKeys.isSubsetOf(a.nodeKeys) &&
@@ -106,6 +116,7 @@ export function demandOf(rulesets: Iterable<Ruleset>): Demand {
     zoneBlocks: new Map(parts.flatMap(({ zoneBlocks }) => [...zoneBlocks])),
     owned: gather(parts, ({ owned }) => owned),
     hosts: gather(parts, ({ hosts }) => hosts),
+    names: gather(parts, ({ names }) => names),
   };
 }
 
@@ -125,16 +136,17 @@ function ofOne({ clauses, hosts }: Ruleset): Demand {
   const namedBlocks = new Map<string, { block: Block; port: string }>();
   const zoneBlocks = new Map<string, Block>();
   const owned = new Set<OwnedEntity>();
+  const names = new Set<NamePattern>();
   let pods = false;
   let nodes = false;
   let zones = false;
   for (const clause of clauses) {
-    const names = portNames(clause);
+    const named = portNames(clause);
     for (const peer of clause.peers) {
-      if (peer.type === 'any' || peer.type === 'pods') for (const name of names) namedPorts.add(name);
+      if (peer.type === 'any' || peer.type === 'pods') for (const name of named) namedPorts.add(name);
       switch (peer.type) {
         case 'any':
-          pods ||= names.length > 0;
+          pods ||= named.length > 0;
           break;
         case 'pods':
           pods = true;
@@ -151,7 +163,7 @@ function ofOne({ clauses, hosts }: Ruleset): Demand {
           break;
         case 'block':
           blocks.set(peer.block.id, peer.block);
-          for (const port of names) namedBlocks.set(`${port} ${peer.block.id}`, { block: peer.block, port });
+          for (const port of named) namedBlocks.set(`${port} ${peer.block.id}`, { block: peer.block, port });
           break;
         case 'owned':
           if (peer.entity !== 'Host') owned.add(peer.entity);
@@ -162,12 +174,24 @@ function ofOne({ clauses, hosts }: Ruleset): Demand {
           if (peer.entity === 'KubeAPIServer' || peer.entity === 'DNS') owned.add(peer.entity);
           if (peer.except.block !== null) zoneBlocks.set(peer.except.block.id, peer.except.block);
           break;
+        case 'names':
+          zones = true; // none leads out of World, nor to this machine
+          for (const pattern of peer.patterns) names.add(pattern);
+          break;
       }
     }
   }
   return {
     ...{ pods, podKeys, namespaceKeys, nodes, nodeKeys, namedPorts, services },
-    ...{ blocks, namedBlocks, zones, zoneBlocks, owned, hosts: new Set(hosts) },
+    ...{
+      blocks,
+      namedBlocks,
+      zones,
+      zoneBlocks,
+      owned,
+      hosts: new Set(names.size === 0 ? hosts : [...hosts, 'machine']),
+      names,
+    },
   };
 }
 

@@ -10,7 +10,7 @@ import type { EndpointSlice, Pod, Service, Snapshot } from '../model/objects.ts'
 import { ShardedMap } from '../model/sharded-map.ts';
 import type { AddressKey, Id } from '../model/tables.ts';
 import { entityRanges } from '../resolve/entities.ts';
-import { covers, type Demand } from './demand.ts';
+import { coversAddresses, type Demand } from './demand.ts';
 import {
   type Backend,
   backendsOf,
@@ -35,7 +35,7 @@ import {
 } from './identity.ts';
 import { Protocol } from './numbers.ts';
 import { keyOf, type Trie, trie } from './prefixes.ts';
-import { block } from './ruleset.ts';
+import { type Block, block } from './ruleset.ts';
 
 export interface Destinations {
   readonly byAddress: ShardedMap<Identity>;
@@ -43,6 +43,8 @@ export interface Destinations {
   readonly kinds: ReadonlyMap<number, Kind>;
   readonly networks: Trie;
   readonly zones: Trie;
+  /** What World leaves out, whoever has the address: no name leads there. */
+  readonly notWorld: Trie;
   /** Two contents with one id: nothing may be written. */
   readonly clash: boolean;
 }
@@ -74,6 +76,7 @@ export class DestinationTracker {
   #context: Context | null = null;
   #networks: Trie = trie([]);
   #zones: Trie = trie([]);
+  #notWorld: Trie = trie([]);
   /** Live pods that are not hostNetwork, by address: one, nearly always, and then without a list around it. */
   #claims = new Map<AddressKey, Pod | readonly Pod[]>();
   /** Live pods that are hostNetwork, by name. */
@@ -100,8 +103,8 @@ export class DestinationTracker {
     const isSame =
       this.#context !== null &&
       before !== null &&
-      covers(this.#context.demand, demand) &&
-      covers(demand, this.#context.demand) &&
+      coversAddresses(this.#context.demand, demand) &&
+      coversAddresses(demand, this.#context.demand) &&
       before.namespaces === snapshot.namespaces &&
       before.nodes === snapshot.nodes;
     if (!isSame) this.#reset(snapshot, demand);
@@ -153,6 +156,7 @@ export class DestinationTracker {
     };
     this.#networks = trie(demand.blocks.values());
     this.#zones = trie(demand.zones ? zoneBlocks(snapshot, demand) : []);
+    this.#notWorld = trie(demand.names.size > 0 ? [notWorldBlock(snapshot)] : []);
     this.#claims = new Map();
     this.#hostPods = new Map();
     this.#standing = new Map();
@@ -351,7 +355,15 @@ export class DestinationTracker {
       kinds.set(identity.kind.code, identity.kind);
     }
     this.#forgetUnused(context);
-    return { byAddress: this.#byAddress, identities, kinds, networks: this.#networks, zones: this.#zones, clash };
+    return {
+      byAddress: this.#byAddress,
+      identities,
+      kinds,
+      networks: this.#networks,
+      zones: this.#zones,
+      notWorld: this.#notWorld,
+      clash,
+    };
   }
 
   #count(identity: Identity, by: number): void {
@@ -420,4 +432,8 @@ function zoneBlocks(
     })),
     ...demand.zoneBlocks.values(),
   ];
+}
+
+function notWorldBlock(snapshot: Snapshot): Block {
+  return block(entityRanges(snapshot).World.except, []);
 }

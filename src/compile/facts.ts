@@ -136,6 +136,20 @@ export function isResolver(service: Service, { resolvers }: Pick<Host, 'resolver
   return resolvers.length > 0 && service.clusterIPs.some((ip) => resolvers.some((one) => keyOf(one) === keyOf(ip)));
 }
 
+/** Whose answers are believed: the cluster's DNS, by the Service's address and by those of what stands ready behind it, and the host's. */
+export function resolversOf({ services, endpointSlices, host }: Snapshot): Set<AddressKey> {
+  const slices = slicesByService(endpointSlices);
+  const found = new Set(host.resolvers.map(keyOf));
+  for (const service of services) {
+    if (!isResolver(service, host)) continue;
+    for (const ip of service.clusterIPs) found.add(keyOf(ip));
+    for (const port of service.ports) {
+      for (const { address } of backendsOf(port, slices.get(nameOf(service)) ?? [])) found.add(address);
+    }
+  }
+  return found;
+}
+
 /**
  * Facts of what comes and goes with endpoints: the entities that bring their ports, members of Services that rules name. `services` are
  * those that `isNamed` says.

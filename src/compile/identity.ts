@@ -2,7 +2,7 @@
 // What of an address's holder can make a difference to some rule: the identity, shared by all whom no rule can tell apart.
 // Knows no ruleset, and not which addresses there are.
 
-import { KIND_STRANGER } from '#build/generated/abi.ts';
+import { KIND_NOT_WORLD, KIND_STRANGER } from '#build/generated/abi.ts';
 import { mask } from '../model/address.ts';
 import { idOf, kindOf } from '../model/hash.ts';
 import type { Namespace, Node, Pod } from '../model/objects.ts';
@@ -148,7 +148,7 @@ export class Kinds {
     const dns = sortedPairs(fact.dns);
     if (!cluster && hosts.length === 0 && apiServer.length === 0 && dns.length === 0) return STRANGER;
     const content = JSON.stringify([cluster, hosts, apiServer, dns]);
-    const code = kindOf(content);
+    const code = kindOf(content) | (cluster || hosts.length > 0 ? KIND_NOT_WORLD : 0);
     const known = this.byCode.get(code);
     this.clash ||= known !== undefined && this.#contents.get(code) !== content;
     if (known !== undefined) return known;

@@ -2,12 +2,14 @@
 // The rows of rulesets on all subjects. A row is a function of its two contents, so what was worked out is kept; where only a few
 // subjects came or went, only they are asked about.
 
+import { NAME_ANYWHERE } from '#build/generated/abi.ts';
 import { type Id, NO_ID, type Row, type RowKey } from '../model/tables.ts';
 import type { Destinations } from './destinations.ts';
 import type { Identity, Kind } from './identity.ts';
+import type { NameClass, NameTrie } from './names.ts';
 import type { NetworkClass } from './prefixes.ts';
-import { headerRow, identityRow, networkRow, type RowSource, zoneRow } from './rows.ts';
-import { hasZones, type Ruleset } from './ruleset.ts';
+import { headerRow, identityRow, nameRow, networkRow, type RowSource, zoneRow } from './rows.ts';
+import { hasNames, hasZones, type Ruleset } from './ruleset.ts';
 
 export function rowKey(ruleset: Id, subject: Id, kind: number): RowKey {
   return `${ruleset}/${subject}/${kind.toString(16).padStart(8, '0')}`;
@@ -29,6 +31,8 @@ export class RowCache implements RowSource {
     this.#keep(of, network.id, () => networkRow(of, network));
   readonly zone = (of: Ruleset, zone: NetworkClass, kind: Kind): Row | null =>
     hasZones(of) ? this.#keep(of, `${zone.id}/${kind.code}`, () => zoneRow(of, zone, kind)) : null;
+  readonly name = (of: Ruleset, name: NameClass, kind: number): Row | null =>
+    hasNames(of) ? this.#keep(of, `${name.id}/${kind}`, () => nameRow(of, name, kind)) : null;
 
   #keep({ id }: Ruleset, subject: string, make: () => Row | null): Row | null {
     let asked = this.#byRuleset.get(id);
@@ -94,31 +98,35 @@ type Rows = ReadonlyMap<RowKey, Row>;
 export interface RowTable {
   readonly rows: Rows;
   readonly byRuleset: ReadonlyMap<Id, Rows>;
+  readonly subjects: Subjects;
+}
+
+/** Whatever a destination may be known as. */
+export interface Subjects {
   readonly destinations: Destinations;
+  readonly names: NameTrie;
 }
 
 export function rowTable(
   rulesets: Iterable<Ruleset>,
-  destinations: Destinations,
+  subjects: Subjects,
   source: RowSource,
   before?: RowTable,
 ): RowTable {
   const byRuleset = new Map<Id, Rows>();
-  const change = before === undefined ? null : changeOf(before.destinations, destinations);
+  const change = before === undefined ? null : changeOf(before.subjects, subjects);
   for (const ruleset of rulesets) {
     const old = before?.byRuleset.get(ruleset.id);
     byRuleset.set(
       ruleset.id,
-      old === undefined || change === null
-        ? allOf(ruleset, destinations, source)
-        : changed(ruleset, old, change, source),
+      old === undefined || change === null ? allOf(ruleset, subjects, source) : changed(ruleset, old, change, source),
     );
   }
   const isSame =
     before !== undefined &&
     before.byRuleset.size === byRuleset.size &&
     byRuleset.entries().every(([id, own]) => before.byRuleset.get(id) === own);
-  return { rows: isSame ? before.rows : merged(byRuleset), byRuleset, destinations };
+  return { rows: isSame ? before.rows : merged(byRuleset), byRuleset, subjects };
 }
 
 function merged(byRuleset: ReadonlyMap<Id, Rows>): Rows {
@@ -127,7 +135,8 @@ function merged(byRuleset: ReadonlyMap<Id, Rows>): Rows {
   return rows;
 }
 
-function allOf(ruleset: Ruleset, { identities, networks, zones, kinds }: Destinations, source: RowSource): Rows {
+function allOf(ruleset: Ruleset, { destinations, names }: Subjects, source: RowSource): Rows {
+  const { identities, networks, zones, kinds } = destinations;
   const rows = new Map<RowKey, Row>();
   keep(rows, source.header(ruleset));
   for (const identity of identities.values()) keep(rows, source.identity(ruleset, identity));
@@ -137,6 +146,7 @@ function allOf(ruleset: Ruleset, { identities, networks, zones, kinds }: Destina
       for (const kind of kinds.values()) keep(rows, source.zone(ruleset, zone, kind));
     }
   }
+  if (hasNames(ruleset)) for (const name of names.classes.values()) keepName(rows, ruleset, name, source);
   return rows;
 }
 
@@ -144,27 +154,46 @@ function keep(rows: Map<RowKey, Row>, row: Row | null): void {
   if (row !== null) rows.set(rowKey(row.ruleset, row.subject, row.kind), row);
 }
 
-/** Identities that came and went. */
+const NAME_KINDS = [0, NAME_ANYWHERE];
+
+function keepName(rows: Map<RowKey, Row>, ruleset: Ruleset, name: NameClass, source: RowSource): void {
+  for (const kind of NAME_KINDS) keep(rows, source.name(ruleset, name, kind));
+}
+
+/** Identities and name classes that came and went. */
 interface Change {
   readonly come: readonly Identity[];
+  readonly comeNames: readonly NameClass[];
   readonly gone: readonly Id[];
 }
 
-/** null: more than identities changed. */
-function changeOf(before: Destinations, after: Destinations): Change | null {
+/** null: more than identities and names changed. */
+function changeOf(one: Subjects, other: Subjects): Change | null {
+  const [before, after] = [one.destinations, other.destinations];
   if (before.networks !== after.networks || before.zones !== after.zones) return null;
   if (before.kinds.size !== after.kinds.size || [...after.kinds.keys()].some((code) => !before.kinds.has(code)))
     return null;
-  if (before.identities === after.identities) return { come: [], gone: [] };
-  return {
-    come: [...after.identities.values()].filter(({ id }) => !before.identities.has(id)),
-    gone: [...before.identities.keys()].filter((id) => !after.identities.has(id)),
-  };
+  const [come, gone] = between(before.identities, after.identities);
+  const [comeNames, goneNames] = between(one.names.classes, other.names.classes);
+  return { come, comeNames, gone: [...gone, ...goneNames] };
 }
 
-function changed(ruleset: Ruleset, old: Rows, { come, gone }: Change, source: RowSource): Rows {
-  const left = gone.map((id) => rowKey(ruleset.id, id, 0)).filter((key) => old.has(key));
-  const fresh = come.map((identity) => source.identity(ruleset, identity)).filter((row) => row !== null);
+function between<V>(before: ReadonlyMap<Id, V>, after: ReadonlyMap<Id, V>): [come: V[], gone: Id[]] {
+  if (before === after) return [[], []];
+  return [
+    [...after].filter(([id]) => !before.has(id)).map(([, value]) => value),
+    [...before.keys()].filter((id) => !after.has(id)),
+  ];
+}
+
+function changed(ruleset: Ruleset, old: Rows, { come, comeNames, gone }: Change, source: RowSource): Rows {
+  const left = gone
+    .flatMap((id) => NAME_KINDS.map((kind) => rowKey(ruleset.id, id, kind)))
+    .filter((key) => old.has(key));
+  const fresh = [
+    ...come.map((identity) => source.identity(ruleset, identity)),
+    ...comeNames.flatMap((name) => NAME_KINDS.map((kind) => source.name(ruleset, name, kind))),
+  ].filter((row) => row !== null);
   if (left.length === 0 && fresh.length === 0) return old;
   const rows = new Map(old);
   for (const key of left) rows.delete(key);

@@ -4,10 +4,12 @@
 
 import {
   FINAL_SILENT,
+  NAME_ANYWHERE,
   PROTOCOL_ANY,
   REASON_NO_READY_ENDPOINT,
   ROW_ENTRIES,
   ROW_ISOLATED,
+  ROW_NAMES,
   ROW_PORT_SET,
   ROW_SILENT,
   ROW_ZONES,
@@ -28,9 +30,18 @@ import {
   SILENT_ANSWER,
 } from './entries.ts';
 import type { Endpoint, FrontPort, Identity, Kind } from './identity.ts';
+import type { NameClass } from './names.ts';
 import { IcmpKind, Protocol } from './numbers.ts';
 import type { NetworkClass } from './prefixes.ts';
-import { type Clause, hasZones, type ResolvedPeer, type Ruleset, type ZoneExcept } from './ruleset.ts';
+import {
+  type Clause,
+  hasNames,
+  hasNamesAnywhere,
+  hasZones,
+  type ResolvedPeer,
+  type Ruleset,
+  type ZoneExcept,
+} from './ruleset.ts';
 
 type Range = readonly [protocol: number, first: number, last: number, except?: readonly PortPair[]];
 const EVERY_PORT: Range = [PROTOCOL_ANY, 0, 0xffff];
@@ -38,7 +49,10 @@ const EVERY_PORT: Range = [PROTOCOL_ANY, 0, 0xffff];
 /** The header: settings, and what holds for every destination. */
 export function headerRow(ruleset: Ruleset): Row {
   const flags =
-    (ruleset.isolated ? ROW_ISOLATED : 0) | (ruleset.silent ? ROW_SILENT : 0) | (hasZones(ruleset) ? ROW_ZONES : 0);
+    (ruleset.isolated ? ROW_ISOLATED : 0) |
+    (ruleset.silent ? ROW_SILENT : 0) |
+    (hasZones(ruleset) ? ROW_ZONES : 0) |
+    (hasNames(ruleset) ? ROW_NAMES : 0);
   const contributions = contribute(ruleset, (peer, clause) => (peer.type === 'any' ? numbered(clause.ports) : []));
   const { limits, limitsSilent } = ruleset;
   return row(ruleset, NO_ID, 0, entries(contributions), { flags, limits, limitsSilent }) as Row;
@@ -50,6 +64,8 @@ export interface RowSource {
   readonly identity: (ruleset: Ruleset, identity: Identity) => Row | null;
   readonly network: (ruleset: Ruleset, network: NetworkClass) => Row | null;
   readonly zone: (ruleset: Ruleset, zone: NetworkClass, kind: Kind) => Row | null;
+  /** `kind` 0: of an address in World; NAME_ANYWHERE: of any other. */
+  readonly name: (ruleset: Ruleset, name: NameClass, kind: number) => Row | null;
 }
 
 /** null: the ruleset says nothing of it, and no row is kept. `rows` answers for what stands behind a Service. */
@@ -57,8 +73,8 @@ export function identityRow(ruleset: Ruleset, identity: Identity, rows: RowSourc
   const own = identityContributions(ruleset, identity);
   const finals = identity.fronts.flatMap((front): Final[] => {
     const outcome = judgeFront(ruleset, identity, front, rows);
-    // Most rulesets deny most Services as they would an address that nobody has, and then need no row for them.
-    if (isSame(outcome, judgeAddress(ruleset, identity, own, front, rows))) return [];
+    // Where names count, too, they might make a difference. Most rulesets deny most Services as they would an address that nobody has, and then need no row for them.
+    if (!hasNamesAnywhere(ruleset) && isSame(outcome, judgeAddress(ruleset, identity, own, front, rows))) return [];
     return [{ protocol: front.protocol, port: front.port, answer: finalAnswer(outcome) }];
   });
   return row(ruleset, identity.id, 0, entries(own, finals));
@@ -92,6 +108,17 @@ export function networkRow(ruleset: Ruleset, network: NetworkClass): Row | null 
 
 export function zoneRow(ruleset: Ruleset, zone: NetworkClass, kind: Kind): Row | null {
   return row(ruleset, zone.id, kind.code, entries(zoneContributions(ruleset, zone, kind)));
+}
+
+export function nameRow(ruleset: Ruleset, { id, patterns }: NameClass, kind: number): Row | null {
+  const contributions = contribute(ruleset, (peer, { ports }) =>
+    peer.type === 'names' &&
+    (kind !== NAME_ANYWHERE || peer.anywhere) &&
+    patterns.some((pattern) => peer.patterns.has(pattern))
+      ? numbered(ports)
+      : [],
+  );
+  return row(ruleset, id, kind, entries(contributions));
 }
 
 function row(
@@ -164,6 +191,7 @@ function identityRanges(ruleset: Ruleset, peer: ResolvedPeer, { ports }: Clause,
       }
       return [];
     case 'zone':
+    case 'names':
       return [];
   }
 }

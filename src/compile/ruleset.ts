@@ -4,7 +4,8 @@
 
 import { MAX_LIMITS } from '#build/generated/abi.ts';
 import { idOf } from '../model/hash.ts';
-import type { Entity, Peer, Policy, Port, Selector } from '../model/objects.ts';
+import type { NamePattern } from '../model/name.ts';
+import type { Entity, Peer, Policy, Port, Rule, Selector } from '../model/objects.ts';
 import type { Id, PolicyRef, RuleRef, RulesetInfo } from '../model/tables.ts';
 import { Action } from './numbers.ts';
 
@@ -26,7 +27,9 @@ export type ResolvedPeer =
   /** Host, KubeAPIServer, DNS: addresses that somebody has, so identities know. */
   | { readonly type: 'owned'; readonly entity: OwnedEntity }
   /** World and the like: also what nobody has, so zones and kinds know. */
-  | { readonly type: 'zone'; readonly entity: Entity; readonly except: ZoneExcept };
+  | { readonly type: 'zone'; readonly entity: Entity; readonly except: ZoneExcept }
+  /** What DNS told the workload of an address, whoever has it. */
+  | { readonly type: 'names'; readonly patterns: ReadonlySet<NamePattern>; readonly anywhere: boolean };
 
 export type OwnedEntity = Extract<Entity, 'Host' | 'KubeAPIServer' | 'DNS'>;
 export interface ZoneExcept {
@@ -71,6 +74,8 @@ export interface Ruleset {
 export interface Place {
   readonly hostNetwork: boolean;
   readonly hosts: readonly string[];
+  /** Names that DNS told it count; else `domainNames` match nothing. */
+  readonly names: boolean;
 }
 
 const contents = new WeakMap<Policy, string>();
@@ -104,7 +109,8 @@ function asksHost(policy: Policy): boolean {
 /** The key under which equal rulesets are found before one is built. */
 export function rulesetContent(policies: readonly Policy[], place: Place): string {
   const hosts = policies.some(asksHost) ? place.hosts : [];
-  return `${place.hostNetwork ? 'host' : 'pod'}\n${JSON.stringify(hosts)}\n${policies.map(contentOf).join('\n')}`;
+  const where = `${place.hostNetwork ? 'host' : 'pod'}${place.names ? ' names' : ''}`;
+  return `${where}\n${JSON.stringify(hosts)}\n${policies.map(contentOf).join('\n')}`;
 }
 
 /** Those of the policies on a workload that are Limits, where they are more than it may have; else none. */
@@ -131,14 +137,15 @@ export function ruleset(all: readonly Policy[], place: Place): Ruleset {
   const held = isClosed ? [closing(tooMany)] : policies.filter(({ effect }) => effect === 'Limit');
   const isolating = policies.filter(({ effect }) => effect === 'Isolate');
   const clauses: Clause[] = [];
+  const clause = (tier: Tier, value: number, policy: Policy, { ports, peers }: Rule): void =>
+    void clauses.push({ tier, value, ports, peers: peers.flatMap((peer) => resolvePeer(policy, peer, place)) });
   const flatten = (tier: Tier, sources: readonly Policy[]): RuleRef[] => {
     const refs: RuleRef[] = [];
     for (const policy of sources) {
       policy.rules.forEach((rule, index) => {
         const value = tier === 'policy' ? refs.length : (refs.length << 2) | Action[rule.action];
         refs.push({ ...ref(policy), index, ruleName: rule.name });
-        if (rule.notEnforced === null)
-          clauses.push({ tier, value, ports: rule.ports, peers: resolvePeers(policy, rule.peers) });
+        if (rule.notEnforced === null) clause(tier, value, policy, rule);
       });
     }
     return refs;
@@ -158,8 +165,7 @@ export function ruleset(all: readonly Policy[], place: Place): Ruleset {
   };
   held.forEach((policy, bit) => {
     for (const rule of policy.rules) {
-      if (rule.notEnforced === null)
-        clauses.push({ tier: 'limit', value: bit, ports: rule.ports, peers: resolvePeers(policy, rule.peers) });
+      if (rule.notEnforced === null) clause('limit', bit, policy, rule);
     }
   });
   return {
@@ -189,11 +195,17 @@ export function hasZones({ clauses }: Ruleset): boolean {
   return clauses.some(({ peers }) => peers.some(({ type }) => type === 'zone'));
 }
 
-function resolvePeers(policy: Policy, peers: readonly Peer[]): ResolvedPeer[] {
-  return peers.flatMap((peer) => resolvePeer(policy, peer));
+/** Some rule speaks of names. */
+export function hasNames({ clauses }: Ruleset): boolean {
+  return clauses.some(({ peers }) => peers.some(({ type }) => type === 'names'));
 }
 
-function resolvePeer(policy: Policy, peer: Peer): ResolvedPeer[] {
+/** Some rule allows names to lead out of World. */
+export function hasNamesAnywhere({ clauses }: Ruleset): boolean {
+  return clauses.some(({ peers }) => peers.some((peer) => peer.type === 'names' && peer.anywhere));
+}
+
+function resolvePeer(policy: Policy, peer: Peer, { names }: Place): ResolvedPeer[] {
   switch (peer.type) {
     case 'any':
       return [peer];
@@ -214,8 +226,8 @@ function resolvePeer(policy: Policy, peer: Peer): ResolvedPeer[] {
       return [{ type: 'block', block: block(peer.cidrs, peer.except) }];
     case 'entities':
       return peer.entities.map((entity) => resolveEntity(entity, peer.except));
-    case 'domainNames': // not yet enforced: matches nothing
-      return [];
+    case 'domainNames':
+      return names ? [{ type: 'names', patterns: new Set(peer.names), anywhere: peer.anywhere }] : [];
   }
 }
 

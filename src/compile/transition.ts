@@ -47,7 +47,7 @@ function reachesAll(old: readonly Ruleset[], { state, destinations }: Compiled):
 
 /** `old` are rulesets that packets may still be judged by while the step is taken. */
 function step(old: readonly Ruleset[], next: Compiled): Step {
-  const { rows } = rowTable(old, next.destinations, next.state.cache);
+  const { rows } = rowTable(old, next, next.state.cache);
   const bridge = new Map([...rows].filter(([key]) => !next.tables.rows.has(key)));
   return { tables: next.tables, bridge, bridgePortSets: portSetsOf(bridge.values()) };
 }

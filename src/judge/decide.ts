@@ -4,7 +4,9 @@
 
 import {
   FINAL_SILENT,
+  KIND_NOT_WORLD,
   KIND_STRANGER,
+  NAME_ANYWHERE,
   REASON_ADMIN_ACCEPT,
   REASON_ADMIN_DENY,
   REASON_BASELINE_ACCEPT,
@@ -18,6 +20,7 @@ import {
   REASON_RULE,
   REASON_SELF,
   ROW_ISOLATED,
+  ROW_NAMES,
   ROW_SILENT,
   ROW_ZONES,
   RULE_NONE,
@@ -40,13 +43,15 @@ import type {
 import { NO_ID } from '../model/tables.ts';
 import { isLoopback } from '../resolve/entities.ts';
 
-/** What is asked of a workload. `address` null: a destination of which only a name is known, so only rules for all match. */
+/** What is asked of a workload. `address` null: a destination of which only names are known, so only rules for all and for names match. */
 export interface Flow {
   readonly address: AddressKey | null;
   /** IP protocol number, ICMPv6 as ICMP. */
   readonly protocol: number;
   /** Destination port; of ICMP the icmp_kind; else 0. */
   readonly port: number;
+  /** What DNS told the workload leads to this address: lower case, A-labels, no final dot. Default: nothing. */
+  readonly names?: readonly string[];
 }
 
 export interface Decision {
@@ -86,19 +91,27 @@ export interface TableReader {
   readonly identity: (address: AddressKey) => IdentityEntry | undefined;
   readonly networkClass: (address: AddressKey) => Id;
   readonly zoneClass: (address: AddressKey) => Id;
+  /** Not NO_ID: outside World. */
+  readonly notWorldClass: (address: AddressKey) => Id;
+  readonly nameClass: (name: string) => Id;
 }
 
-function readerOf({ tables, destinations }: Compiled): TableReader {
+function readerOf({ tables, destinations, names }: Compiled): TableReader {
   return {
     row: (ruleset, subject, kind) => tables.rows.get(rowKey(ruleset, subject, kind)),
     identity: (address) => tables.identities.get(address),
     networkClass: (address) => destinations.networks.lookUp(address).id,
     zoneClass: (address) => destinations.zones.lookUp(address).id,
+    notWorldClass: (address) => {
+      const { blocks, id } = destinations.notWorld.lookUp(address);
+      return blocks.size === 0 ? NO_ID : id;
+    },
+    nameClass: (name) => names.lookUp(name)?.id ?? NO_ID,
   };
 }
 
 /** One ruleset's outcome: each subject of the destination is looked up by itself, and what they say is merged. */
-export function judge(tables: TableReader, ruleset: Id, { address, protocol, port }: Flow): Outcome {
+export function judge(tables: TableReader, ruleset: Id, { address, protocol, port, names = [] }: Flow): Outcome {
   if (ruleset === NO_ID) return NO_POLICY;
   const header = tables.row(ruleset, NO_ID, 0);
   if (header === undefined) return { denied: true, reason: REASON_MISSING_ROW, rule: RULE_NONE, silent: false };
@@ -111,6 +124,7 @@ export function judge(tables: TableReader, ruleset: Id, { address, protocol, por
   const ask = (row: Row | undefined): Answer =>
     row === undefined ? SILENT_ANSWER : lookUp(row.entries, protocol, port);
   let answer = ask(header);
+  let isWorld = true;
   if (address !== null) {
     const { id, network, kind } = tables.identity(address) ?? STRANGER;
     const own = id === NO_ID ? SILENT_ANSWER : ask(tables.row(ruleset, id, 0));
@@ -119,6 +133,12 @@ export function judge(tables: TableReader, ruleset: Id, { address, protocol, por
     answer = merge(answer, ask(tables.row(ruleset, network === NO_ID ? tables.networkClass(address) : network, 0)));
     if ((header.flags & ROW_ZONES) !== 0) {
       answer = merge(answer, ask(tables.row(ruleset, tables.zoneClass(address), id === NO_ID ? KIND_STRANGER : kind)));
+    }
+    isWorld = (id === NO_ID || (kind & KIND_NOT_WORLD) === 0) && tables.notWorldClass(address) === NO_ID;
+  }
+  if ((header.flags & ROW_NAMES) !== 0) {
+    for (const subject of new Set(names.map(tables.nameClass))) {
+      if (subject !== NO_ID) answer = merge(answer, ask(tables.row(ruleset, subject, isWorld ? 0 : NAME_ANYWHERE)));
     }
   }
   return compose(settings, answer);

@@ -13,6 +13,7 @@ import { policyName } from '../resolve/order.ts';
 import { OWN_NODE } from '../resolve/own-node.ts';
 import { unitKey } from '../resolve/units.ts';
 import { workloadName } from '../tell/workload.ts';
+import { asciiName } from '../validate/domain-name.ts';
 import { type Decision, decide, type Told, tell } from './decide.ts';
 
 export interface Query {
@@ -24,6 +25,8 @@ export interface Query {
   readonly port: number | null;
   readonly protocol: keyof typeof Protocol;
   readonly icmpType?: IcmpType;
+  /** What DNS told `from` leads to the address. Default: `to`, where that is a name; else nothing. */
+  readonly names?: readonly string[];
 }
 
 /** What a line of `--queries` answers. */
@@ -125,7 +128,9 @@ export function explainer(snapshot: Snapshot, compiled: Compiled, problems: read
     const port =
       query.protocol === 'ICMP' ? (query.icmpType === undefined ? 0 : IcmpKind[query.icmpType]) : (query.port ?? 0);
     const key = address === null ? null : addressKey(address);
-    return decide(compiled, workload(query.from), { address: key, protocol, port });
+    const told = query.names ?? (address === null ? [query.to] : []);
+    const names = told.flatMap((name) => asciiName(name) ?? []);
+    return decide(compiled, workload(query.from), { address: key, protocol, port, names });
   };
 
   const ask = (query: Query): { readonly at: Destination; readonly decision: Decision | null } => {

@@ -9,8 +9,8 @@ export function idOf(content: string): Id {
   return hash('sha256', content, 'hex').slice(0, 16);
 }
 
-/** A 32-bit hash above `KIND_STRANGER`, for the few kinds of address there are. */
+/** A hash above `KIND_STRANGER` and below `KIND_NOT_WORLD`, for the few kinds of address there are. */
 export function kindOf(content: string): number {
-  const value = Number.parseInt(hash('sha256', content, 'hex').slice(0, 8), 16);
+  const value = Number.parseInt(hash('sha256', content, 'hex').slice(0, 8), 16) & 0x3fffffff;
   return value > 1 ? value : value + 2;
 }

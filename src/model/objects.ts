@@ -2,6 +2,8 @@
 // What a snapshot holds: Kubernetes objects cut to what decides a verdict, and policies of every kind in one shape.
 // Plain frozen data; knows neither YAML, nor files, nor the API server, nor the kernel.
 
+import type { NamePattern } from './name.ts';
+
 /** A node of parsed policy: `LabelSelector` of apimachinery meta/v1. Both lists empty: matches everything. */
 export interface Selector {
   readonly matchLabels: Readonly<Record<string, string>>;
@@ -131,8 +133,11 @@ export type Peer =
       readonly entities: readonly Entity[];
       readonly except: { readonly cidrs: readonly Cidr[]; readonly entities: readonly Entity[] };
     }
-  /** In the schema, not yet enforced: matches nothing. */
-  | { readonly type: 'domainNames'; readonly names: readonly string[] };
+  /**
+   * Addresses that DNS told the workload of these names. `anywhere`: also those outside World, as `dns.answers: Any` of the policy says;
+   * upstream's kind says nothing of it.
+   */
+  | { readonly type: 'domainNames'; readonly names: readonly NamePattern[]; readonly anywhere: boolean };
 
 export type Port =
   | {

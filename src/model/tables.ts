@@ -2,6 +2,8 @@
 // What compile yields and what the kernel should hold: the maps of bpf/abi.h as plain data, before any byte is laid out.
 // The values of enums and limits are those of bpf/abi.h.
 
+import type { NamePattern } from './name.ts';
+
 /** 16 lower-case hex digits: the first 64 bits of a SHA-256 of the content. `NO_ID` means none. */
 export type Id = string;
 export const NO_ID: Id = '0000000000000000';
@@ -91,17 +93,21 @@ export interface WorkloadEntry {
   readonly selves: readonly AddressKey[];
 }
 
-/** Key of `networks`: space (0 networks, 1 zones), then address, then prefix length in bits of the 128. */
-export type NetworkKey = `${0 | 1}/${AddressKey}/${number}`;
+/** Key of `networks`: space (0 networks, 1 zones, 2 inside), then address, then prefix length in bits of the 128. */
+export type NetworkKey = `${0 | 1 | 2}/${AddressKey}/${number}`;
 /** Ruleset, subject, kind (8 hex digits), joined by `/`. */
 export type RowKey = `${Id}/${Id}/${string}`;
 
 export interface Tables {
   readonly identities: ReadonlyMap<AddressKey, IdentityEntry>;
   readonly networks: ReadonlyMap<NetworkKey, Id>;
+  /** The class of a name for which this is the longest pattern that matches. */
+  readonly names: ReadonlyMap<NamePattern, Id>;
   readonly rows: ReadonlyMap<RowKey, Row>;
   readonly portSets: ReadonlyMap<Id, readonly PortPrefix[]>;
   readonly rulesets: ReadonlyMap<Id, RulesetInfo>;
+  /** Whose answers to DNS questions are believed. Empty where no ruleset asks for names. */
+  readonly resolvers: ReadonlySet<AddressKey>;
   /** By `namespace/name`: every pod, and every unit (`/kubelet.service`) that a policy selects here, bound or not. Who is bound to which cgroup is apply's question. */
   readonly workloads: ReadonlyMap<string, WorkloadEntry>;
 }

@@ -80,7 +80,8 @@ function parsePeer(peer: PeerObject): Peer {
   if (peer.networks) return { type: 'networks', cidrs: cidrs(peer.networks), except: [] };
   if (peer.nodes) return { type: 'nodes', selector: parseSelector(peer.nodes) };
   if (peer.domainNames) {
-    return { type: 'domainNames', names: [...new Set(peer.domainNames.flatMap((name) => asciiName(name) ?? []))] };
+    const names = [...new Set(peer.domainNames.flatMap((name) => asciiName(name) ?? []))];
+    return { type: 'domainNames', names, anywhere: false };
   }
   return { type: 'pods', ...podsOf(peer) };
 }

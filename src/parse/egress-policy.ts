@@ -13,7 +13,8 @@ interface Metadata {
   readonly namespace?: string | null;
 }
 
-type RuleObject = NonNullable<EgressPolicy['spec']['egress'] | ClusterEgressPolicy['spec']['egress']>[number];
+type Spec = EgressPolicy['spec'] | ClusterEgressPolicy['spec'];
+type RuleObject = NonNullable<Spec['egress']>[number];
 type PeerObject = RuleObject['to'][number];
 type PortObject = NonNullable<RuleObject['ports']>[number];
 
@@ -26,7 +27,7 @@ export function parseEgressPolicy(metadata: Metadata, spec: EgressPolicy['spec']
     namespace,
     name: metadata.name,
     subject,
-    rules: rulesOf(spec.egress, namespace),
+    rules: rulesOf(spec, namespace),
   };
 }
 
@@ -37,11 +38,11 @@ export function parseClusterEgressPolicy(metadata: Metadata, spec: ClusterEgress
     namespace: null,
     name: metadata.name,
     subject: parseSubject(spec.subject),
-    rules: rulesOf(spec.egress, ''),
+    rules: rulesOf(spec, ''),
   };
 }
 
-function settings(spec: EgressPolicy['spec'] | ClusterEgressPolicy['spec']) {
+function settings(spec: Spec) {
   return {
     effect: spec.effect ?? 'Isolate',
     priority: 0,
@@ -90,11 +91,13 @@ interface PodsObject {
   readonly podSelector: LabelSelector;
 }
 
-function rulesOf(rules: readonly RuleObject[] | undefined, namespace: string): Rule[] {
-  return (rules ?? []).map((rule) => ({
+function rulesOf({ dns, egress }: Spec, namespace: string): Rule[] {
+  const context = { namespace, anywhere: dns?.answers === 'Any' };
+  const rules: readonly RuleObject[] = egress ?? [];
+  return rules.map((rule) => ({
     name: rule.name ?? null,
     action: 'Accept',
-    peers: rule.to.map((peer) => parsePeer(peer, namespace)),
+    peers: rule.to.map((peer) => parsePeer(peer, context)),
     ports: rule.ports ? rule.ports.map(parsePort) : null,
     notEnforced: narrowing(rule),
   }));
@@ -107,8 +110,11 @@ function narrowing({ tls, via }: RuleObject): string | null {
   return null;
 }
 
-/** @param namespace of the policy: where a Service is that names none. */
-function parsePeer(peer: PeerObject, namespace: string): Peer {
+/** @param namespace of the policy: where a Service is that names none. @param anywhere as its `dns.answers` say. */
+function parsePeer(
+  peer: PeerObject,
+  { namespace, anywhere }: { readonly namespace: string; readonly anywhere: boolean },
+): Peer {
   const except = peer.except ?? [];
   if (peer.pods) return { type: 'pods', ...podsOf({ pods: peer.pods }) };
   if (peer.namespaces) return { type: 'pods', ...podsOf({ namespaces: peer.namespaces }) };
@@ -133,6 +139,7 @@ function parsePeer(peer: PeerObject, namespace: string): Peer {
   return {
     type: 'domainNames',
     names: [...new Set((peer.domainNames ?? []).flatMap((name) => asciiName(name) ?? []))],
+    anywhere,
   };
 }
 

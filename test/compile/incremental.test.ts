@@ -46,6 +46,8 @@ function plain(tables: Tables): Record<keyof Tables, unknown> {
   return {
     identities: sorted(tables.identities),
     networks: sorted(tables.networks),
+    names: sorted(tables.names),
+    resolvers: [...tables.resolvers].sort(),
     rows: sorted(tables.rows),
     portSets: sorted(tables.portSets),
     rulesets: sorted(tables.rulesets),
@@ -65,9 +67,10 @@ test('after any changes the tables are those of a fresh compile', () => {
     for (let change = 0; change < CHANGES; change++) {
       const { steps, compiled }: ReturnType<typeof transition> = transition(enforced, snapshot, {
         local: followed.of(snapshot.pods),
+        names: true,
       });
       const at = `POSTERN_SEED=${seed}, change ${change}`;
-      const fresh = compile(snapshot, { local: snapshot.pods.filter(isLocal) });
+      const fresh = compile(snapshot, { local: snapshot.pods.filter(isLocal), names: true });
       assert.deepEqual(plain(compiled.tables), plain(fresh.tables), at);
       assert.equal(steps.at(-1)?.tables, compiled.tables, at);
       assert.deepEqual(compiled.problems, fresh.problems, at);

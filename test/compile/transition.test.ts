@@ -9,6 +9,7 @@ import { rowKey } from '../../src/compile/row-table.ts';
 import { transition } from '../../src/compile/transition.ts';
 import { type Flow, judge, type TableReader } from '../../src/judge/decide.ts';
 import { mask } from '../../src/model/address.ts';
+import { wildcardsOver } from '../../src/model/name.ts';
 import type { Peer, Pod, Policy, Port, Rule, Selector, Snapshot } from '../../src/model/objects.ts';
 import type { AddressKey, Id, IdentityEntry, NetworkKey, Row, RowKey, Step } from '../../src/model/tables.ts';
 import { NO_ID } from '../../src/model/tables.ts';
@@ -73,6 +74,12 @@ const BASE: Omit<Snapshot, 'policies'> = {
 };
 
 const labels = fc.constantFrom<Record<string, string>>({}, { app: 'a' }, { app: 'b' }, { tier: 'front' });
+const namesPeer: fc.Arbitrary<Peer> = fc
+  .tuple(
+    fc.subarray(['api.example.org', '*.example.org', '*.b.example.org', '*.org', 'example.org'], { minLength: 1 }),
+    fc.boolean(),
+  )
+  .map(([names, anywhere]) => ({ type: 'domainNames', names, anywhere }));
 const peer: fc.Arbitrary<Peer> = fc.oneof(
   fc.constant<Peer>({ type: 'any' }),
   fc
@@ -91,6 +98,7 @@ const peer: fc.Arbitrary<Peer> = fc.oneof(
     )
     .map(([cidrs, except]): Peer => ({ type: 'networks', cidrs, except })),
   fc.constant<Peer>({ type: 'nodes', selector: selector({ zone: 'one' }) }),
+  namesPeer,
   fc.constant<Peer>({ type: 'services', services: [{ namespace: 'y', name: 's' }] }),
   fc
     .tuple(
@@ -119,39 +127,45 @@ const port: fc.Arbitrary<Port> = fc.constantFrom<Port>(
   { protocol: 'UDP', port: null, endPort: null },
   { protocol: 'ICMP', icmpType: 'EchoRequest' },
 );
-const rule: fc.Arbitrary<Rule> = fc.record({
-  name: fc.constant(null),
-  action: fc.constant('Accept' as const),
-  peers: fc.array(peer, { minLength: 1, maxLength: 2 }),
-  ports: fc.option(fc.array(port, { minLength: 1, maxLength: 2 }), { nil: null }),
-  notEnforced: fc.constant(null),
-});
-const policies = fc
-  .array(
-    fc.record({
-      namespace: fc.constantFrom('x', 'y'),
-      effect: fc.constantFrom('Isolate' as const, 'Isolate' as const, 'Grant' as const, 'Limit' as const),
-      mode: fc.constantFrom('Enforce' as const, 'Enforce' as const, 'Audit' as const),
-      onDeny: fc.constantFrom('Reject' as const, 'Drop' as const),
-      chosen: labels,
-      hostNetwork: fc.boolean(),
-      rules: fc.array(rule, { maxLength: 3 }),
-    }),
-    { maxLength: 4 },
-  )
-  .map((list) =>
-    list.map(
-      ({ chosen, ...rest }, index): Policy => ({
-        ...rest,
-        ...{
-          kind: 'EgressPolicy',
-          name: `p${index}`,
-          priority: 0,
-          subject: { type: 'own', podSelector: selector(chosen) },
-        },
+const ruleTo = (peer: fc.Arbitrary<Peer>): fc.Arbitrary<Rule> =>
+  fc.record({
+    name: fc.constant(null),
+    action: fc.constant('Accept' as const),
+    peers: fc.array(peer, { minLength: 1, maxLength: 2 }),
+    ports: fc.option(fc.array(port, { minLength: 1, maxLength: 2 }), { nil: null }),
+    notEnforced: fc.constant(null),
+  });
+const policiesTo = (peer: fc.Arbitrary<Peer>): fc.Arbitrary<Policy[]> =>
+  fc
+    .array(
+      fc.record({
+        namespace: fc.constantFrom('x', 'y'),
+        effect: fc.constantFrom('Isolate' as const, 'Isolate' as const, 'Grant' as const, 'Limit' as const),
+        mode: fc.constantFrom('Enforce' as const, 'Enforce' as const, 'Audit' as const),
+        onDeny: fc.constantFrom('Reject' as const, 'Drop' as const),
+        chosen: labels,
+        hostNetwork: fc.boolean(),
+        rules: fc.array(ruleTo(peer), { maxLength: 3 }),
       }),
-    ),
-  );
+      { maxLength: 4 },
+    )
+    .map((list) =>
+      list.map(
+        ({ chosen, ...rest }, index): Policy => ({
+          ...rest,
+          ...{
+            kind: 'EgressPolicy',
+            name: `p${index}`,
+            priority: 0,
+            subject: { type: 'own', podSelector: selector(chosen) },
+          },
+        }),
+      ),
+    );
+
+/** What DNS told of every address; the last was never told before, so that its class is asked of the trie. */
+const NAMES = ['api.example.org', 'example.org', 'a.b.example.org', 'new.example.org'];
+const [NEW_NAME = ''] = NAMES.slice(-1);
 
 const FLOWS: Flow[] = [
   ...[
@@ -169,6 +183,8 @@ const FLOWS: Flow[] = [
 ].flatMap((address) =>
   [
     { protocol: 6, port: 80 },
+    { protocol: 6, port: 443, names: NAMES },
+    { protocol: 6, port: 443, names: [NEW_NAME] },
     { protocol: 6, port: 8080 },
     { protocol: 6, port: 30080 },
     { protocol: 17, port: 53 },
@@ -206,13 +222,27 @@ class Maps implements TableReader {
   readonly identities = new Map<AddressKey, IdentityEntry>();
   readonly networks = new Map<NetworkKey, Id>();
   readonly pointers = new Map<string, { enforced: Id; shadow: Id }>();
+  readonly names = new Map<string, Id>();
+  /** Of names that were told already, the classes that they had when these were last worked out. */
+  readonly texts = new Map<string, Id>(NAMES.filter((name) => name !== NEW_NAME).map((name) => [name, NO_ID]));
 
   row = (ruleset: Id, subject: Id, kind: number): Row | undefined => this.rows.get(rowKey(ruleset, subject, kind));
   identity = (address: AddressKey): IdentityEntry | undefined => this.identities.get(address);
   networkClass = (address: AddressKey): Id => this.#longest(0, address);
   zoneClass = (address: AddressKey): Id => this.#longest(1, address);
 
-  #longest(space: 0 | 1, address: AddressKey): Id {
+  notWorldClass = (address: AddressKey): Id => this.#longest(2, address);
+  nameClass = (name: string): Id => this.texts.get(name) ?? this.trieClass(name);
+
+  trieClass(name: string): Id {
+    for (const pattern of [name, ...wildcardsOver(name)]) {
+      const found = this.names.get(pattern);
+      if (found !== undefined) return found;
+    }
+    return NO_ID;
+  }
+
+  #longest(space: 0 | 1 | 2, address: AddressKey): Id {
     for (let bits = 128; bits >= 0; bits--) {
       const found = this.networks.get(`${space}/${mask(address, bits)}/${bits}`);
       if (found !== undefined) return found;
@@ -248,6 +278,16 @@ function phases(maps: Maps, { tables, bridge }: Step): Write[][] {
       .filter((key) => !tables.networks.has(key))
       .map((key) => () => maps.networks.delete(key)),
   ];
+  // What is longer hides what is shorter: so nothing is taken away before all is there.
+  const name = [...tables.names].map(
+    ([pattern, id]) =>
+      () =>
+        maps.names.set(pattern, id),
+  );
+  const unname = [...maps.names.keys()]
+    .filter((pattern) => !tables.names.has(pattern))
+    .map((pattern) => () => maps.names.delete(pattern));
+  const text = [...maps.texts.keys()].map((told) => () => maps.texts.set(told, maps.trieClass(told)));
   const point = [...tables.workloads].map(
     ([key, { enforced, shadow }]) =>
       () =>
@@ -256,7 +296,7 @@ function phases(maps: Maps, { tables, bridge }: Step): Write[][] {
   const shrink = [...maps.rows.keys(), ...bridge.keys()]
     .filter((key) => !tables.rows.has(key))
     .map((key) => () => maps.rows.delete(key));
-  return [grow, flip, point, shrink];
+  return [grow, flip, name, unname, text, point, shrink];
 }
 
 function denies(maps: Maps, workload: string, flow: Flow): boolean {
@@ -289,13 +329,14 @@ function shuffled<T>(items: readonly T[], seed: number): T[] {
     .map(({ item }) => item);
 }
 
-test('between any two writes, every flow has the verdict of the old policies or of the new', () => {
+/** `stride`: after how many writes it is looked again. */
+function checkReplacement(policies: fc.Arbitrary<Policy[]>, stride: number, numRuns: number): void {
   fc.assert(
     fc.property(policies, policies, fc.integer({ min: 1 }), (before, after, seed) => {
-      const a = transition(null, { ...BASE, policies: before });
+      const a = transition(null, { ...BASE, policies: before }, { names: true });
       const maps = new Maps();
       for (const step of a.steps) for (const writes of phases(maps, step)) for (const write of writes) write();
-      const b = transition(a.compiled, { ...BASE, policies: after });
+      const b = transition(a.compiled, { ...BASE, policies: after }, { names: true });
       const old = verdicts(a.compiled);
       const fresh = verdicts(b.compiled);
       let writesDone = 0;
@@ -304,7 +345,7 @@ test('between any two writes, every flow has the verdict of the old policies or 
           for (const write of shuffled(writes, seed)) {
             write();
             writesDone++;
-            if (writesDone % 7 !== 0) continue; // every write of some order is looked at across runs
+            if (writesDone % stride !== 0) continue; // every write of some order is looked at across runs
             for (const workload of maps.pointers.keys()) {
               FLOWS.forEach((flow, index) => {
                 const key = `${workload} ${index}`;
@@ -322,10 +363,20 @@ test('between any two writes, every flow has the verdict of the old policies or 
       assert.deepEqual(maps.rows, end.rows);
       assert.deepEqual(new Map(maps.identities), new Map(end.identities));
       assert.deepEqual(maps.networks, end.networks);
+      assert.deepEqual(maps.names, end.names);
+      assert.deepEqual(maps.texts, end.texts);
       assert.deepEqual(maps.pointers, end.pointers);
     }),
-    { numRuns: 150 },
+    { numRuns },
   );
+}
+
+test('between any two writes, every flow has the verdict of the old policies or of the new', () => {
+  checkReplacement(policiesTo(peer), 7, 150);
+});
+
+test('the same where policies speak of names, of which some were told before and others are only now', () => {
+  checkReplacement(policiesTo(fc.oneof({ weight: 3, arbitrary: namesPeer }, peer)), 3, 40);
 });
 
 test('the same policies again change nothing, and equal policies on two workloads are one ruleset', () => {

@@ -57,6 +57,8 @@ export interface Sketch {
   readonly bridge?: readonly Row[];
   readonly identities?: Readonly<Record<string, IdentityEntry>>;
   readonly networks?: Readonly<Record<NetworkKey, Id>>;
+  readonly names?: Readonly<Record<string, Id>>;
+  readonly resolvers?: readonly string[];
   readonly portSets?: Readonly<Record<Id, readonly PortPrefix[]>>;
   /** Enforced ruleset by name, or both. */
   readonly workloads?: Readonly<Record<string, Id | readonly [Id, Id]>>;
@@ -84,6 +86,8 @@ export function step(sketch: Sketch): Step {
   const tables: Tables = {
     identities: new Map(Object.entries(sketch.identities ?? {})),
     networks: new Map(Object.entries(sketch.networks ?? {})) as Map<NetworkKey, Id>,
+    names: new Map(Object.entries(sketch.names ?? {})),
+    resolvers: new Set(sketch.resolvers ?? []),
     rows,
     portSets: new Map(Object.entries(sketch.portSets ?? {})),
     rulesets: new Map([...new Set([...rows.values()].map(({ ruleset }) => ruleset))].map((each) => [each, info(each)])),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How is a case of the oracle's tables written? `shop/orders -> 192.0.2.1 443/TCP => deny no_rule NetworkPolicy/shop/db`.
+// How is a case of the oracle's tables written? `shop/orders -> 192.0.2.1 443/TCP => deny no_rule NetworkPolicy/shop/db`;
+// `192.0.2.1(api.example.com,b.example)` is an address to which these names led.
 // Knows the notation alone.
 import assert from 'node:assert/strict';
 import { parseAllDocuments } from 'yaml';
@@ -24,16 +25,17 @@ export function documents(text: string): unknown[] {
 }
 
 const CASE =
-  /^(?<from>\S+) -> (?<to>\S+) (?:(?<port>\d+)\/(?<protocol>TCP|UDP|SCTP)|ICMP(?::(?<type>\w+))?) => (?<expected>.+)$/;
+  /^(?<from>\S+) -> (?<to>\S+?)(?:\((?<names>\S*)\))? (?:(?<port>\d+)\/(?<protocol>TCP|UDP|SCTP)|ICMP(?::(?<type>\w+))?) => (?<expected>.+)$/;
 
 export function parseCase(text: string): Case {
   const match = CASE.exec(text.trim())?.groups;
   assert.ok(match, `not a case: ${text}`);
-  const { from = '', to = '', port, protocol, type, expected = '' } = match;
+  const { from = '', to = '', names, port, protocol, type, expected = '' } = match;
+  const where = { from, to, ...(names === undefined ? {} : { names: names.split(',') }) };
   const query: Query =
     port === undefined
-      ? { from, to, port: null, protocol: 'ICMP', ...(type === undefined ? {} : { icmpType: type }) }
-      : { from, to, port: Number(port), protocol: protocol as Protocol };
+      ? { ...where, port: null, protocol: 'ICMP', ...(type === undefined ? {} : { icmpType: type }) }
+      : { ...where, port: Number(port), protocol: protocol as Protocol };
   return { text: text.trim(), query, expected: expected.trim() };
 }
 

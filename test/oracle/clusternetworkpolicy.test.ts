@@ -193,11 +193,84 @@ policies(
 `,
 );
 policies(
-  'domainNames are known and not yet enforced: they match nothing, what stands beside them does',
+  'domainNames match addresses to which a name led; what stands beside them matches, too',
   [`{egress: [{action: Accept, to: [{domainNames: [a.example]}, {namespaces: {}}]}, {action: Deny, to: ${ALL}}]}`],
   `
   shop/web -> data/db 80/TCP => allow admin_accept ClusterNetworkPolicy/p0 0
   shop/web -> 192.0.2.1 443/TCP => deny admin_deny ClusterNetworkPolicy/p0 1
+  shop/web -> 192.0.2.1(a.example) 443/TCP => allow admin_accept ClusterNetworkPolicy/p0 0
+  shop/web -> 2001:db8::1(b.example,A.Example.) 443/UDP => allow admin_accept ClusterNetworkPolicy/p0 0
+  shop/web -> 192.0.2.1(b.example) 443/TCP => deny admin_deny ClusterNetworkPolicy/p0 1
+  shop/web -> 192.0.2.1(x.a.example) 443/TCP => deny admin_deny ClusterNetworkPolicy/p0 1
+`,
+);
+policies(
+  "'*', the wildcard specifier, matches one or more entire labels",
+  [
+    `{egress: [{action: Accept, to: [{domainNames: [kubernetes.io]}], protocols: [{tcp: {destinationPort: {number: 1}}}]}, {action: Accept, to: [{domainNames: ["*.kubernetes.io"]}], protocols: [{tcp: {destinationPort: {number: 2}}}]}, {action: Deny, to: ${ALL}}]}`,
+  ],
+  `
+  shop/web -> 192.0.2.1(kubernetes.io) 1/TCP => allow admin_accept ClusterNetworkPolicy/p0 0
+  shop/web -> 192.0.2.1(kubernetes.io) 2/TCP => deny admin_deny ClusterNetworkPolicy/p0 2
+  shop/web -> 192.0.2.1(www.kubernetes.io) 1/TCP => deny admin_deny ClusterNetworkPolicy/p0 2
+  shop/web -> 192.0.2.1(www.kubernetes.io) 2/TCP => allow admin_accept ClusterNetworkPolicy/p0 1
+  shop/web -> 192.0.2.1(latest.blog.kubernetes.io) 2/TCP => allow admin_accept ClusterNetworkPolicy/p0 1
+  shop/web -> 192.0.2.1(my-kubernetes.io) 2/TCP => deny admin_deny ClusterNetworkPolicy/p0 2
+  shop/web -> 192.0.2.1(wikipedia.org) 2/TCP => deny admin_deny ClusterNetworkPolicy/p0 2
+`,
+);
+const NAMED = '{action: Accept, to: [{domainNames: [a.example]}]}';
+const CIDR = (action: string) => `{action: ${action}, to: [{networks: [192.0.2.0/24]}]}`;
+const TO_NAME = (rest: string) => `shop/web -> 192.0.2.1(a.example) 443/TCP => ${rest}`;
+/** Beneath: nothing of the Admin tier may be told where it passes. */
+const BASELINE = `{tier: Baseline, egress: [{action: Deny, to: ${ALL}}]}`;
+policies(
+  'a name rule after a Deny of its address is not asked',
+  [`{egress: [${CIDR('Deny')}, ${NAMED}]}`],
+  TO_NAME('deny admin_deny ClusterNetworkPolicy/p0 0'),
+);
+policies(
+  'a name rule before a Deny of its address accepts',
+  [`{egress: [${NAMED}, ${CIDR('Deny')}]}`],
+  TO_NAME('allow admin_accept ClusterNetworkPolicy/p0 0'),
+);
+policies(
+  'a name rule after a Pass of its address is not asked: the next tier decides',
+  [`{egress: [${CIDR('Pass')}, ${NAMED}]}`, BASELINE],
+  TO_NAME('deny baseline_deny ClusterNetworkPolicy/p1 0'),
+);
+policies(
+  'a name rule before a Pass of its address accepts',
+  [`{egress: [${NAMED}, ${CIDR('Pass')}]}`, BASELINE],
+  TO_NAME('allow admin_accept ClusterNetworkPolicy/p0 0'),
+);
+policies(
+  'the same over two policies: a lower priority value is checked first, whatever the names',
+  [`{priority: 2, egress: [${NAMED}]}`, `{priority: 1, egress: [${CIDR('Deny')}]}`],
+  TO_NAME('deny admin_deny ClusterNetworkPolicy/p1 0'),
+);
+policies(
+  'a name rule of lower priority value comes before a Deny and a Pass in others',
+  [`{priority: 3, egress: [${CIDR('Deny')}]}`, `{priority: 2, egress: [${CIDR('Pass')}]}`, `{egress: [${NAMED}]}`],
+  TO_NAME('allow admin_accept ClusterNetworkPolicy/p2 0'),
+);
+policies(
+  'passed in the Admin tier, a name is accepted in the Baseline tier, before what denies there',
+  [`{egress: [${CIDR('Pass')}]}`, `{tier: Baseline, egress: [${NAMED}, {action: Deny, to: ${ALL}}]}`],
+  `
+  ${TO_NAME('allow baseline_accept ClusterNetworkPolicy/p1 0')}
+  shop/web -> 192.0.2.1 443/TCP => deny baseline_deny ClusterNetworkPolicy/p1 1
+`,
+);
+policies(
+  'domainNames lead to addresses of World alone, and not behind a Service',
+  [`{egress: [${NAMED}, {action: Deny, to: ${ALL}}]}`],
+  `
+  shop/web -> data/db(a.example) 5432/TCP => deny admin_deny ClusterNetworkPolicy/p0 1
+  shop/web -> 198.18.0.2(a.example) 22/TCP => deny admin_deny ClusterNetworkPolicy/p0 1
+  shop/web -> 169.254.169.254(a.example) 80/TCP => deny admin_deny ClusterNetworkPolicy/p0 1
+  shop/web -> service:data/db(a.example) 80/TCP => deny admin_deny ClusterNetworkPolicy/p0 1
+  shop/web -> 10.1.2.3(a.example) 80/TCP => allow admin_accept ClusterNetworkPolicy/p0 0
 `,
 );
 policies(

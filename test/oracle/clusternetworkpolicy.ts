@@ -22,6 +22,7 @@ import type {
   UpstreamProtocol,
   UpstreamRule,
 } from './kubernetes.ts';
+import { namesLead } from './name.ts';
 import { selects } from './selector.ts';
 
 /** "Subject defines the pods to which this ClusterNetworkPolicy applies": namespaces or pods; "host-networked pods are not included". */
@@ -77,11 +78,12 @@ function ruleMatches(cluster: Cluster, rule: UpstreamRule, destination: Destinat
   );
 }
 
-/** "Exactly one of the fields must be set for a given peer." domainNames are not yet enforced and match nothing. */
+/** "Exactly one of the fields must be set for a given peer." */
 function peerMatches(cluster: Cluster, peer: UpstreamPeer, destination: Destination): boolean {
   const { address } = destination;
   if (peer.networks) return peer.networks.some((cidr) => coversText(cidr, address));
   if (peer.nodes) return isNode(cluster, peer.nodes, destination);
+  if (peer.domainNames) return namesLead(cluster, peer.domainNames, null, destination);
   const pod = podAt(cluster, address);
   if (pod === null) return false;
   if (peer.namespaces) return namespaceMatches(cluster, peer.namespaces, pod);

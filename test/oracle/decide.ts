@@ -30,6 +30,8 @@ export interface Query {
   readonly protocol: Protocol;
   /** An IcmpType of api.md; absent: any other type. */
   readonly icmpType?: string;
+  /** What DNS told `from` leads to the address, as DNS writes it. Absent: nothing. */
+  readonly names?: readonly string[];
 }
 
 export interface Decision {
@@ -58,6 +60,7 @@ export function decide(objects: readonly unknown[], host: Host, query: Query): D
     protocol: query.protocol,
     icmpType: query.icmpType ?? null,
     reachedBy: null,
+    names: query.names ?? [],
   };
   const shadow = policiesOn(cluster, from);
   const enforced = shadow.filter((policy) => !isAudit(policy));

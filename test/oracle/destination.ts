@@ -11,6 +11,8 @@ export interface Destination {
   readonly protocol: Protocol;
   /** An IcmpType of api.md; null for any other, and for other protocols. */
   readonly icmpType: string | null;
+  /** Names that led to the address that was asked. */
+  readonly names: readonly string[];
   /** The Service address and port (or node address and node port) on which this endpoint is reached, if it is. */
   readonly reachedBy: { readonly address: Address; readonly port: number } | null;
 }

@@ -222,7 +222,7 @@ policies(
 `,
 );
 policies(
-  'a rule with tls.serverName Match or via allows nothing; domainNames match nothing',
+  'a rule with tls.serverName Match or via allows nothing, whatever name led to the address',
   [
     inA(
       't',
@@ -232,6 +232,61 @@ policies(
   `
   a/p -> 192.0.2.1 1/TCP => allow rule EgressPolicy/a/t 2
   a/p -> 192.0.3.1 1/TCP => deny no_rule EgressPolicy/a/t
+  a/p -> 192.0.3.1(example.com) 1/TCP => allow rule EgressPolicy/a/t 2
+`,
+);
+policies(
+  'domainNames: exact, wildcards of one or more whole labels, case, a final dot, U-labels; with ports',
+  [
+    inA(
+      'd',
+      '{egress: [{to: [{domainNames: [Api.Example.com., "*.example.org"]}], ports: [{port: 443}, {protocol: ICMP}]}, {to: [{domainNames: ["*.BÜCHER.example"]}]}]}',
+    ),
+  ],
+  `
+  a/p -> 192.0.2.1(api.example.com) 443/TCP => allow rule EgressPolicy/a/d 0
+  a/p -> 192.0.2.1(x.example,API.example.COM.) 443/TCP => allow rule EgressPolicy/a/d 0
+  a/p -> 192.0.2.1(api.example.com) 444/TCP => deny no_rule EgressPolicy/a/d
+  a/p -> 192.0.2.1(api.example.com) 443/UDP => deny no_rule EgressPolicy/a/d
+  a/p -> 192.0.2.1(api.example.com) ICMP:EchoRequest => allow rule EgressPolicy/a/d 0
+  a/p -> 192.0.2.1(www.api.example.com) 443/TCP => deny no_rule EgressPolicy/a/d
+  a/p -> 192.0.2.1(www.example.org) 443/TCP => allow rule EgressPolicy/a/d 0
+  a/p -> 192.0.2.1(a.b.example.org) 443/TCP => allow rule EgressPolicy/a/d 0
+  a/p -> 192.0.2.1(example.org) 443/TCP => deny no_rule EgressPolicy/a/d
+  a/p -> 192.0.2.1(notexample.org) 443/TCP => deny no_rule EgressPolicy/a/d
+  a/p -> 192.0.2.1(www.xn--bcher-kva.example) 1/TCP => allow rule EgressPolicy/a/d 1
+  a/p -> 192.0.2.1 443/TCP => deny no_rule EgressPolicy/a/d
+`,
+);
+policies(
+  'names lead to addresses of World, unless that very policy says answers: Any',
+  [
+    inA('any', '{dns: {answers: Any}, egress: [{to: [{domainNames: [any.example]}]}]}'),
+    inA('world', '{egress: [{to: [{domainNames: ["*.example"]}]}]}'),
+  ],
+  `
+  a/p -> 192.0.2.1(any.example) 1/TCP => allow rule EgressPolicy/a/any 0
+  a/p -> 192.0.2.1(other.example) 1/TCP => allow rule EgressPolicy/a/world 0
+  a/p -> b/q(any.example) 1/TCP => allow rule EgressPolicy/a/any 0
+  a/p -> b/q(other.example) 1/TCP => deny no_rule EgressPolicy/a/any
+  a/p -> 169.254.169.254(any.example) 1/TCP => allow rule EgressPolicy/a/any 0
+  a/p -> 169.254.169.254(other.example) 1/TCP => deny no_rule EgressPolicy/a/any
+`,
+);
+policies(
+  'a Limit by name holds whoever allows; a Grant by name adds',
+  [
+    inA('g', '{effect: Grant, egress: [{to: [{entities: [World]}]}]}'),
+    inA(
+      'l',
+      '{effect: Limit, egress: [{to: [{domainNames: [a.example]}], ports: [{port: 1}]}, {to: [{networks: [192.0.2.0/24]}]}]}',
+    ),
+  ],
+  `
+  a/p -> 192.0.2.1 1/TCP => allow rule EgressPolicy/a/g 0
+  a/p -> 192.0.3.1 1/TCP => deny limit EgressPolicy/a/l
+  a/p -> 192.0.3.1(a.example) 1/TCP => allow rule EgressPolicy/a/g 0
+  a/p -> 192.0.3.1(a.example) 2/TCP => deny limit EgressPolicy/a/l
 `,
 );
 policies(

@@ -19,6 +19,7 @@ import {
 import type { Destination } from './destination.ts';
 import { isEntity } from './entity.ts';
 import type { EgressPeer, EgressPolicy, EgressRule, LabelSelector, Pod, PodsPeer, SubjectItem } from './kubernetes.ts';
+import { namesLead } from './name.ts';
 import { portMatches, servicePortMatches } from './port.ts';
 import { selects } from './selector.ts';
 
@@ -113,12 +114,13 @@ function portsMatch(cluster: Cluster, rule: EgressRule, destination: Destination
   return !rule.ports || rule.ports.some((port) => portMatches(port, destination, pod));
 }
 
-/** "each peer is exactly one of seven keys"; domainNames are not yet enforced and match nothing. */
+/** "each peer is exactly one of seven keys." */
 function peerCovers(cluster: Cluster, policy: EgressPolicy, peer: EgressPeer, destination: Destination): boolean {
   const { address } = destination;
   if (peer.networks) return networksCover(peer.networks, peer.except ?? [], address);
   if (peer.entities) return entitiesCover(cluster, peer.entities, peer.except ?? [], destination);
   if (peer.nodes) return isNode(cluster, peer.nodes, address);
+  if (peer.domainNames) return namesLead(cluster, peer.domainNames, policy.spec.dns?.answers, destination);
   const pod = podAt(cluster, address);
   if (pod === null) return false;
   if (peer.pods) return podsHold(cluster, peer.pods, ownNamespace(policy), pod);

@@ -94,7 +94,10 @@ const LIMIT_PORTS: readonly Port[][] = [
   [{}, { protocol: 'SCTP' }, { protocol: 'ICMP', icmpType: 'EchoRequest' }],
   [{ port: 80 }, { port: 443 }, { port: 8080, endPort: 40000 }, { protocol: 'UDP' }],
 ];
-const NAMES = ['api.example.com', '*.example.org'];
+export const NAMES = [
+  ...['api.example.com', '*.example.org', 'example.org', 'a.b.example.org', '*.b.example.org'],
+  ...['WWW.Example.com.', '*.com', '*.bücher.example'],
+];
 
 export const UNITS = ['kubelet.service', 'containerd.service', 'sshd.service'];
 
@@ -312,7 +315,7 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
     const kind = random.below(20);
     if (kind < 3) return ruleOfOwnPorts(hasOwn);
     if (kind === 3) {
-      return { to: [{ domainNames: NAMES }], ports: [{ port: 443 }], tls: { serverName: 'Match' } };
+      return { to: [{ domainNames: NAMES.slice(0, 2) }], ports: [{ port: 443 }], tls: { serverName: 'Match' } };
     }
     if (kind === 4)
       return { to: [random.chance(0.5) ? networksPeer() : { entities: ['World'] }], via: { gateway: 'gw' } };
@@ -338,6 +341,7 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
       ...(effect === undefined ? {} : { effect }),
       ...(mode === undefined ? {} : { mode }),
       ...(random.chance(0.2) ? { onDeny: random.pick(['Drop', 'Reject']) } : {}),
+      ...(random.chance(0.2) ? { dns: random.pick([{ answers: 'Any' }, { answers: 'World' }, {}]) } : {}),
       ...(rules.length > 0 || random.chance(0.5) ? { egress: rules } : {}),
     };
   }
@@ -395,7 +399,7 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
       () => ({ nodes: random.chance(0.5) ? {} : selector() }),
       // Of another version of the CRD: pruned by an API server, or kept.
       () => (random.chance(0.2) ? random.pick([{}, { futures: {} } as UpstreamPeer]) : upstreamPodPeer()),
-      () => (action === 'Accept' ? { domainNames: random.sample(NAMES, random.between(1, 2)) } : wide()),
+      () => (action === 'Accept' ? { domainNames: random.sample(NAMES.slice(0, -2), random.between(1, 2)) } : wide()),
     ];
     return random.pick(peers)();
   }

@@ -5,7 +5,7 @@ import { clusterOf } from './cluster.ts';
 import { policiesOn, type Query, unitOf } from './decide.ts';
 import { type GeneratedCluster, TRANSPORTS } from './generate-cluster.ts';
 import { addressesOf, UNITS } from './generate-policy.ts';
-import type { Pod, Policy, Port, Protocol, UpstreamRule } from './kubernetes.ts';
+import type { EgressRule, Pod, Policy, Port, Protocol, UpstreamRule } from './kubernetes.ts';
 import type { Random } from './random.ts';
 
 const NOTABLE_ADDRESSES = [
@@ -88,6 +88,7 @@ export function generateQueries(
       (['UDP', 'TCP', 'SCTP'] as const).map((protocol) => ({ to, port: 53, protocol })),
     ),
     policies.flatMap((policy) => (policy.spec.egress ?? []).flatMap(ruleFlows)),
+    policies.flatMap((policy) => (policy.spec.egress ?? []).flatMap((rule) => nameFlows(rule as EgressRule))),
   ].filter((flows) => flows.length > 0);
   // Most from pods that a policy holds: of the others there is little to tell.
   const whole = clusterOf(policies, cluster.host);
@@ -99,6 +100,11 @@ export function generateQueries(
   const senders = [...pods, ...held.flatMap((pod) => Array<string>(5).fill(nameOf(pod))), ...units, ...units, ...units];
 
   function one(): Query {
+    const query = unnamed();
+    return random.chance(0.4) ? { ...query, names: random.sample(TOLD_NAMES, random.pick([1, 1, 2, 3])) } : query;
+  }
+
+  function unnamed(): Query {
     const from = random.pick(senders);
     const kind = random.below(10);
     if (kind < 5 && likely.length > 0) return { from, ...random.pick(random.pick(likely)) };
@@ -130,6 +136,23 @@ function containerFlows(pod: Pod): Flow[] {
   return ports.flatMap((port) =>
     TRANSPORTS.map((protocol) => ({ to: nameOf(pod), port: port.containerPort, protocol })),
   );
+}
+
+/** Names that DNS may have told: some that patterns mean, and their neighbours. */
+const TOLD_NAMES = [
+  ...['api.example.com', 'www.example.com', 'example.com', 'example.org', 'www.example.org', 'a.b.example.org'],
+  ...['b.example.org', 'x.a.b.example.org', 'notexample.org', 'WWW.Example.Org.', 'www.xn--bcher-kva.example'],
+];
+/** In World for most clusters; some pods and nodes among what names are told of comes from the other flows. */
+const NAMED_ADDRESSES = ['203.0.113.9', '8.8.8.8', '2001:db8::9', '2606:4700::1111', '172.16.0.1'];
+
+/** Where rules speak of names: what they might have led to, on the edges of the rule's ports. */
+function nameFlows(rule: EgressRule | UpstreamRule): Flow[] {
+  const isNamed = (rule.to ?? []).some((peer) => peer.domainNames);
+  if (!isNamed) return [];
+  const networks = NAMED_ADDRESSES.map((address) => `${address}/${address.includes(':') ? 128 : 32}`);
+  const flows = ruleFlows({ ...rule, to: [{ networks }] } as typeof rule);
+  return flows.filter(({ to }) => NAMED_ADDRESSES.includes(to));
 }
 
 /** The edges of a rule's CIDRs on the edges of its ports. */

@@ -126,6 +126,7 @@ export interface EgressPolicy {
     effect?: Maybe<string>;
     mode?: Maybe<string>;
     onDeny?: Maybe<string>;
+    dns?: Maybe<{ answers?: Maybe<string> }>;
     egress?: Maybe<EgressRule[]>;
   };
 }

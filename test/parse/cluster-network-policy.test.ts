@@ -77,7 +77,7 @@ test('peers', () => {
     { type: 'networks', cidrs: ['10.0.0.0/8', '::/0'], except: [] },
   ]);
   assert.deepEqual(peers('{domainNames: ["*.Example.org.", api.example.com]}'), [
-    { type: 'domainNames', names: ['*.example.org', 'api.example.com'] },
+    { type: 'domainNames', names: ['*.example.org', 'api.example.com'], anywhere: false },
   ]);
 });
 

@@ -209,6 +209,10 @@ test('names of domains in one form', () => {
   const { value } = one(text);
   assert.ok(value && 'rules' in value);
   assert.deepEqual(value.rules[0]?.peers, [
-    { type: 'domainNames', names: ['api.example.com', '*.xn--bcher-kva.example', '_x._tcp.example.com'] },
+    {
+      type: 'domainNames',
+      names: ['api.example.com', '*.xn--bcher-kva.example', '_x._tcp.example.com'],
+      anywhere: false,
+    },
   ]);
 });

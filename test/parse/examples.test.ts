@@ -40,7 +40,9 @@ test('a narrowing that cannot be enforced makes the rule allow nothing', () => {
   const { rules } = policy('EgressPolicy/payments/payments');
   assert.equal(rules[0]?.notEnforced, null);
   assert.match(rules[1]?.notEnforced ?? '', /tls/);
-  assert.deepEqual(rules[1]?.peers, [{ type: 'domainNames', names: ['api.stripe.com', 'api.adyen.com'] }]);
+  assert.deepEqual(rules[1]?.peers, [
+    { type: 'domainNames', names: ['api.stripe.com', 'api.adyen.com'], anywhere: false },
+  ]);
   assert.deepEqual(rules[1]?.ports, [{ protocol: 'TCP', port: 443, endPort: null }]);
 });
 

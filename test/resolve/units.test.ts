@@ -109,7 +109,7 @@ test('who may ask DNS: not isolated, or by a rule; and every Limit must leave it
     rules: [
       {
         ...{ name: null, action: 'Accept', ports: null, notEnforced: null },
-        peers: [{ type: 'domainNames', names: ['example.com'] }],
+        peers: [{ type: 'domainNames', names: ['example.com'], anywhere: false }],
       },
     ],
   };

@@ -252,7 +252,7 @@ test('a policy with a problem is one Event, by the one that writes; a node tells
     rules: [
       {
         ...{ name: null, action: 'Accept', ports: null, notEnforced: null },
-        peers: [{ type: 'domainNames', names: ['example.com'] }],
+        peers: [{ type: 'domainNames', names: ['example.com'], anywhere: false }],
       },
     ],
   };

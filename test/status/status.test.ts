@@ -39,7 +39,7 @@ function rule(over: Partial<Rule>): Rule {
 }
 
 const dns = rule({ peers: [{ type: 'entities', entities: ['DNS'], except: { cidrs: [], entities: [] } }] });
-const names = rule({ peers: [{ type: 'domainNames', names: ['example.com'] }] });
+const names = rule({ peers: [{ type: 'domainNames', names: ['example.com'], anywhere: false }] });
 const service = (name: string) => rule({ peers: [{ type: 'services', services: [{ namespace: 'shop', name }] }] });
 
 function policy(name: string, over: Partial<Policy> = {}): Policy {
