@@ -6,6 +6,7 @@
 #include "inventory.h"
 #include "layout.h"
 #include "object.h"
+#include "privileges.h"
 #include "tc.h"
 
 #include <cerrno>
@@ -1017,6 +1018,23 @@ Napi::Value remove_empty_clsact(const Napi::CallbackInfo &info)
 	return Napi::Boolean::New(info.Env(), guarded(info.Env(), [&] { return postern::remove_empty_clsact(ifindex); }));
 }
 
+Napi::Value keep_capabilities(const Napi::CallbackInfo &info)
+{
+	const Napi::Env env = info.Env();
+	if (!info[0].IsBigInt())
+		throw Napi::TypeError::New(env, "argument 0 must be a bigint");
+	bool lossless = false;
+	const std::uint64_t kept = info[0].As<Napi::BigInt>().Uint64Value(&lossless);
+	if (!lossless)
+		throw Napi::TypeError::New(env, "argument 0 must have 64 bits at most");
+	return Napi::BigInt::New(env, guarded(env, [&] { return postern::keep_capabilities(kept); }));
+}
+
+void filter_system_calls(const Napi::CallbackInfo &info)
+{
+	guarded(info.Env(), [] { postern::filter_system_calls(); });
+}
+
 // open(KernelError) -> Native
 Napi::Value open(const Napi::CallbackInfo &info)
 {
@@ -1046,6 +1064,8 @@ Napi::Value open(const Napi::CallbackInfo &info)
 	native.Set("tcxChain", Napi::Function::New<tcx_chain>(env, "tcxChain"));
 	native.Set("clsactProgram", Napi::Function::New<clsact_program>(env, "clsactProgram"));
 	native.Set("detachClsact", Napi::Function::New<detach_clsact>(env, "detachClsact"));
+	native.Set("keepCapabilities", Napi::Function::New<keep_capabilities>(env, "keepCapabilities"));
+	native.Set("filterSystemCalls", Napi::Function::New<filter_system_calls>(env, "filterSystemCalls"));
 	native.Set("removeEmptyClsact", Napi::Function::New<remove_empty_clsact>(env, "removeEmptyClsact"));
 	return native;
 }

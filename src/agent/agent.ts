@@ -27,6 +27,7 @@ import type { AgentLog } from './log.ts';
 import { names } from './names.ts';
 import { type NodePolicies, nodePolicies } from './node-policies.ts';
 import type { NodeStatus } from './node-status.ts';
+import { giveUpPrivileges } from './privileges.ts';
 import { type AgentSocket, serveSocket } from './socket.ts';
 import { Telling } from './telling.ts';
 import { Watchdog } from './watchdog.ts';
@@ -50,6 +51,11 @@ export interface AgentOptions extends Locality {
   readonly attach: 'enforced' | 'at_once';
   /** Whether a guard is put at every pod's interface. */
   readonly guard: boolean;
+  /**
+   * What is given up once everything is attached: capabilities that are not needed any more and system calls that are not made; the
+   * first alone, where programs are started that would inherit the second; nothing.
+   */
+  readonly confine: 'wholly' | 'capabilities' | 'not';
   /** Below which folder of bpffs programs and maps are pinned; null: enforcement ends with the agent. */
   readonly bpffs: string | null;
   /** How often the kernel is asked whether it still holds what was put there; 0: never. */
@@ -107,6 +113,7 @@ export class Agent {
   #look: NodeJS.Timeout | null = null;
   #onReady: (result: StartError | KernelError | PinError | RollbackFailed | null) => void = () => undefined;
   #isAttached = false;
+  #isConfined = false;
   #isReady = false;
   #isFailing = false;
   /** Programs that ran at the last change are waited for. */
@@ -285,11 +292,22 @@ export class Agent {
     this.#log.info({ event: 'attached', existing: bindings.size });
   }
 
+  /** From here on no program is loaded. An agent that keeps too much still enforces, and better than none. */
+  #confine(): void {
+    const { confine } = this.#options;
+    if (this.#isConfined || confine === 'not') return;
+    this.#isConfined = true;
+    const failure = giveUpPrivileges(this.#native, confine === 'wholly');
+    if (failure === null) this.#log.debug({ event: 'confined', systemCalls: confine === 'wholly' });
+    else this.#log.warn({ event: 'not_confined' }, failure);
+  }
+
   #attach(): void {
     const { folder, pods } = this.#standingGround();
     const { isTakeover } = this.#enforcement;
     this.#enforcement.attach(folder, pods);
     this.#isAttached = true;
+    this.#confine();
     if (isTakeover) this.#tellTakeover();
     if (!this.#options.guard) {
       void this.#tellFailed(this.#enforcement.unguard());

@@ -35,6 +35,8 @@ interface Options {
   readonly socket: string | false;
   /** false: `--no-guard`. */
   readonly guard: boolean;
+  /** false: `--no-confine`. */
+  readonly confine: boolean;
   readonly stateDir: string;
   readonly bpffs: string;
   readonly checkInterval: number;
@@ -88,6 +90,10 @@ export function command(): Command {
     .option(
       '--no-guard',
       "put no programs at the host's end of pods' interfaces: raw frames, forged sources and what a pod forwards are then not judged",
+    )
+    .option(
+      '--no-confine',
+      'keep all capabilities and system calls after the start (by default: what SECURITY.md lists; of system calls all where the kubeconfig starts a program)',
     )
     .option('--socket <path>', 'where postern policies asks', SOCKET)
     .option('--no-socket', 'answer nowhere')
@@ -161,7 +167,9 @@ async function start(options: Options): Promise<number> {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => resolve('stopped'));
   });
   try {
-    const { source, hooks } = inCluster ? await openCluster(options, nodeName ?? '', out) : openFolder(options, out);
+    const { source, hooks, startsProgram } = inCluster
+      ? await openCluster(options, nodeName ?? '', out)
+      : openFolder(options, out);
     const settings: AgentOptions = {
       ...{ root, pods: podsWithin(options, mount) },
       metrics: options.metricsAddress,
@@ -173,6 +181,7 @@ async function start(options: Options): Promise<number> {
       attach: inCluster ? 'at_once' : 'enforced',
       guard: options.guard,
       checkMs: options.checkInterval * 1000,
+      confine: !options.confine ? 'not' : startsProgram ? 'capabilities' : 'wholly',
       bpffs: options.bpffs === 'none' ? null : path.resolve(options.bpffs),
       hooks,
     };
@@ -203,6 +212,7 @@ async function start(options: Options): Promise<number> {
 interface Opened {
   readonly source: ObjectSource;
   readonly hooks: AgentHooks;
+  readonly startsProgram: boolean;
 }
 
 function openFolder({ policies, nodeName, resolver = [], stateDir }: Options, { log }: AgentLog): Opened {
@@ -211,6 +221,7 @@ function openFolder({ policies, nodeName, resolver = [], stateDir }: Options, { 
   return {
     source: new FolderSource({ folder, nodeName: nodeName ?? null, resolvers: resolver, state, kept }),
     hooks: {},
+    startsProgram: false,
   };
 }
 
@@ -240,7 +251,7 @@ async function openCluster(options: Options, node: string, { log }: AgentLog): P
     },
   });
   reporter.start();
-  return { source, hooks: reporter };
+  return { source, hooks: reporter, startsProgram: source.startsProgram };
 }
 
 function openState(dir: string, log: AgentLog['log']): Pick<FolderSourceOptions, 'state' | 'kept'> {

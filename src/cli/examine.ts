@@ -2,6 +2,7 @@
 // What does this machine offer that enforcement needs, and what is missing? Asks the kernel itself; changes nothing.
 import { existsSync, readFileSync, statfsSync } from 'node:fs';
 import { release } from 'node:os';
+import { CAPABILITIES } from '../agent/privileges.ts';
 import { cgroupMount } from '../bind/mount.ts';
 import type { Native } from '../kernel/native.ts';
 import { constantsFor, originsFrom } from '../kernel/programs.ts';
@@ -20,37 +21,6 @@ export interface Finding {
 /** f_type of statfs(2) for bpffs (linux/magic.h, BPF_FS_MAGIC). */
 const BPF_FS_MAGIC = 0xcafe4a11;
 
-/**
- * Capabilities (linux/capability.h). Where BPF is concerned the kernel takes CAP_SYS_ADMIN in place of the first three.
- * daemonset/chart grants exactly these; measured by test/daemonset/container.test.ts.
- */
-const CAPABILITIES: readonly {
-  readonly name: string;
-  readonly bit: bigint;
-  readonly state: 'limited' | 'missing';
-  readonly why: string;
-}[] = [
-  { name: 'CAP_BPF', bit: 39n, state: 'missing', why: 'needed for loading programs and maps' },
-  {
-    name: 'CAP_PERFMON',
-    bit: 38n,
-    state: 'missing',
-    why: 'needed by the verifier to take programs of this size and shape',
-  },
-  { name: 'CAP_NET_ADMIN', bit: 12n, state: 'missing', why: 'needed for attaching programs to cgroups' },
-  {
-    name: 'CAP_SYS_ADMIN',
-    bit: 21n,
-    state: 'limited',
-    why: 'without it no network namespace can be entered, and a flow that is cut hangs instead of ending at once',
-  },
-  {
-    name: 'CAP_SYS_PTRACE',
-    bit: 19n,
-    state: 'limited',
-    why: "without it other users' network namespaces are not seen: pods' interfaces get no guard, and a flow that is cut hangs instead of ending at once",
-  },
-];
 const COVERED_BY_SYS_ADMIN: readonly string[] = ['CAP_BPF', 'CAP_PERFMON', 'CAP_NET_ADMIN'];
 const CAP_SYS_ADMIN = 21n;
 
@@ -186,11 +156,12 @@ function btf(): Finding {
 function capabilities(): Finding[] {
   const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(textOf('/proc/self/status') ?? '')?.[1] ?? '0'}`);
   const has = (bit: bigint) => (effective & (1n << bit)) !== 0n;
-  return CAPABILITIES.map(({ name, bit, state, why }) =>
-    has(bit) || (has(CAP_SYS_ADMIN) && COVERED_BY_SYS_ADMIN.includes(name))
+  return CAPABILITIES.flatMap(({ name, bit, absence, without }) => {
+    if (absence === null) return [];
+    return has(bit) || (has(CAP_SYS_ADMIN) && COVERED_BY_SYS_ADMIN.includes(name))
       ? finding(`capability/${name}`, 'ok', 'held')
-      : finding(`capability/${name}`, state, 'not held', `${why}: run as root, or grant it`),
-  );
+      : finding(`capability/${name}`, absence, 'not held', `${without}: run as root, or grant it`);
+  });
 }
 
 function probes(load: () => Native): Finding[] {

@@ -204,6 +204,16 @@ export interface Native {
   detachClsact(ifindex: number, side: Side): boolean;
   /** Takes clsact itself away where no filter is left in it; whether it did. */
   removeEmptyClsact(ifindex: number): boolean;
+  /**
+   * Gives up, for ever and in every thread of this process, all capabilities but these (bit n for capability n of
+   * linux/capability.h); of the bounding set too, where CAP_SETPCAP is held. Returns what is permitted from then on.
+   */
+  keepCapabilities(kept: bigint): bigint;
+  /**
+   * no_new_privs, and a seccomp filter for every thread and for ever: no program and map is loaded any more, no process started, no
+   * socket made but of Unix, IP and netlink, and so on (native/privileges.cc); EPERM. ENOTSUP: there is no list for this processor.
+   */
+  filterSystemCalls(): void;
 }
 
 /** A failure of the kernel or of libbpf. `code` is the errno's name (EPERM, E2BIG, …); `operation` what was tried. */

@@ -28,6 +28,8 @@ export interface Access {
   refuse(endpoint: Endpoint): void;
   /** The namespace that the agent is in, or that the context names. */
   readonly namespace: string;
+  /** Credentials come of a program that is started for them (`exec`). */
+  readonly startsProgram: boolean;
 }
 
 export interface AccessOptions {
@@ -68,6 +70,10 @@ class ConfigAccess implements Access {
 
   get namespace(): string {
     return this.#config.getContextObject(this.#config.getCurrentContext())?.namespace ?? 'default';
+  }
+
+  get startsProgram(): boolean {
+    return this.#config.getCurrentUser()?.exec != null;
   }
 
   endpoint(): Promise<Endpoint> {

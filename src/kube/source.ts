@@ -52,11 +52,15 @@ export class KubeSource implements ObjectSource {
     return new KubeSource(options, await loadAccess(options));
   }
 
+  /** Whether reaching the API server takes a program that is started for it. */
+  readonly startsProgram: boolean;
+
   private constructor({ nodeName, resolvers = [], state, kept, pace = PACE }: KubeSourceOptions, access: Access) {
     this.#nodeName = nodeName;
     this.#resolvers = resolvers;
     this.#pace = pace;
     this.#connection = new Connection(access);
+    this.startsProgram = access.startsProgram;
     this.#cluster = new Cluster(state, kept, nodeName, () => this.#soon());
     this.#reflectors = resources.map(
       (resource) =>

@@ -70,6 +70,7 @@ class World {
         unknown: 'deny',
         ownNode: false,
         guard: true,
+        confine: 'not',
         nodeName: NODE,
         unscheduled: 'elsewhere',
         attach: 'at_once',

@@ -24,6 +24,7 @@ test('a kept connection that breaks in the middle of an answer fails that reques
     endpoint: () => Promise.resolve(endpoint),
     refuse: () => undefined,
     namespace: 'default',
+    startsProgram: false,
   });
   const orphans: unknown[] = [];
   const onOrphan = (reason: unknown) => orphans.push(reason);

@@ -36,6 +36,7 @@ export async function scripted(script: readonly Step[]): Promise<Scripted> {
     refused: 0,
     access: {
       namespace: 'postern-system',
+      startsProgram: false,
       endpoint: (): Promise<Endpoint> =>
         Promise.resolve({ url, tls: {}, headers: { Authorization: `Bearer ${generation}` }, proxy: null, generation }),
       refuse: (endpoint) => {
