@@ -18,6 +18,7 @@ import { arrivals } from './arrivals.ts';
 import { FlowCutter } from './cut.ts';
 import { DriftWatch, driftText, type Repaired } from './drift-watch.ts';
 import { Enforcement, type Happening, type Outcome } from './enforcement.ts';
+import { FillWatch, fillText } from './fill-watch.ts';
 import { Ground } from './ground.ts';
 import { Guarding } from './guarding.ts';
 import type { AgentHooks } from './hooks.ts';
@@ -60,6 +61,8 @@ export interface AgentOptions extends Locality {
   readonly bpffs: string | null;
   /** How often the kernel is asked whether it still holds what was put there; 0: never. */
   readonly checkMs: number;
+  /** Sizes of maps, by name, where the defaults of bpf/abi.h won't do. */
+  readonly maxEntries?: Readonly<Record<string, number>>;
   readonly hooks?: AgentHooks;
 }
 
@@ -88,6 +91,7 @@ export class Agent {
   readonly #telling: Telling;
   readonly #metrics: Metrics;
   readonly #watchdog = new Watchdog();
+  readonly #fills = new FillWatch();
   readonly #drift: DriftWatch;
   readonly #bornMs = performance.now();
   readonly #end = new AbortController();
@@ -133,6 +137,7 @@ export class Agent {
       unknown: options.unknown,
       bpffs: options.bpffs,
       ownNode: options.ownNode,
+      ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
     });
     this.#cutter = new FlowCutter(native);
     this.#telling = new Telling(out.log, options.hooks);
@@ -343,6 +348,15 @@ export class Agent {
     }
   }
 
+  #lookAtFills(): void {
+    const { filling, eased } = this.#fills.look(this.#enforcement.maps());
+    for (const { map, entries, maxEntries } of eased) this.#log.info({ event: 'map_eased', map, entries, maxEntries });
+    for (const fill of filling) {
+      this.#log.warn({ event: 'map_filling', ...fill }, fillText(fill));
+      this.#options.hooks?.onFilling?.(fill);
+    }
+  }
+
   #onRepaired(repaired: Repaired): void {
     this.#log.warn({ event: 'drift', ...repaired }, driftText(repaired));
     this.#options.hooks?.onDrift?.(repaired);
@@ -373,6 +387,7 @@ export class Agent {
 
   /** Now and then: is the source well, and is the root still the one that programs are attached to? */
   #lookAround(): void {
+    this.#lookAtFills();
     this.#telling.updateSource(this.#source.status());
     if (this.#ground?.isGone()) void this.#moveOn(this.#ground);
   }

@@ -402,7 +402,7 @@ function cutOf({ cut, workload, netnsCookie, socketCookie, local, remote }: Flow
   };
 }
 
-function mapProblem({ map, limit, message }: LimitExceeded): Problem {
+function mapProblem({ map, limit, needed, message }: LimitExceeded): Problem {
   return {
     severity: 'error',
     code: 'limit_exceeded',
@@ -412,7 +412,7 @@ function mapProblem({ map, limit, message }: LimitExceeded): Problem {
     path: '',
     object: null,
     message: `${message}; the whole change is refused, and what was enforced stays`,
-    advice: `let policies hold fewer workloads or destinations, so that ${map} needs at most ${limit} entries`,
+    advice: `give it more room with --bpf-map-max ${map}=${needed}, or let policies hold fewer workloads or destinations, so that it needs at most ${limit}`,
   };
 }
 

@@ -5,6 +5,7 @@ import type { Compiled } from '../compile/compile.ts';
 import type { Problem, Snapshot } from '../model/objects.ts';
 import type { Refusal } from '../tell/refusal.ts';
 import type { Repaired } from './drift-watch.ts';
+import type { Fill } from './fill-watch.ts';
 
 /** Where this node stands after a change was enforced, or refused. */
 export interface Standing {
@@ -34,6 +35,8 @@ export interface AgentHooks {
   onProblem?(event: 'problem' | 'mended', problem: Problem): void;
   /** Somebody changed what the agent had put into the kernel, and it was put right. */
   onDrift?(repaired: Repaired): void;
+  /** A map is nearly full. Once, until it is not any more. */
+  onFilling?(fill: Fill): void;
   /** The agent ends: write what is to be written, within three seconds. */
   onStop?(): Promise<void>;
 }

@@ -15,6 +15,7 @@ import { isOfPods, kubeletRoot, namedRoot, type RootSearch } from '../bind/root.
 import { RollbackFailed } from '../kernel/errors.ts';
 import { KernelError, loadNative } from '../kernel/native.ts';
 import { BPFFS, PinError } from '../kernel/pins.ts';
+import { DEFAULT_SIZES, mapSize } from '../kernel/sizes.ts';
 import { type ListenAddress, ListenError, listenAddress } from '../metrics/server.ts';
 import { FolderSource, type FolderSourceOptions } from '../source/folder-source.ts';
 import type { ObjectSource } from '../source/source.ts';
@@ -35,6 +36,7 @@ interface Options {
   readonly socket: string | false;
   /** false: `--no-guard`. */
   readonly guard: boolean;
+  readonly bpfMapMax?: Readonly<Record<string, number>>;
   /** false: `--no-confine`. */
   readonly confine: boolean;
   readonly stateDir: string;
@@ -90,6 +92,20 @@ export function command(): Command {
     .option(
       '--no-guard',
       "put no programs at the host's end of pods' interfaces: raw frames, forged sources and what a pod forwards are then not judged",
+    )
+    .addOption(
+      new Option(
+        '--bpf-map-max <name=n>',
+        `how many entries an eBPF map may have (events: bytes); once for each map. Defaults: ${Object.entries(
+          DEFAULT_SIZES,
+        )
+          .map(([map, entries]) => `${map}=${entries}`)
+          .join(' ')}`,
+      ).argParser((text, before: Readonly<Record<string, number>> | undefined) => {
+        const size = mapSize(text);
+        if ('wrong' in size) throw new InvalidArgumentError(`${size.wrong}.`);
+        return { ...before, [size.map]: size.entries };
+      }),
     )
     .option(
       '--no-confine',
@@ -180,6 +196,7 @@ async function start(options: Options): Promise<number> {
       unscheduled: inCluster ? 'elsewhere' : 'here',
       attach: inCluster ? 'at_once' : 'enforced',
       guard: options.guard,
+      maxEntries: options.bpfMapMax ?? {},
       checkMs: options.checkInterval * 1000,
       confine: !options.confine ? 'not' : startsProgram ? 'capabilities' : 'wholly',
       bpffs: options.bpffs === 'none' ? null : path.resolve(options.bpffs),

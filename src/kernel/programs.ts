@@ -120,7 +120,8 @@ export function layoutsOf(native: Native, maxEntries: Readonly<Record<string, nu
 function allSizes(maxEntries: Readonly<Record<string, number>>): Record<string, number> {
   const slots = maxEntries.workloads;
   const bySlot = slots === undefined ? {} : { epochs: slots + 1, budgets: slots + 1 };
-  return { ...bySlot, ...maxEntries };
+  const flows = maxEntries.flows;
+  return { ...bySlot, ...(flows === undefined ? {} : { flow_order: flows }), ...maxEntries };
 }
 
 /** Programs of the object that stand at a cgroup, first the one that notes what comes in. */

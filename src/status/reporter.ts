@@ -4,6 +4,7 @@
 
 import { setImmediate } from 'node:timers/promises';
 import { driftText, type Repaired } from '../agent/drift-watch.ts';
+import { type Fill, fillText } from '../agent/fill-watch.ts';
 import type { AgentHooks, Standing } from '../agent/hooks.ts';
 import type { Policy, Problem } from '../model/objects.ts';
 import { policyName } from '../resolve/order.ts';
@@ -133,6 +134,14 @@ export class Reporter implements AgentHooks {
     this.#events.record({
       ...{ regarding, type: 'Warning', action: 'Enforce', reason: 'EnforcementRepaired' },
       note: driftText(repaired),
+    });
+  }
+
+  onFilling(fill: Fill): void {
+    const regarding = this.#node();
+    this.#events.record({
+      ...{ regarding, type: 'Warning', action: 'Enforce', reason: 'MapFilling' },
+      note: fillText(fill),
     });
   }
 

@@ -8,6 +8,7 @@ import test from 'node:test';
 import { parse } from 'yaml';
 import { examine } from '../../src/cli/examine.ts';
 import { loadNative } from '../../src/kernel/native.ts';
+import { DEFAULT_SIZES } from '../../src/kernel/sizes.ts';
 import { resources } from '../../src/kube/resources.ts';
 import { listenAddress } from '../../src/metrics/server.ts';
 import { ApiServer } from '../support/apiserver/server.ts';
@@ -193,6 +194,17 @@ test('AppArmor and SELinux: as an agent needs it, as the user has it, or as the 
   assert.match(refusal('appArmorProfile.type=unconfined'), /appArmorProfile/);
 });
 
+test('every map that can be sized has a value, and no other', () => {
+  const args = (...sets: string[]) => containerOf(podSpecIn(manifestsIn(helmTemplate(...sets)))).args;
+  for (const map of Object.keys(DEFAULT_SIZES)) {
+    assert.ok(args(`bpf.mapMax.${map}=131072`).includes(`--bpf-map-max=${map}=131072`), map);
+  }
+  assert.ok(!args().some((arg) => arg.startsWith('--bpf-map-max')));
+  for (const wrong of ['bpf.mapMax.epochs=5', 'bpf.mapMax.ports=0', 'bpf.mapMax.ports=16777217', 'bpf.max=5']) {
+    assert.throws(() => helmTemplate(wrong), wrong);
+  }
+});
+
 test("the root of everything is kubelet's unless another is set", () => {
   const rootArgs = (...values: readonly string[]) =>
     containerOf(podSpecIn(manifestsIn(helmTemplate(...values)))).args.filter((arg) => arg.startsWith('--cgroup-root'));
@@ -228,7 +240,9 @@ test('every value is in the documentation', () => {
   const table = documentation.split('\n').filter((line) => line.startsWith('| `'));
   const values = parse(readFileSync(path.join(CHART, 'values.yaml'), 'utf8')) as Record<string, unknown>;
   const leaves = Object.entries(values).flatMap(([name, value]) =>
-    typeof value === 'object' && value !== null && ['image', 'agent', 'metrics', 'crds', 'namespace'].includes(name)
+    typeof value === 'object' &&
+    value !== null &&
+    ['image', 'agent', 'bpf', 'metrics', 'crds', 'namespace'].includes(name)
       ? Object.keys(value).map((below) => [name, below])
       : [[name]],
   );

@@ -236,10 +236,12 @@ test('a refused connection is an Event on its pod, one of a unit on the node, ot
   agent?.onDrop({ ...refusal, workload: 'node/kubelet.service' }, 1, null);
   agent?.onDrop({ ...refusal, workload: 'unknown' }, 1, null);
   agent?.onDrift({ what: 'pin', name: 'links/egress', count: 1 });
+  agent?.onFilling({ map: 'ports', entries: 95, maxEntries: 100 });
   await cluster.run(5, cluster.agents.slice(0, 1));
   assert.deepEqual(cluster.events().sort(), [
     'Node/a EgressRefused: TCP to 192.0.2.1:443 was refused: EgressPolicy/shop/web, no_rule',
     'Node/a EnforcementRepaired: somebody removed or replaced the pin links/egress: it is back',
+    'Node/a MapFilling: the map ports holds 95 of 100 entries: a change beyond that will be refused; give it more room with --bpf-map-max ports=200',
     'Pod/p1 EgressRefused: TCP to 192.0.2.1:443 (service shop/db) was refused: EgressPolicy/shop/web, no_rule',
     'Pod/p1 EgressWouldBeRefused: TCP to [fd00::1]:443 passed, and would be refused if Audit policies were enforced: EgressPolicy/shop/web rule 2 "r", limit',
   ]);
