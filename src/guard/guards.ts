@@ -217,8 +217,8 @@ export class Guards {
       this.#guard(wanted);
       this.#tell(wanted);
       // What was just done is looked at once more: an interface may have been exchanged meanwhile. What was refused waits for its retry.
-      const { held } = this.#options.posts;
-      if (steps.some((step) => step.do === 'attach' && held.has(step.guard.ifindex))) this.#isDirty = true;
+      const { held: now } = this.#options.posts;
+      if (steps.some((step) => step.do === 'attach' && now.has(step.guard.ifindex))) this.#isDirty = true;
       if (this.#isDirty || this.#hasUnread) await setImmediate();
     }
   }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What can a running agent still do, and does it still do all that it has to?
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import path from 'node:path';
 import test from 'node:test';
 import { CAPABILITIES, KEPT } from '../../src/agent/privileges.ts';
 import { PolicyFolder, startAgent } from '../support/agent.ts';
@@ -50,6 +51,11 @@ test('attached, it has given up what it needs no more, and still binds, applies,
   assert.deepEqual([confined.event, confined.systemCalls, confined.msg], ['confined', true, undefined]);
   const kept = KEPT.reduce((set, { bit }) => set | (1n << bit), 0n).toString(16);
   assert.deepEqual(privileges(agent.child.pid ?? 0), [`${kept} 1 2`]);
+
+  for (const file of readdirSync(folder.bpffs, { recursive: true, encoding: 'utf8' })) {
+    assert.equal(statSync(path.join(folder.bpffs, file)).mode & 0o077, 0, `${file} is root's alone`);
+  }
+  assert.equal(statSync(folder.bpffs).mode & 0o777, 0o700);
 
   assert.equal(await web.actor.tryTcp(SERVER, 82), 'EPERM');
   const socket = (await web.actor.connect(SERVER, 81)).socket ?? 0;

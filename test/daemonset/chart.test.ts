@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
 import { parse } from 'yaml';
+import { CAPABILITIES } from '../../src/agent/privileges.ts';
 import { examine } from '../../src/cli/examine.ts';
 import { loadNative } from '../../src/kernel/native.ts';
 import { DEFAULT_SIZES } from '../../src/kernel/sizes.ts';
@@ -101,6 +102,18 @@ test('capabilities are those that doctor asks for, and no container of it is pri
   assert.deepEqual(
     [securityContext.privileged, securityContext.allowPrivilegeEscalation, securityContext.readOnlyRootFilesystem],
     [false, false, true],
+  );
+});
+
+test('SECURITY.md lists the capabilities that are asked for, and what is kept of them', () => {
+  const text = readFileSync(path.join(CHART, '../../SECURITY.md'), 'utf8');
+  const rows = [...text.matchAll(/^\| `(CAP_[A-Z_]+)` \| .+ \| (kept|given up)/gm)].map(([, name, after]) => [
+    name,
+    after,
+  ]);
+  assert.deepEqual(
+    rows,
+    CAPABILITIES.map(({ name, isForLoading }) => [name, isForLoading ? 'given up' : 'kept']),
   );
 });
 
