@@ -196,7 +196,7 @@ daemonset/install.yaml: $(shell find daemonset/chart daemonset/crds -type f) bui
 
 # ---- check ------------------------------------------------------------------------------------------------------------------
 
-C_FILES := $(wildcard bpf/*.[ch] native/*.cc native/*.h test/*/*.bpf.c test/native/*.cc bench/*.cc)
+C_FILES := $(wildcard bpf/*.[ch] native/*.cc native/*.h test/*/*.bpf.c test/native/*.cc test/packets/run.cc test/support/*.cc bench/*.cc)
 TESTS = $(shell find test -name '*.test.ts' | sort)
 TEST_OBJECTS := build/bench.bpf.o $(patsubst test/%.bpf.c,build/test/%.bpf.o,$(wildcard test/*/*.bpf.c))
 

@@ -274,7 +274,11 @@ export class WayOut {
       return isArp ? this.#allow('neighbour_discovery') : this.#unknown(read, true);
     }
     const { hardware } = this.#held;
-    if (hardware !== null && text(frame.subarray(6, 12)) !== hardware) return this.#refuse('spoofed_hardware_address');
+    if (hardware !== null && text(frame.subarray(6, 12)) !== hardware) {
+      const refused = this.#refuse('spoofed_hardware_address');
+      /* Where it is only audited, what follows a first fragment is told as the first was. */
+      return typeof read === 'string' ? refused : this.#keepFirst(read, refused);
+    }
     if (etherType === 0x0806) return this.#arp(bytes);
     if (typeof read === 'string') return this.#refuse(read);
     const defect = this.#isForeignSource(read)
