@@ -73,6 +73,10 @@ export class Party {
     return { own: hardwareOf(this.place.netns, this.device), beyond: hardwareOf(this.#scene.beyond.netns, 'eth0') };
   }
 
+  hardwareOf(device: string): string {
+    return hardwareOf(this.place.netns, device);
+  }
+
   /** Runs one of this folder's or test/packets' programs in it: what it printed. */
   async run(program: string, ...args: readonly string[]): Promise<string> {
     const { status, stdout, stderr } = await this.place.exec(this.#scene.program(program), args, { timeoutMs: 60_000 });
