@@ -59,6 +59,8 @@ export interface AgentOptions extends Locality {
   readonly confine: 'wholly' | 'capabilities' | 'not';
   /** Below which folder of bpffs programs and maps are pinned; null: enforcement ends with the agent. */
   readonly bpffs: string | null;
+  /** Where totals are kept for the next agent, a folder that is there; null, and by default: nowhere. */
+  readonly stateDir?: string | null;
   /** How often the kernel is asked whether it still holds what was put there; 0: never. */
   readonly checkMs: number;
   /** Sizes of maps, by name, where the defaults of bpf/abi.h won't do. */
@@ -113,6 +115,7 @@ export class Agent {
   #isFullTold = false;
   #waitingFor = '';
   #leftOut = '';
+  #unledgered = '';
   #retry: NodeJS.Timeout | null = null;
   #look: NodeJS.Timeout | null = null;
   #onReady: (result: StartError | KernelError | PinError | RollbackFailed | null) => void = () => undefined;
@@ -136,6 +139,7 @@ export class Agent {
     this.#enforcement = new Enforcement(native, {
       unknown: options.unknown,
       bpffs: options.bpffs,
+      stateDir: options.stateDir ?? null,
       ownNode: options.ownNode,
       ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
     });
@@ -497,6 +501,7 @@ export class Agent {
     this.#isFinishing = false;
     if (this.#isStopped) return;
     if (leftover !== null) this.#log.warn({ event: 'leftover', error: String(leftover) });
+    this.#tellLedger();
     const heldMs = this.#heldMs;
     this.#heldMs = null;
     if (heldMs !== null) this.#enforce(heldMs);
@@ -646,6 +651,18 @@ export class Agent {
       // Enforcement doesn't depend on it; it is tried again at the next change.
       this.#log.error({ event: 'state_not_saved', error: error instanceof Error ? error.message : String(error) });
     }
+  }
+
+  #tellLedger(): void {
+    const failure = this.#enforcement.ledgerFailure;
+    const text = failure === null ? '' : failure instanceof Error ? failure.message : String(failure);
+    if (text !== '' && text !== this.#unledgered) {
+      this.#log.error(
+        { event: 'counters_not_saved', error: text },
+        'counters go on, but some would begin lower if another agent took over now; tried again at the next change',
+      );
+    }
+    this.#unledgered = text;
   }
 
   #onHappening({ refusal, stranger, cut }: Happening): void {

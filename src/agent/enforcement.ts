@@ -12,6 +12,7 @@ import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
 import { type FlowEvent, readEvent } from '../kernel/events.ts';
 import { InterfaceGuards } from '../kernel/guards.ts';
 import { type Drift, Installation } from '../kernel/installation.ts';
+import { Ledger } from '../kernel/ledger.ts';
 import { KernelError, type Native } from '../kernel/native.ts';
 import { namespacesHidden } from '../kernel/programs.ts';
 import type { MapAudit } from '../kernel/table.ts';
@@ -62,9 +63,12 @@ export interface EnforcementOptions {
   readonly maxEntries?: Readonly<Record<string, number>>;
   /** Below which folder of bpffs programs and maps are pinned, so that they outlive this process; null, and by default: nowhere. */
   readonly bpffs?: string | null;
+  /** Where totals are kept over a takeover; null, and by default: nowhere. The folder is there. */
+  readonly stateDir?: string | null;
 }
 
 export class Enforcement {
+  readonly #stateDir: string | null;
   readonly #compiling: Pick<CompileOptions, 'ownNode'>;
   /** Why the host's own processes cannot be told by their network namespace: unknown ones are denied like any. null: they can. */
   readonly hostHidden: string | null;
@@ -84,6 +88,7 @@ export class Enforcement {
   /** Loads the programs, or takes over what an earlier agent left; attaches nothing yet. Throws KernelError, PinError. */
   constructor(native: Native, options: EnforcementOptions) {
     this.#native = native;
+    this.#stateDir = options.stateDir ?? null;
     this.#compiling = { ownNode: options.ownNode ?? false };
     this.#installation = new Installation(native, options.bpffs ?? null, options.maxEntries ?? {});
     try {
@@ -99,8 +104,12 @@ export class Enforcement {
   }
 
   #newApplier(): Applier {
-    const { object, inheritance } = this.#installation;
-    return new Applier(object, this.#fixed, inheritance);
+    const { object, inheritance, pins } = this.#installation;
+    const folder = pins === null ? null : this.#stateDir;
+    // Ids of maps are used again after a boot, and so are files.
+    const boot = folder === null ? '' : readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+    const ledger = folder === null ? null : new Ledger(folder, `${boot} ${object.mapIds().counters}`);
+    return new Applier(object, this.#fixed, inheritance, ledger);
   }
 
   /** At interfaces. */
@@ -296,6 +305,11 @@ export class Enforcement {
         verdict,
         count: { packets: Number(packets), bytes: Number(bytes) },
       }));
+  }
+
+  /** See `Applier.ledgerFailure`. */
+  get ledgerFailure(): unknown {
+    return this.#applier.ledgerFailure;
   }
 
   /** What the programs could not do, by why; totals. Throws KernelError. */

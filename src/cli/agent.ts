@@ -113,7 +113,11 @@ export function command(): Command {
     )
     .option('--socket <path>', 'where postern policies asks', SOCKET)
     .option('--no-socket', 'answer nowhere')
-    .option('--state-dir <dir>', 'keeps the last valid version of each object across restarts', '/var/lib/postern')
+    .option(
+      '--state-dir <dir>',
+      'keeps the last valid version of each object, and totals of counters, across restarts',
+      '/var/lib/postern',
+    )
     .addOption(resolverOption())
     .option(
       '--bpffs <dir>',
@@ -198,6 +202,7 @@ async function start(options: Options): Promise<number> {
       guard: options.guard,
       maxEntries: options.bpfMapMax ?? {},
       checkMs: options.checkInterval * 1000,
+      stateDir: path.resolve(options.stateDir),
       confine: !options.confine ? 'not' : startsProgram ? 'capabilities' : 'wholly',
       bpffs: options.bpffs === 'none' ? null : path.resolve(options.bpffs),
       hooks,

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { Command } from 'commander';
 import { SOCKET } from '../agent/socket.ts';
 import { guardsIn } from '../kernel/inheritance.ts';
+import { LEDGER_FILES } from '../kernel/ledger.ts';
 import { KernelError, loadNative, type Native } from '../kernel/native.ts';
 import { BPFFS, PinError, PinFolder } from '../kernel/pins.ts';
 import { ask, isNobodyThere } from './ask.ts';
@@ -86,7 +87,9 @@ function removeFilters(native: Native, pins: PinFolder): void {
 
 function removeFiles(stateDir: string, socket: string): string[] {
   const removed: string[] = [];
-  for (const file of [path.join(stateDir, 'objects'), path.join(stateDir, 'cluster', 'objects'), socket]) {
+  const objects = [path.join(stateDir, 'objects'), path.join(stateDir, 'cluster', 'objects')];
+  const ledger = LEDGER_FILES.map((name) => path.join(stateDir, name));
+  for (const file of [...objects, ...ledger, socket]) {
     if (statSync(file, { throwIfNoEntry: false }) === undefined) continue;
     rmSync(file, { recursive: true });
     removed.push(file);

@@ -21,6 +21,7 @@ import type { Delta } from './diff.ts';
 import type { SelfKey } from './encode.ts';
 import { LimitExceeded, RollbackFailed } from './errors.ts';
 import type { Inheritance } from './inheritance.ts';
+import type { Ledger } from './ledger.ts';
 import type { NativeObject } from './native.ts';
 import { Slots } from './slots.ts';
 import type { MapAudit } from './table.ts';
@@ -84,6 +85,8 @@ export class Applier {
   #formerRulesets: ReadonlyMap<Id, RulesetInfo> = new Map();
   /** What the maps hold is not known for sure: a write failed in part. */
   #isInDoubt = false;
+  /** Programs that ask other maps are attached, and count in the same map as ours will. */
+  #isBeside: boolean;
   /** Some workload's slot or rulesets changed since the counters were drained. */
   #mayDrain = false;
   /** Gives back the room of what the last change left behind, once no program runs that began before it; null: that is done. */
@@ -92,34 +95,43 @@ export class Applier {
   /** Numbers as users see them, for events and counters. */
   readonly names: CounterNames = {
     workload: (slot) => this.#slots.nameOf(slot),
-    ruleset: (id) => this.#rulesets.get(id) ?? this.#formerRulesets.get(id),
-    isLive: (workload) => this.#slots.slotOf(workload) !== null,
+    ruleset: (id) => this.#rulesets.get(id) ?? this.#formerRulesets.get(id) ?? this.#counters.ruleset(id),
+    slot: (workload) => this.#slots.slotOf(workload),
   };
 
-  /** `object` holds Postern's maps: empty, or as `inherited` says. Throws KernelError. */
-  constructor(object: NativeObject, { unknown, hostNetns }: ApplierOptions, inherited: Inheritance | null = null) {
+  /**
+   * `object` holds Postern's maps: empty, or as `inherited` says. `ledger`: what goes on of counters when this process ends; null:
+   * nothing. Throws KernelError.
+   */
+  constructor(
+    object: NativeObject,
+    { unknown, hostNetns }: ApplierOptions,
+    inherited: Inheritance | null = null,
+    ledger: Ledger | null = null,
+  ) {
     this.#object = object;
     this.#tables = kernelTables(object);
     this.#maxEntries = new Map(Object.entries(object.maps()).map(([name, { maxEntries }]) => [name, maxEntries]));
-    this.#counters = new Counters(object, this.names);
     // An earlier agent may have had room for more.
     const hasRoom = (slot: number): boolean => slot < this.#limit('epochs');
     const held = [...(inherited?.workloads ?? [])].filter(([, { slot }]) => hasRoom(slot));
     this.#slots = new Slots(new Map(held.map(([cgroup, { slot }]) => [standIn(cgroup), slot])));
+    const inheritedSlots = new Set(held.map(([, { slot }]) => slot));
+    this.#counters = new Counters(object, this.names, ledger, inheritedSlots);
     this.#guarded = new Map(held.flatMap(([cgroup, { netns }]) => (netns === 0n ? [] : [[cgroup, netns]])));
     this.#fixed = { unknown: unknown === 'deny' ? UNKNOWN_DENY : UNKNOWN_ALLOW, hostNetns };
     this.#epochs = new Map([...(inherited?.epochs ?? [])].filter(([slot]) => hasRoom(slot)));
     if (inherited?.isInPlace) {
       this.#settings = this.readSettings();
       this.#resync();
-      // Of slots that were given up, and whose counters nobody has read since.
-      const used = new Set([SLOT_UNKNOWN, ...held.map(([, { slot }]) => slot)]);
-      this.#counters.forget(({ slot }) => !used.has(slot));
       this.#mayDrain = true;
     } else {
       this.#settings = { levels: 0, ...this.#fixed, pods: 0n, podsLevel: 0, shortestTtlS: SHORTEST_TTL_S };
       this.#write(this.#settings);
     }
+    this.#isBeside = inherited !== null && !inherited.isInPlace;
+    // Of slots that were given up, and whose counters nobody has read since.
+    if (inherited !== null) this.#counters.forget(({ slot }) => slot !== SLOT_UNKNOWN && !inheritedSlots.has(slot));
     if (inherited?.mustRaise)
       this.#endChange([...this.#epochs.keys(), SLOT_UNKNOWN, ...held.map(([, { slot }]) => slot)]);
     else this.#endChange([...this.#epochs].filter(([, epoch]) => isChanging(epoch)).map(([slot]) => slot));
@@ -207,6 +219,7 @@ export class Applier {
         late(() => this.#write(before));
         this.#write({ ...before, levels: before.levels | levels, ...this.#fixed });
       }
+      this.#counters.expect(tables.rulesets);
       workloads.upsert(changes.workloads.upserts, late);
       workloads.remove(changes.workloads.deletes, late);
       this.#endChange(affected);
@@ -216,6 +229,7 @@ export class Applier {
 
     // ---- Enforced. What is left only gives room back. ----
     this.#slots.commit(assignment);
+    this.#counters.settle();
     identities.settle(tables.identities);
     this.#mayDrain ||= changes.workloads.upserts.size > 0 || changes.workloads.deletes.size > 0;
     const gone = new Map([...this.#rulesets].filter(([id]) => !tables.rulesets.has(id)));
@@ -245,6 +259,7 @@ export class Applier {
    * To be called while nothing is attached. Throws KernelError.
    */
   expectPods(below: CgroupBinding | null): void {
+    this.#isBeside = false;
     const { cgroup: pods, level: podsLevel } = below ?? { cgroup: 0n, level: 0 };
     // A program may be reading it, where there was an agent before.
     if (this.#settings.pods === pods && this.#settings.podsLevel === podsLevel) return;
@@ -357,6 +372,11 @@ export class Applier {
     return this.#counters.read();
   }
 
+  /** Why counters would not go on exactly after a takeover now; null: they would, or nothing outlives this process. */
+  get ledgerFailure(): unknown {
+    return this.#counters.failure;
+  }
+
   /** What the programs could not do, by name (`events_rate`, `events_full`, `counters`, …); totals. */
   readLosses(): Map<string, bigint> {
     return this.#counters.losses();
@@ -452,7 +472,7 @@ export class Applier {
 
   /** Counters of slots and rulesets that no program can count under any more. */
   #drain(): void {
-    if (!this.#mayDrain) return;
+    if (!this.#mayDrain || this.#isBeside) return;
     const current = new Map<number, Workload>();
     for (const workload of this.#tables.workloads.entries.values()) current.set(workload.slot, workload);
     this.#counters.drain(({ slot, ruleset }) => {
@@ -460,7 +480,7 @@ export class Applier {
       const workload = current.get(slot);
       if (workload === undefined) return true;
       return ruleset !== NO_ID && ruleset !== workload.enforced && ruleset !== workload.shadow;
-    });
+    }, this.#rulesets);
     this.#slots.reuse([...this.#slots.resting.keys()]);
     this.#mayDrain = false;
   }

@@ -375,6 +375,62 @@ test('guards at interfaces outlive the agent, too: inbound flows are answered, a
   );
 });
 
+test('counters go on over policy changes, kill -9 and takeover: none ever lower than before, none counted twice', async (t) => {
+  const { lab, folder, web, actor } = await world(t);
+  let refusals = 0;
+  const refuse = async (): Promise<void> => {
+    for (const address of [SERVER, SERVER6]) {
+      assert.equal(await actor.tryTcp(address, 80), 'ok');
+      assert.equal(await actor.tryTcp(address, 81), 'EPERM');
+      refusals += 1;
+    }
+  };
+  let before = new Map<string, number>();
+  const check = async (agent: TestAgent, when: string): Promise<void> => {
+    const series = [...(await agent.metrics())].filter(([name]) => /^postern_(?:drop|forward)_\w+_total\{/.test(name));
+    const now = new Map(series.filter(([name]) => name.includes('workload="shop/web"')));
+    for (const [name, count] of before) assert.ok((now.get(name) ?? 0) >= count, `${when}: ${name} ${now.get(name)}`);
+    const dropped = [...now].filter(([name]) => name.startsWith('postern_drop_count_total'));
+    assert.equal(
+      dropped.reduce((sum, [, count]) => sum + count, 0),
+      refusals,
+      when,
+    );
+    before = now;
+  };
+  /** The first two are other rows alone, the third is other addresses too, which fills maps beside those in force. */
+  const versions = [
+    objects(web, '{port: 80}'),
+    objects(web, '{port: 80}, {port: 82}'),
+    objects(web, '{port: 80}, {port: 83}', '198.18.0.0/15, "fd00::/8"'),
+  ] as const;
+  let version = 0;
+  const write = (): void => {
+    version += 1;
+    folder.write('objects.yaml', versions[version % 3] ?? versions[0]);
+  };
+  let agent = await startAgent(lab, folder);
+  await refuse();
+  for (let round = 1; round <= 6; round++) {
+    await agent.applied(write);
+    await refuse();
+    await check(agent, `round ${round}, a change`);
+    // One that it may or may not get to.
+    if (round % 2 === 0) write();
+    await agent.stop('SIGKILL');
+    await refuse();
+    // And one that nobody is there for.
+    if (round > 3) write();
+    agent = await startAgent(lab, folder);
+    await refuse();
+    await check(agent, `round ${round}, a takeover`);
+  }
+  assert.ok(readdirSync(folder.stateDir).includes('counters'));
+  await agent.stop();
+  assert.equal(run('uninstall', ...places(folder), '--state-dir', folder.stateDir).status, 0);
+  assert.equal(existsSync(folder.stateDir), false);
+});
+
 test('a disk that is full stops neither the agent nor the next one', async (t) => {
   const { lab, folder, web, actor } = await world(t);
   const disk = mkdtempSync(path.join(tmpdir(), `postern-disk-${process.pid}-`));
@@ -388,6 +444,7 @@ test('a disk that is full stops neither the agent nor the next one', async (t) =
   assert.ok(first.lines.some(({ event }) => event === 'state_not_saved'));
   await isHeld(actor);
   await first.applied(() => folder.write('objects.yaml', objects(web, '{port: 80}', '198.18.0.0/15, "fd00::/8"')));
+  await first.line(({ event }) => event === 'counters_not_saved');
   await isHeld(actor);
   await first.stop('SIGKILL');
   await isHeld(actor);

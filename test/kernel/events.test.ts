@@ -10,7 +10,7 @@ import { address, id, info } from './fixture.ts';
 const names: CounterNames = {
   workload: (slot) => (slot === 4 ? 'shop/web' : null),
   ruleset: (ruleset) => (ruleset === id('a') || ruleset === id('b') ? info(ruleset) : undefined),
-  isLive: () => true,
+  slot: () => null,
 };
 
 const RAW: abi.Event = {
