@@ -5,7 +5,7 @@ import type { ChildProcess } from 'node:child_process';
 import { existsSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import type { Snapshot } from '../../src/model/objects.ts';
+import type { Pod, Snapshot } from '../../src/model/objects.ts';
 import type { Lab, Place } from '../../test/support/lab.ts';
 import { unlessInterrupted } from './interruption.ts';
 
@@ -62,7 +62,7 @@ export function placeOf(places: Places, pod: string): Place {
 }
 
 /** What kube-proxy does elsewhere: a Service's address leads to the pod behind it. Here the pod has that address, too. */
-function serviceAddresses(snapshot: Snapshot, pod: Snapshot['pods'][number]): string[] {
+function serviceAddresses(snapshot: Snapshot, pod: Pod): string[] {
   const isBehind = (service: Snapshot['services'][number]) =>
     snapshot.endpointSlices.some(
       (slice) =>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which pods have an address that they had not before? Costs what changed: objects that stayed are one and the same.
-import { changeBetween } from '../model/list-change.ts';
+import { changeBetween, type List } from '../model/list-change.ts';
 import type { Pod } from '../model/objects.ts';
 
 /** Pods of `after`, by `namespace/name`, with an address that the pod of that name in `before` does not have. */
-export function arrivals(before: readonly Pod[], after: readonly Pod[]): readonly string[] {
+export function arrivals(before: List<Pod>, after: List<Pod>): readonly string[] {
   const { gone, come } = changeBetween(before, after);
   const old = new Map(gone.map((pod) => [nameOf(pod), pod]));
   return come

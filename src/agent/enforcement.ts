@@ -17,6 +17,7 @@ import { KernelError, type Native } from '../kernel/native.ts';
 import { namespacesHidden } from '../kernel/programs.ts';
 import type { MapAudit } from '../kernel/table.ts';
 import type { KernelCount } from '../metrics/metrics.ts';
+import type { List } from '../model/list-change.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type Step } from '../model/tables.ts';
 import type { Refusal } from '../tell/refusal.ts';
@@ -79,7 +80,7 @@ export class Enforcement {
   #applier: Applier;
   #compiled: Compiled | null = null;
   #snapshot: Snapshot | null = null;
-  #local: readonly Pod[] = [];
+  #local: List<Pod> = [];
   #bindings: Bindings = new Map();
   #onHappening: (happening: Happening) => void = () => undefined;
   #isReading = false;
@@ -142,7 +143,7 @@ export class Enforcement {
     snapshot: Snapshot,
     bindings: Bindings,
     own: Binding | null,
-    local: readonly Pod[] = snapshot.pods,
+    local: List<Pod> = snapshot.pods,
     refuse: (overfull: readonly Overfull[]) => readonly Problem[] = refuseAll,
   ): Outcome {
     const { steps, compiled } =

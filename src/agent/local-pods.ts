@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which pods are this node's, and is its name right? Knows neither cgroups nor the kernel.
-import { changeBetween } from '../model/list-change.ts';
+import { changeBetween, type List } from '../model/list-change.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
 import { names } from './names.ts';
 
@@ -20,7 +20,7 @@ export function isLocal({ nodeName, unscheduled }: Locality, ownUid: string | nu
 /** Follows lists of pods; what did not change from one to the next is not looked at again. */
 export class LocalPods {
   readonly #isLocal: (pod: Pod) => boolean;
-  #all: readonly Pod[] = [];
+  #all: List<Pod> = [];
   #local: readonly Pod[] = [];
 
   /** `isLocal` gives the same answer for the same pod, always. */
@@ -29,7 +29,7 @@ export class LocalPods {
   }
 
   /** Those of `all` that are local, in the order of their names; the same list where they are the same. */
-  of(all: readonly Pod[]): readonly Pod[] {
+  of(all: List<Pod>): readonly Pod[] {
     const { gone, come } = changeBetween(this.#all, all);
     this.#all = all;
     const local = new Set(this.#local);

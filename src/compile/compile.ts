@@ -3,6 +3,7 @@
 // saves work and changes nothing.
 
 import { SPACE_NETWORKS, SPACE_NOT_WORLD } from '#build/generated/abi.ts';
+import type { List } from '../model/list-change.ts';
 import { NAMES_ENFORCED } from '../model/name.ts';
 import type { Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import {
@@ -33,7 +34,7 @@ import { type Place, type Ruleset, ruleset, rulesetContent } from './ruleset.ts'
 
 export interface Options {
   /** Those of the snapshot's pods that are compiled as workloads. Default: all. */
-  readonly local?: readonly Pod[];
+  readonly local?: List<Pod>;
   /** Pods that a NetworkPolicy holds may reach their own node, as upstream's text has it. Default: no. */
   readonly ownNode?: boolean;
   /** Names that DNS told a workload count. Default: as far as users are concerned. */
@@ -151,7 +152,7 @@ function heldBy(snapshot: Snapshot, options: Options): Held {
 
 function workloadsOf(
   snapshot: Snapshot,
-  local: readonly Pod[],
+  local: List<Pod>,
   { ownNode, names }: { readonly ownNode: boolean; readonly names: boolean },
 ): Pick<Held, 'workloads' | 'rulesets' | 'problems' | 'overfull'> {
   const select = selections(snapshot);

@@ -5,7 +5,7 @@
 import { KIND_STRANGER } from '#build/generated/abi.ts';
 import { isIPv4 } from '../model/address.ts';
 import { idOf } from '../model/hash.ts';
-import { changeBetween } from '../model/list-change.ts';
+import { changeBetween, type List } from '../model/list-change.ts';
 import type { EndpointSlice, Pod, Service, Snapshot } from '../model/objects.ts';
 import { ShardedMap } from '../model/sharded-map.ts';
 import type { AddressKey, Id } from '../model/tables.ts';
@@ -174,7 +174,7 @@ export class DestinationTracker {
   }
 
   /** Pods that are new objects came, went or changed. */
-  #followPods(before: readonly Pod[], after: readonly Pod[], touched: Set<AddressKey>): void {
+  #followPods(before: List<Pod>, after: List<Pod>, touched: Set<AddressKey>): void {
     const { gone, come } = changeBetween(before, after);
     for (const pod of gone) {
       if (pod.ended) continue;

@@ -3,6 +3,8 @@
 //
 // An object in a namespace that has not been heard of yet is not told: its labels may be what closes a door to it. Its pod is unknown
 // until then, and denied as such.
+
+import { changeBetween, type List, noteChange } from '../model/list-change.ts';
 import type {
   EndpointSlice,
   Host,
@@ -109,7 +111,7 @@ export class Cluster {
     const known = this.#namespaces.collection.entries;
     const moved = before === null || namespaces === before.snapshot.namespaces ? null : renamed(before, known);
     const scope: Scope = { known, moved };
-    const pods = this.#pods.update(scope);
+    const pods = this.#pods.list(scope);
     const services = this.#services.update(scope);
     const endpointSlices = this.#endpointSlices.update(scope);
     const nodes = this.#nodes.update(null);
@@ -156,10 +158,26 @@ interface Scope {
   readonly moved: ReadonlySet<string> | null;
 }
 
+/** A list as an array: the same one as long as nothing changes. */
+class Whole<T extends object> {
+  #list: List<T> | null = null;
+  #array: readonly T[] = [];
+
+  of(list: List<T>): readonly T[] {
+    if (list === this.#list) return this.#array;
+    const array = [...list];
+    if (this.#list !== null) noteChange(this.#array, array, changeBetween(this.#list, list));
+    this.#list = list;
+    this.#array = array;
+    return array;
+  }
+}
+
 /** A kind that is read, and compared, as what the model makes of it. */
 class Objects<T extends { readonly namespace?: string; readonly name: string }> {
   readonly collection: Collection<T>;
   readonly #list = new SortedList<T>();
+  readonly #whole = new Whole<T>();
 
   constructor(parse: (object: Cut) => T, onChange: () => void) {
     this.collection = new Collection<T>(
@@ -176,7 +194,7 @@ class Objects<T extends { readonly namespace?: string; readonly name: string }> 
   }
 
   /** @param scope null: of a kind that is in no namespace. */
-  update(scope: Scope | null): readonly T[] {
+  list(scope: Scope | null): List<T> {
     const { entries } = this.collection;
     const changed = new Set(this.collection.takeChanged());
     addMoved(changed, entries.keys(), scope);
@@ -185,12 +203,18 @@ class Objects<T extends { readonly namespace?: string; readonly name: string }> 
       return value === undefined || !isInScope(value.namespace, scope) ? null : value;
     });
   }
+
+  /** Of kinds that are few. */
+  update(scope: Scope | null): readonly T[] {
+    return this.#whole.of(this.list(scope));
+  }
 }
 
 class Policies {
   readonly collection: Collection<PolicyEntry>;
   readonly #kept = new Map<string, KeptPolicy>();
   readonly #list = new SortedList<Policy>();
+  readonly #whole = new Whole<Policy>();
   #problems: readonly Problem[] | null = null;
   /** Nothing is written before all are known: what is kept of the others would be lost. */
   #isSaved = true;
@@ -218,10 +242,11 @@ class Policies {
       this.#isSaved = false;
     }
     addMoved(changed, entries.keys(), scope);
-    return this.#list.update(changed, (key) => {
+    const list = this.#list.update(changed, (key) => {
       const policy = entries.get(key)?.policy ?? null;
       return policy === null || !isInScope(policy.namespace ?? undefined, scope) ? null : policy;
     });
+    return this.#whole.of(list);
   }
 
   problems(): readonly Problem[] {

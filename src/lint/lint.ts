@@ -3,7 +3,7 @@
 // nor how problems are printed.
 import { compile } from '../compile/compile.ts';
 import { overfullProblems } from '../compile/overfull.ts';
-import type { Host, Namespace, Problem, Snapshot } from '../model/objects.ts';
+import type { Host, Namespace, Pod, Problem, Snapshot } from '../model/objects.ts';
 import { type Located, type Parsed, readLocated, type SourceFile } from '../parse/document.ts';
 import { assemble } from '../parse/folder.ts';
 import { withImplicitNamespaces } from '../parse/namespaces.ts';
@@ -47,7 +47,7 @@ function snapshotOf(objects: readonly Parsed[]): Snapshot {
   const snapshot = {
     namespaces: [] as Namespace[],
     nodes: [] as Snapshot['nodes'][number][],
-    pods: [] as Snapshot['pods'][number][],
+    pods: [] as Pod[],
     services: [] as Snapshot['services'][number][],
     endpointSlices: [] as Snapshot['endpointSlices'][number][],
     policies: [] as Snapshot['policies'][number][],

@@ -2,6 +2,7 @@
 // What a snapshot holds: Kubernetes objects cut to what decides a verdict, and policies of every kind in one shape.
 // Plain frozen data; knows neither YAML, nor files, nor the API server, nor the kernel.
 
+import type { List } from './list-change.ts';
 import type { NamePattern } from './name.ts';
 
 /** A node of parsed policy: `LabelSelector` of apimachinery meta/v1. Both lists empty: matches everything. */
@@ -188,7 +189,7 @@ export interface Policy {
 export interface Snapshot {
   readonly namespaces: readonly Namespace[];
   readonly nodes: readonly Node[];
-  readonly pods: readonly Pod[];
+  readonly pods: List<Pod>;
   readonly services: readonly Service[];
   readonly endpointSlices: readonly EndpointSlice[];
   readonly policies: readonly Policy[];

@@ -157,8 +157,9 @@ export async function selectInSlices(snapshot: Snapshot, rest: () => Promise<voi
 function* walk(snapshot: Snapshot): Generator<undefined, ReadonlyMap<Policy, Selected>> {
   const select = selections(snapshot);
   const groups = new Map<Selection, { pods: number; hostNetwork: number; nodes: Set<string>; pod: Pod }>();
-  for (const [index, pod] of snapshot.pods.entries()) {
-    if (index % SLICE === SLICE - 1) yield;
+  let seen = 0;
+  for (const pod of snapshot.pods) {
+    if (++seen % SLICE === 0) yield;
     if (pod.ended) continue;
     const selection = select(pod);
     if (selection.shadow.length === 0) continue;

@@ -29,8 +29,8 @@ const LISTS = ['namespaces', 'nodes', 'pods', 'services', 'endpointSlices', 'pol
 function changed(random: Random, from: Snapshot, other: Snapshot): Snapshot {
   const next: Record<string, unknown> = { ...from };
   for (const list of random.chance(0.2) ? LISTS : [random.pick(LISTS)]) {
-    const items: readonly { readonly namespace?: string | null; readonly name: string }[] = from[list];
-    const others: typeof items = other[list];
+    const items: readonly { readonly namespace?: string | null; readonly name: string }[] = [...from[list]];
+    const others: typeof items = [...other[list]];
     const kept = items.filter(() => !random.chance(0.2));
     const known = new Set(kept.map(({ namespace, name }) => `${namespace}/${name}`));
     const come = others.filter(({ namespace, name }) => random.chance(0.2) && !known.has(`${namespace}/${name}`));

@@ -11,6 +11,7 @@ import { Scanner } from '../../src/kube/scan.ts';
 import { SortedList } from '../../src/kube/snapshot.ts';
 import { changeBetween } from '../../src/model/list-change.ts';
 import type { Kind } from '../../src/validate/kind.ts';
+import { seeded } from '../oracle/random.ts';
 
 const HOST = { node: null, addresses: [], resolvers: [] };
 const metadata = { namespace: 'shop', name: 'a', uid: 'u', generation: 1, resourceVersion: '1', labels: { app: 'a' } };
@@ -101,7 +102,7 @@ test('a list after any changes is that of a fresh one, the same where nothing ca
         }
         list.update(new Set(changes.map(([name]) => name)), (name) => held.get(name) ?? null);
         const expected = [...held].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, value]) => value);
-        assert.ok(sameItems(list.values, expected));
+        assert.ok(sameItems([...list.values], expected));
         const isSame = before.size === held.size && [...before].every(([name, one]) => held.get(name) === one);
         assert.equal(list.values === values, isSame);
         const { gone, come } = changeBetween(values, list.values);
@@ -148,4 +149,39 @@ test('equal is what deepEqual is', () => {
       assert.equal(equal(a, other), isSame);
     }),
   );
+});
+
+test('a long list, which is held in parts, is that of a fresh one after any changes', () => {
+  const random = seeded(7);
+  const list = new SortedList<{ readonly name: string }>();
+  const held = new Map<string, { readonly name: string }>();
+  for (let change = 0; change < 60; change++) {
+    const changed = new Set<string>();
+    // Grows past several parts, then shrinks to none.
+    const isGrowing = change < 30;
+    for (let index = random.between(0, 900); index-- > 0; ) {
+      const name = `pod-${random.between(0, 6000)}`;
+      changed.add(name);
+      if (random.chance(isGrowing ? 0.1 : 0.7)) held.delete(name);
+      else if (isGrowing || held.has(name)) held.set(name, { name });
+    }
+    if (change === 59) {
+      for (const name of held.keys()) changed.add(name);
+      held.clear();
+    }
+    const before = list.values;
+    const old = [...before];
+    const { gone, come } = changeBetween(
+      before,
+      list.update(changed, (name) => held.get(name) ?? null),
+    );
+    const expected = [...held].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, value]) => value);
+    assert.ok(sameItems([...list.values], expected));
+    assert.equal(list.values.length, expected.length);
+    assert.ok(sameItems([...before], old), 'what was told stays');
+    const [was, is] = [new Set(old), new Set(expected)];
+    assert.deepEqual(new Set(gone), was.difference(is));
+    assert.deepEqual(new Set(come), is.difference(was));
+  }
+  assert.equal(list.values.length, 0);
 });
