@@ -83,7 +83,9 @@ function fromPins(native: Native, folder: string): NodeStatus {
   }
 }
 
-const POLICY_MAPS = ['workloads', 'identities', 'networks', 'verdicts', 'ports', 'selves', 'guards', 'sources'];
+const POLICY_MAPS = [
+  ...['workloads', 'identities', 'networks', 'names', 'resolvers', 'verdicts', 'ports', 'selves', 'guards', 'sources'],
+];
 
 export function rendered(status: NodeStatus): string {
   const { pid, ready, bpffs, root, since, programs, guards, maps, drift, repaired } = status;

@@ -12,6 +12,7 @@ import {
   type NetworkKey,
   NO_ID,
   type PortPrefix,
+  type ResolverKey,
   type Row,
   type RulesetInfo,
   type Tables,
@@ -120,7 +121,7 @@ function subjectsOf(...tables: readonly RowTable[]): Set<Id> {
   return subjects;
 }
 
-const NO_RESOLVERS: ReadonlySet<AddressKey> = new Set();
+const NO_RESOLVERS: ReadonlySet<ResolverKey> = new Set();
 
 const NOWHERE: Destinations = destinations(
   {

@@ -3,7 +3,7 @@
 // Knows of rules only what they ask for; makes no identities.
 
 import type { EndpointSlice, Host, Pod, PortProtocol, Service, Snapshot } from '../model/objects.ts';
-import type { AddressKey } from '../model/tables.ts';
+import type { AddressKey, ResolverKey } from '../model/tables.ts';
 import { isLoopback } from '../resolve/entities.ts';
 import type { Demand } from './demand.ts';
 import type { PortPair } from './entries.ts';
@@ -118,6 +118,7 @@ export function standingFacts({ nodes, services, host }: Snapshot, demand: Deman
 }
 
 const API_SERVER = 'default/kubernetes';
+const DNS_PORT = 53;
 const CLUSTER_DNS = 'kube-system/kube-dns';
 
 /** Does it matter to some rule who stands behind this Service, by its name or as a resolver? */
@@ -137,17 +138,24 @@ export function isResolver(service: Service, { resolvers }: Pick<Host, 'resolver
 }
 
 /** Whose answers are believed: the cluster's DNS, by the Service's address and by those of what stands ready behind it, and the host's. */
-export function resolversOf({ services, endpointSlices, host }: Snapshot): Set<AddressKey> {
+export function resolversOf({ services, endpointSlices, host }: Snapshot): Set<ResolverKey> {
   const slices = slicesByService(endpointSlices);
-  const found = new Set(host.resolvers.map(keyOf));
+  const found = new Set(host.resolvers.map((address): ResolverKey => `${keyOf(address)}/${DNS_PORT}`));
   for (const service of services) {
     if (!isResolver(service, host)) continue;
-    for (const ip of service.clusterIPs) found.add(keyOf(ip));
-    for (const port of service.ports) {
-      for (const { address } of backendsOf(port, slices.get(nameOf(service)) ?? [])) found.add(address);
+    for (const port of service.ports.filter(isOfDns)) {
+      for (const ip of service.clusterIPs) found.add(`${keyOf(ip)}/${port.port}`);
+      for (const behind of backendsOf(port, slices.get(nameOf(service)) ?? [])) {
+        found.add(`${behind.address}/${behind.port}`);
+      }
     }
   }
   return found;
+}
+
+/** Such a Service often has a port for metrics, too. */
+function isOfDns({ port }: { readonly port: number }): boolean {
+  return port === DNS_PORT;
 }
 
 /**

@@ -2,7 +2,7 @@
 // Whose known flows must be judged again after a change? Rather too many than one too few: judging again costs a lookup.
 // Pure: asks the tables as they stand before anything is written.
 
-import { ROW_ZONES, SLOT_UNKNOWN, type Workload } from '#build/generated/abi.ts';
+import { ROW_NAMES, ROW_ZONES, SLOT_UNKNOWN, type Workload } from '#build/generated/abi.ts';
 import { type Id, type IdentityEntry, NO_ID, type RowKey } from '../model/tables.ts';
 import type { Delta } from './diff.ts';
 import type { SelfKey, StoredRow } from './encode.ts';
@@ -14,6 +14,7 @@ export interface Changes {
   readonly selves: Delta<SelfKey, true>;
   readonly identities: Delta<string, IdentityEntry>;
   readonly networks: Delta<string, Id>;
+  readonly names: Delta<string, Id>;
   readonly workloads: Delta<bigint, Workload>;
 }
 
@@ -55,7 +56,7 @@ export class Affected {
 
 function affectedRulesets(
   actual: Pick<KernelTables, 'rows' | 'identities'>,
-  { rows, identities, networks }: Changes,
+  { rows, identities, networks, names }: Changes,
   used: ReadonlySet<Id>,
 ): ReadonlySet<Id> {
   // Which class an address falls to without its own prefix only the trie knows.
@@ -89,8 +90,10 @@ function affectedRulesets(
     if (!touchIdentity(actual.identities.entries.get(address), undefined)) return used;
   }
   subjects.delete(NO_ID);
+  const isNameTouched = names.upserts.size > 0 || names.deletes.size > 0;
   for (const ruleset of used) {
     const header = row(`${ruleset}/${NO_ID}/00000000`);
+    if (isNameTouched && (header === undefined || (header.flags & ROW_NAMES) !== 0)) affected.add(ruleset);
     if (isKindTouched && (header === undefined || (header.flags & ROW_ZONES) !== 0)) affected.add(ruleset);
     for (const subject of subjects) {
       if (affected.has(ruleset)) break;

@@ -21,6 +21,7 @@ import type { Delta } from './diff.ts';
 import type { SelfKey } from './encode.ts';
 import { LimitExceeded, RollbackFailed } from './errors.ts';
 import type { Inheritance } from './inheritance.ts';
+import { type KnownName, KnownNames } from './known-names.ts';
 import type { Ledger } from './ledger.ts';
 import type { NativeObject } from './native.ts';
 import { Slots } from './slots.ts';
@@ -74,6 +75,7 @@ export class Applier {
   readonly #maxEntries: ReadonlyMap<string, number>;
   readonly #slots: Slots;
   readonly #counters: Counters;
+  readonly #knownNames: KnownNames;
   readonly #epochs: Map<number, number>;
   /** What of the settings no change changes. */
   readonly #fixed: Pick<Settings, 'unknown' | 'hostNetns'>;
@@ -112,6 +114,7 @@ export class Applier {
     this.#object = object;
     this.#tables = kernelTables(object);
     this.#maxEntries = new Map(Object.entries(object.maps()).map(([name, { maxEntries }]) => [name, maxEntries]));
+    this.#knownNames = new KnownNames(object);
     // An earlier agent may have had room for more.
     const hasRoom = (slot: number): boolean => slot < this.#limit('epochs');
     const held = [...(inherited?.workloads ?? [])].filter(([, { slot }]) => hasRoom(slot));
@@ -121,6 +124,8 @@ export class Applier {
     this.#guarded = new Map(held.flatMap(([cgroup, { netns }]) => (netns === 0n ? [] : [[cgroup, netns]])));
     this.#fixed = { unknown: unknown === 'deny' ? UNKNOWN_DENY : UNKNOWN_ALLOW, hostNetns };
     this.#epochs = new Map([...(inherited?.epochs ?? [])].filter(([slot]) => hasRoom(slot)));
+    // Of slots that were given up: whoever gets one must not know what another was told.
+    if (inherited !== null) this.#knownNames.forgetOthers(inheritedSlots);
     if (inherited?.isInPlace) {
       this.#settings = this.readSettings();
       this.#resync();
@@ -142,10 +147,12 @@ export class Applier {
    * what addresses are changes, and no row bridges what the rulesets in force ask of them.
    */
   wantsBeside(step: Step): boolean {
-    const { identities, networks } = this.#tables;
-    return [identities.delta(step.tables.identities), networks.delta(step.tables.networks)].some(
-      ({ upserts, deletes }) => upserts.size + deletes.size > 0,
-    );
+    const { identities, networks, names } = this.#tables;
+    return [
+      identities.delta(step.tables.identities),
+      networks.delta(step.tables.networks),
+      names.delta(step.tables.names),
+    ].some(({ upserts, deletes }) => upserts.size + deletes.size > 0);
   }
 
   /** `flip` and `finish`: blocks until programs have ended. */
@@ -172,7 +179,7 @@ export class Applier {
       leftover = this.#giveBack();
     }
     if (this.#isInDoubt) this.#resync();
-    const { workloads, identities, networks, rows, portSets, selves } = this.#tables;
+    const { workloads, identities, networks, names, resolvers, rows, portSets, selves } = this.#tables;
     const { tables, bridge, bridgePortSets } = step;
 
     const assignment = this.#slots.assign(bindings.keys(), (name) => standInOf(bindings.get(name)));
@@ -184,6 +191,8 @@ export class Applier {
       selves: selves.delta(desiredSelves(step, assignment.slots)),
       identities: identities.delta(tables.identities),
       networks: networks.delta(tables.networks),
+      names: names.delta(tables.names),
+      resolvers: resolvers.delta(new Map([...tables.resolvers].map((key) => [key, true]))),
       workloads: workloads.delta(desired),
     };
     this.#checkLimits([
@@ -192,6 +201,8 @@ export class Applier {
       ['selves', selves.peak(changes.selves)],
       ['identities', identities.peak(changes.identities)],
       ['networks', networks.peak(changes.networks)],
+      ['names', names.peak(changes.names)],
+      ['resolvers', resolvers.peak(changes.resolvers)],
       ['workloads', workloads.peak(changes.workloads)],
       ['epochs', assignment.end],
     ]);
@@ -215,6 +226,15 @@ export class Applier {
       networks.upsert(changes.networks.upserts, late);
       identities.remove(changes.identities.deletes, late);
       networks.remove(changes.networks.deletes, late);
+      resolvers.upsert(changes.resolvers.upserts, late);
+      resolvers.remove(changes.resolvers.deletes, late);
+      if (changes.names.upserts.size + changes.names.deletes.size > 0) {
+        late(() => this.#knownNames.reclassify(names.entries));
+        // What is longer hides what is shorter: nothing is taken away before all is there.
+        names.upsert(changes.names.upserts, late);
+        names.remove(changes.names.deletes, late);
+        this.#knownNames.reclassify(names.entries);
+      }
       if ((before.levels | levels) !== before.levels || !isRuled) {
         late(() => this.#write(before));
         this.#write({ ...before, levels: before.levels | levels, ...this.#fixed });
@@ -296,14 +316,21 @@ export class Applier {
    * decided meanwhile is judged again. Each throws KernelError.
    */
   audits(): ((mustRepair: boolean) => MapAudit)[] {
-    const { workloads, identities, networks, rows, portSets, selves } = this.#tables;
-    const tables = [workloads, identities, networks, rows, portSets, selves].map((table) => (mustRepair: boolean) => {
+    const tables = this.#all().map((table) => (mustRepair: boolean) => {
       if (this.#isInDoubt) this.#resync();
       const audit = table.audit(mustRepair);
-      if (mustRepair && audit.differing > 0) this.#endChange(this.#everySlot());
+      if (mustRepair && audit.differing > 0) {
+        if (table === this.#tables.names) this.#knownNames.reclassify(this.#tables.names.entries);
+        this.#endChange(this.#everySlot());
+      }
       return audit;
     });
     return [...tables, (mustRepair) => this.#auditEpochs(mustRepair), (mustRepair) => this.#auditSettings(mustRepair)];
+  }
+
+  #all() {
+    const { workloads, identities, networks, names, resolvers, rows, portSets, selves } = this.#tables;
+    return [workloads, identities, networks, names, resolvers, rows, portSets, selves];
   }
 
   #everySlot(): Set<number> {
@@ -382,6 +409,12 @@ export class Applier {
     return this.#counters.losses();
   }
 
+  /** What DNS told workloads, and when that ends. Throws KernelError. */
+  readNames(): (KnownName & { readonly workload: string | null })[] {
+    const nowS = Number(process.hrtime.bigint() / 1_000_000_000n);
+    return this.#knownNames.read(nowS).map((known) => ({ ...known, workload: this.#slots.nameOf(known.slot) }));
+  }
+
   /** What the kernel holds, asked of it. For verification: `apply` goes by what it has written. */
   readBack(): Contents {
     return readBack(this.#object);
@@ -396,9 +429,7 @@ export class Applier {
 
   /** The maps that the agent writes, and `counters` as of the last reading. */
   fills(): Fill[] {
-    const { workloads, identities, networks, rows, portSets, selves } = this.#tables;
-    const written = [workloads, identities, networks, rows, portSets, selves];
-    return [...written.map(({ map, size }) => ({ map, size })), { map: 'counters', size: this.#counters.size }].map(
+    return [...this.#all().map(({ map, size }) => ({ map, size })), { map: 'counters', size: this.#counters.size }].map(
       ({ map, size }) => ({ map, entries: size, maxEntries: this.#limit(map) }),
     );
   }
@@ -481,6 +512,7 @@ export class Applier {
       if (workload === undefined) return true;
       return ruleset !== NO_ID && ruleset !== workload.enforced && ruleset !== workload.shadow;
     }, this.#rulesets);
+    this.#knownNames.forget(this.#slots.resting.keys());
     this.#slots.reuse([...this.#slots.resting.keys()]);
     this.#mayDrain = false;
   }

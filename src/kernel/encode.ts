@@ -8,8 +8,10 @@ import {
   decodeAnswer,
   decodeGuard,
   decodeIdentity,
+  decodeNameKey,
   decodeNetworkKey,
   decodePortKey,
+  decodeResolverKey,
   decodeRow,
   decodeSelfKey,
   decodeSourceKey,
@@ -18,8 +20,10 @@ import {
   encodeAnswer,
   encodeGuard,
   encodeIdentity,
+  encodeNameKey,
   encodeNetworkKey,
   encodePortKey,
+  encodeResolverKey,
   encodeRow,
   encodeSelfKey,
   encodeSourceKey,
@@ -28,8 +32,10 @@ import {
   GUARD_BYTES,
   type Guard,
   IDENTITY_BYTES,
+  NAME_KEY_BYTES,
   NETWORK_KEY_BYTES,
   PORT_KEY_BYTES,
+  RESOLVER_KEY_BYTES,
   ROW_BYTES,
   ROW_ENTRIES,
   ROW_PORT_SET,
@@ -39,6 +45,7 @@ import {
   WORKLOAD_BYTES,
   type Workload,
 } from '#build/generated/abi.ts';
+import { forwardName, type NamePattern, reversedName } from '../model/name.ts';
 import {
   type AddressKey,
   type Answer,
@@ -47,6 +54,7 @@ import {
   type NetworkKey,
   NO_ID,
   type PortPrefix,
+  type ResolverKey,
   type Row,
   type RowKey,
 } from '../model/tables.ts';
@@ -69,7 +77,17 @@ const ANY = 0;
 const IN_PLACE = 4;
 
 /** Maps that only the agent writes. `guards` and `sources` follow the interfaces there are, the others hold what a Step says. */
-export type MapName = 'workloads' | 'identities' | 'networks' | 'verdicts' | 'ports' | 'selves' | 'guards' | 'sources';
+export type MapName =
+  | 'workloads'
+  | 'identities'
+  | 'networks'
+  | 'names'
+  | 'resolvers'
+  | 'verdicts'
+  | 'ports'
+  | 'selves'
+  | 'guards'
+  | 'sources';
 
 /** Slot and address, joined by `/`. */
 export type SelfKey = `${number}/${AddressKey}`;
@@ -123,9 +141,42 @@ export const NETWORKS: MapCodec<NetworkKey, Id> = {
   encodeValue: (id, buffer, at) => writeHex(id, buffer, at, 8),
   decodeKey: (buffer, at) => {
     const { prefixlen, space, address } = decodeNetworkKey(buffer, at);
-    return `${space as 0 | 1}/${address}/${prefixlen - SPACE_BITS}`;
+    return `${space as 0 | 1 | 2}/${address}/${prefixlen - SPACE_BITS}`;
   },
   decodeValue: (buffer, at) => buffer.toString('hex', at, at + 8),
+};
+
+/** A pattern for one name ends in a zero byte, which counts; one for names below another in a dot. */
+export const NAMES: MapCodec<NamePattern, Id> = {
+  map: 'names',
+  keyBytes: NAME_KEY_BYTES,
+  valueBytes: 8,
+  flags: ANY,
+  encodeKey: (pattern, buffer, at) => {
+    const name = reversedName(pattern);
+    encodeNameKey({ prefixlen: 8 * (name.length + (name.endsWith('.') ? 0 : 1)), name }, buffer, at);
+  },
+  encodeValue: (id, buffer, at) => writeHex(id, buffer, at, 8),
+  decodeKey: (buffer, at) => forwardName(decodeNameKey(buffer, at).name),
+  decodeValue: (buffer, at) => buffer.toString('hex', at, at + 8),
+};
+
+/** The value says nothing. */
+export const RESOLVERS: MapCodec<ResolverKey, true> = {
+  map: 'resolvers',
+  keyBytes: RESOLVER_KEY_BYTES,
+  valueBytes: 1,
+  flags: ANY,
+  encodeKey: (key, buffer, at) => {
+    const [address, port] = fields(key, 2);
+    encodeResolverKey({ address, port: Number(port) }, buffer, at);
+  },
+  encodeValue: (_, buffer, at) => void buffer.writeUInt8(1, at),
+  decodeKey: (buffer, at) => {
+    const { address, port } = decodeResolverKey(buffer, at);
+    return `${address}/${port}`;
+  },
+  decodeValue: () => true,
 };
 
 /** What the kernel holds of a row: the entries of a port set are in `ports`. */

@@ -1,16 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-// The six maps that hold what a Step says, as tables; and what the kernel itself says they hold.
+// The eight maps that hold what a Step says, as tables; and what the kernel itself says they hold.
 
 import type { Workload } from '#build/generated/abi.ts';
-import type { AddressKey, Answer, Entry, Id, IdentityEntry, NetworkKey, PortPrefix, RowKey } from '../model/tables.ts';
+import type { NamePattern } from '../model/name.ts';
+import type {
+  AddressKey,
+  Answer,
+  Entry,
+  Id,
+  IdentityEntry,
+  NetworkKey,
+  PortPrefix,
+  ResolverKey,
+  RowKey,
+} from '../model/tables.ts';
 import {
   decodeEntries,
   IDENTITIES,
   type MapCodec,
+  NAMES,
   NETWORKS,
   PORTS,
   type PortElementKey,
   portElements,
+  RESOLVERS,
   SELVES,
   type SelfKey,
   type StoredRow,
@@ -26,6 +39,8 @@ export interface Contents {
   readonly workloads: ReadonlyMap<bigint, Workload>;
   readonly identities: ReadonlyMap<AddressKey, IdentityEntry>;
   readonly networks: ReadonlyMap<NetworkKey, Id>;
+  readonly names: ReadonlyMap<NamePattern, Id>;
+  readonly resolvers: ReadonlyMap<ResolverKey, true>;
   readonly rows: ReadonlyMap<RowKey, StoredRow>;
   readonly portSets: ReadonlyMap<Id, readonly PortPrefix[]>;
   readonly selves: ReadonlyMap<SelfKey, true>;
@@ -36,6 +51,8 @@ export interface KernelTables {
   readonly workloads: Plain<bigint, Workload>;
   readonly identities: Plain<AddressKey, IdentityEntry>;
   readonly networks: Plain<NetworkKey, Id>;
+  readonly names: Plain<NamePattern, Id>;
+  readonly resolvers: Plain<ResolverKey, true>;
   readonly rows: Plain<RowKey, StoredRow>;
   readonly portSets: Table<Id, readonly PortPrefix[], PortElementKey, Answer>;
   readonly selves: Plain<SelfKey, true>;
@@ -50,6 +67,8 @@ export function kernelTables(object: NativeObject): KernelTables {
     ),
     identities: plain(object, IDENTITIES, (a, b) => a.id === b.id && a.network === b.network && a.kind === b.kind),
     networks: plain(object, NETWORKS, (a, b) => a === b),
+    names: plain(object, NAMES, (a, b) => a === b),
+    resolvers: plain(object, RESOLVERS, () => true),
     rows: plain(object, VERDICTS, sameRow),
     // A port set is named by its content, so one that is there never changes.
     portSets: new Table(object, { codec: PORTS, same: () => true, elements: portElements }),
@@ -102,6 +121,8 @@ export function readBack(object: NativeObject): Contents {
     workloads: read(WORKLOADS),
     identities: read(IDENTITIES),
     networks: read(NETWORKS),
+    names: read(NAMES),
+    resolvers: read(RESOLVERS),
     rows: read(VERDICTS),
     portSets,
     selves: read(SELVES),
@@ -112,6 +133,8 @@ export function assume(tables: KernelTables, contents: Contents): void {
   tables.workloads.assume(contents.workloads);
   tables.identities.assume(contents.identities);
   tables.networks.assume(contents.networks);
+  tables.names.assume(contents.names);
+  tables.resolvers.assume(contents.resolvers);
   tables.rows.assume(contents.rows);
   tables.portSets.assume(contents.portSets);
   tables.selves.assume(contents.selves);

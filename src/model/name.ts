@@ -33,3 +33,9 @@ export function reversedName(pattern: NamePattern): string {
   const labels = pattern.split('.').reverse();
   return labels.at(-1) === '*' ? `${labels.slice(0, -1).join('.')}.` : labels.join('.');
 }
+
+/** The name, or the pattern, that `reversedName` turned round. */
+export function forwardName(reversed: string): NamePattern {
+  const labels = reversed.split('.').reverse();
+  return labels[0] === '' ? WILDCARD + labels.slice(1).join('.') : labels.join('.');
+}

@@ -95,6 +95,8 @@ export interface WorkloadEntry {
 
 /** Key of `networks`: space (0 networks, 1 zones, 2 inside), then address, then prefix length in bits of the 128. */
 export type NetworkKey = `${0 | 1 | 2}/${AddressKey}/${number}`;
+/** Address and port, joined by `/`. */
+export type ResolverKey = `${AddressKey}/${number}`;
 /** Ruleset, subject, kind (8 hex digits), joined by `/`. */
 export type RowKey = `${Id}/${Id}/${string}`;
 
@@ -107,7 +109,7 @@ export interface Tables {
   readonly portSets: ReadonlyMap<Id, readonly PortPrefix[]>;
   readonly rulesets: ReadonlyMap<Id, RulesetInfo>;
   /** Whose answers to DNS questions are believed. Empty where no ruleset asks for names. */
-  readonly resolvers: ReadonlySet<AddressKey>;
+  readonly resolvers: ReadonlySet<ResolverKey>;
   /** By `namespace/name`: every pod, and every unit (`/kubelet.service`) that a policy selects here, bound or not. Who is bound to which cgroup is apply's question. */
   readonly workloads: ReadonlyMap<string, WorkloadEntry>;
 }
