@@ -413,11 +413,11 @@ struct told_key {
  */
 struct told {
 	content_id class; /* what `names` says of it; 0: no pattern matches */
-	__u32 slot; /* this and the next as in the key */
-	__u32 number;
-	__u32 reserved;
 	struct bpf_spin_lock lock; /* as in struct workload */
+	__u32 number; /* this and the next as in the key */
+	__u32 slot; /* this and the next are a struct text_key */
 	char name[NAME_BYTES];
+	__u32 reserved;
 };
 
 /* learned: a workload's address -> a name that led to it, by index. */

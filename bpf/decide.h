@@ -57,7 +57,8 @@ static __noinline int is_spoofed(__u32 slot, const struct packet *packet)
 /* What policy says, and the two destinations that no policy can take away. */
 static __noinline int decide(const struct subject *subject, const struct packet *packet, struct decision *decision)
 {
-	struct question question = {.port = port_of(packet), .protocol = packet->protocol};
+	struct question question = {
+		.port = port_of(packet), .protocol = packet->protocol, .slot = subject->slot, .name = decision->name};
 	__u32 answer, shadow_answer;
 
 	if (is_spoofed(subject->slot, packet)) {
@@ -69,10 +70,11 @@ static __noinline int decide(const struct subject *subject, const struct packet 
 		return 0;
 	}
 	copy_address(&question.destination, &packet->remote);
-	answer = shadow_answer = judge(subject->enforced, &question);
+	answer = shadow_answer = judge_with_names(subject->enforced, &question);
 	if (subject->shadow != subject->enforced)
-		shadow_answer = judge(subject->shadow, &question);
+		shadow_answer = judge_with_names(subject->shadow, &question);
 	combine(decision, subject->enforced, answer, subject->shadow, shadow_answer);
+	decision->name = question.led;
 	if (decision->verdict != VERDICT_ALLOW && !packet->leaves && is_self(subject->slot, &packet->remote)) {
 		allow(decision, subject->enforced, IS_DENIED(answer) ? REASON_SELF : REASON_OF(answer));
 		decision->rule = IS_DENIED(answer) ? RULE_NONE : RULE_OF(answer);

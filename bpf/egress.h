@@ -14,6 +14,7 @@
 
 #include "abi.h"
 #include "decide.h"
+#include "dns.h"
 #include "maps.h"
 #include "origin.h"
 #include "parse.h"
@@ -50,6 +51,8 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 	__u8 flags = 0;
 
 	record = sk ? record_of(sk) : NULL;
+	if (record && !syn && record->slot == subject->slot && is_of(record, packet))
+		decision->name = name_of(record);
 	/*
 	 * The listener's, not the connection's: nothing about this peer may be written to it. Or that of a child which Fast Open
 	 * made early; one that was connected itself, and met its peer's SYN half-way, is no reply.
@@ -112,13 +115,15 @@ static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *s
 				       const struct packet *packet, struct decision *decision, struct moment *moment)
 {
 	struct record *record = sk ? record_of(sk) : NULL;
-	bool same = record && is_of(record, packet);
+	bool same = record && is_of(record, packet), to_resolver;
 	__u64 netns = netns_of(skb, subject);
 
 	if (record)
 		moment->pid = record->pid;
 	if (recall_flow(packet, subject, netns, decision, same))
 		return false;
+	if (same && record->slot == subject->slot)
+		decision->name = name_of(record);
 	decide(subject, packet, decision);
 	if (!sk)
 		return true;
@@ -134,11 +139,12 @@ static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *s
 		record = make_record(sk);
 	if (!record)
 		return true;
+	to_resolver = is_resolver(&packet->remote, packet->remote_port);
 	if (!same && record->protocol == IPPROTO_UDP && has_ruleset(subject)) {
 		spill(record, packet, subject, netns);
-		keep_outbound(packet, subject, netns, decision, 0);
+		keep_outbound(packet, subject, netns, decision, to_resolver ? FLOW_RESOLVER : 0);
 	}
-	if (!write_record(record, packet, subject, decision, DIRECTION_EGRESS, subject->epoch, 0))
+	if (!write_record(record, packet, subject, decision, DIRECTION_EGRESS, subject->epoch, to_resolver ? RECORD_RESOLVER : 0))
 		lose(LOSS_RECORDS);
 	return true;
 }
@@ -214,6 +220,10 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
 
 	count_decision(&decision, subject.slot, skb->gso_segs ?: 1, packet->length);
+	if (decision.verdict != VERDICT_DENY && subject.slot && packet->protocol == IPPROTO_UDP && !packet->reason &&
+	    packet->fragment != FRAGMENT_LATER && is_resolver(&packet->remote, packet->remote_port) &&
+	    is_learning_here(&subject, netns_of(skb, &subject)))
+		note_question(skb, packet, bpf_get_socket_cookie(skb), subject.slot, ASKED_OF_SOCKET);
 	if (decision.verdict == VERDICT_ALLOW || !anew)
 		return PASS;
 	if (!moment.muted) {

@@ -16,6 +16,7 @@
 
 #include "abi.h"
 #include "decide.h"
+#include "dns.h"
 #include "maps.h"
 #include "parse.h"
 #include "record.h"
@@ -52,11 +53,10 @@ struct arp {
 
 /* What a guard says of its interface, taken out of the map. */
 struct post {
-	__u64 netns;
-	__s64 nsid;
+	__s32 nsid;
 	__u32 ifindex;
-	__u32 flags;
-	__u8 hardware_address[8];
+	__u8 hardware_address[ETH_ALEN];
+	__u16 flags;
 };
 
 /* By the interface that the frame came through, or will. */
@@ -65,23 +65,24 @@ static __noinline int find_by_interface(struct __sk_buff *skb, struct subject *s
 	__u32 ifindex = skb->ifindex;
 	const struct guard *guard = bpf_map_lookup_elem(&guards, &ifindex);
 	const struct workload *workload;
-	__u64 cgroup;
+	__u64 cgroup, netns;
 
 	if (!guard)
 		return false;
 	cgroup = guard->cgroup;
-	post->netns = guard->netns;
+	netns = guard->netns;
 	post->nsid = guard->nsid < 0 ? NO_NAMESPACE : guard->nsid;
 	post->ifindex = ifindex;
 	post->flags = guard->flags;
 	__builtin_memcpy(post->hardware_address, guard->hardware_address, sizeof(guard->hardware_address));
 	subject->cgroup = cgroup;
+	subject->netns = netns;
 	workload = bpf_map_lookup_elem(&workloads, &cgroup);
 	if (!workload)
 		return false;
 	hold(subject, cgroup, workload);
 	/* What the guard notes counts in the namespace that it watches, also while `workloads` does not say so yet, or no more. */
-	subject->netns = post->netns;
+	subject->netns = netns;
 	return true;
 }
 
@@ -257,6 +258,7 @@ static __noinline int guard_tcp(struct __sk_buff *skb, const struct packet *pack
 			allow(decision, key.ruleset, key.reason);
 			decision->rule = key.rule;
 			decision->verdict = key.verdict;
+			decision->name = name_of(record);
 			add_flag(record, begun, RECORD_GUARDED);
 			return false;
 		}
@@ -268,6 +270,8 @@ static __noinline int guard_tcp(struct __sk_buff *skb, const struct packet *pack
 			add_flag(record, begun, RECORD_GUARDED);
 		return is_closing(packet);
 	}
+	if (outbound && !syn)
+		decision->name = name_of(record);
 	decide(subject, packet, decision);
 	if (decision->verdict != VERDICT_DENY || syn)
 		return false;
@@ -303,7 +307,8 @@ static __noinline int is_known_datagram(struct __sk_buff *skb, const struct pack
 	epoch = bpf_map_lookup_elem(&epochs, &counted.slot);
 	flow_key_of(&key, packet, counted.slot, netns);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	if (!epoch || !flow || !(flow->detail & FLOW_GUARDED) || flow->verdict == VERDICT_DENY || flow->epoch != *epoch)
+	if (!epoch || !flow || (flow->detail & (FLOW_GUARDED | FLOW_RESOLVER)) != FLOW_GUARDED || flow->verdict == VERDICT_DENY ||
+	    flow->epoch != *epoch)
 		return false;
 	counted.ruleset = flow->ruleset;
 	counted.rule = flow->rule;
@@ -334,7 +339,8 @@ static __noinline int guard_udp(struct __sk_buff *skb, const struct packet *pack
 	if (decision->verdict == VERDICT_DENY)
 		cut_outbound(packet, subject, subject->netns);
 	else if (subject->lasting && has_ruleset(subject))
-		keep_outbound(packet, subject, subject->netns, decision, FLOW_GUARDED);
+		keep_outbound(packet, subject, subject->netns, decision,
+			      FLOW_GUARDED | (is_resolver(&packet->remote, packet->remote_port) ? FLOW_RESOLVER : 0));
 	return 0;
 }
 
@@ -437,13 +443,16 @@ __noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
 	    !keep_fragment(packet, &subject, subject.netns, &decision))
 		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
 
+	if (decision.verdict != VERDICT_DENY && subject.slot && packet->protocol == IPPROTO_UDP && !packet->reason &&
+	    packet->fragment != FRAGMENT_LATER && is_resolver(&packet->remote, packet->remote_port))
+		note_question(skb, packet, subject.netns, subject.slot, ASKED_OF_GUARD);
 	counted = decision.verdict != VERDICT_DENY && is_counted(skb, packet, subject.cgroup);
 	if (counted)
 		return true;
 	count_decision(&decision, subject.slot, skb->gso_segs ?: 1, packet->length);
 	if (decision.verdict != VERDICT_ALLOW) {
 		moment.socket_cookie = bpf_get_socket_cookie(skb);
-		moment.netns_cookie = post.netns;
+		moment.netns_cookie = subject.netns;
 		tell(packet, &subject, &decision, &moment, false);
 	}
 	return decision.verdict != VERDICT_DENY;
@@ -467,28 +476,37 @@ static __always_inline int judge_frame(struct __sk_buff *skb)
 	return guard_unvouched(skb, &packet) ? GUARD_PASS : GUARD_REFUSE;
 }
 
-/* The answers of a pod that is asked must pass. A global function, as above. */
-__noinline int guard_inbound(struct __sk_buff *skb, const struct packet *packet)
+/* The answers of a pod that is asked must pass; what it asked itself may teach, and then `asker` is known. A global function, as above. */
+__noinline int guard_inbound(struct __sk_buff *skb, const struct packet *packet, struct asker *asker)
 {
 	struct subject subject = {};
 	struct post post = {};
+	enum inbound inbound = INBOUND_UNKNOWN;
 
-	if (!packet || !find_by_interface(skb, &subject, &post) || !has_ruleset(&subject))
+	if (!packet || !asker || !find_by_interface(skb, &subject, &post))
 		return 0;
+	asker->owner = subject.netns;
+	asker->slot = subject.slot;
 	/*
 	 * Whoever floods a pod with SYNs would otherwise cut off all that had called just before. A segment from outside to a connection
 	 * that was accepted proves as much as a SYN does.
 	 */
+	if (!has_ruleset(&subject))
+		goto learn;
 	if (packet->protocol == IPPROTO_TCP && packet->tcp_flags & TCP_FLAG_BYTE_ACK &&
 	    (post.nsid < 0 || !is_crowded(subject.slot) || !has_tcp_socket(skb, post.nsid, packet, &subject, ACCEPTED)))
 		return 0;
-	keep_inbound(packet, subject.slot, subject.netns);
+	inbound = keep_inbound(packet, subject.slot, subject.netns);
+learn:
+	asker->is_known = packet->protocol == IPPROTO_UDP && inbound != INBOUND_QUESTION &&
+			  is_resolver(&packet->remote, packet->remote_port);
 	return 0;
 }
 
 static __always_inline void watch_frame(struct __sk_buff *skb)
 {
 	struct packet packet = {};
+	struct asker asker = {};
 	bool asks = false;
 
 	if (is_tagged(skb) || !is_ip(skb))
@@ -511,7 +529,9 @@ static __always_inline void watch_frame(struct __sk_buff *skb)
 		break;
 	}
 	if (asks)
-		guard_inbound(skb, &packet);
+		guard_inbound(skb, &packet, &asker);
+	if (asker.is_known)
+		learn_answer(skb, &packet, asker.owner, asker.slot, ASKED_OF_GUARD);
 }
 
 #endif

@@ -11,6 +11,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "abi.h"
+#include "dns.h"
 #include "maps.h"
 #include "origin.h"
 #include "parse.h"
@@ -44,6 +45,7 @@ static __always_inline void mark_listener(struct __sk_buff *skb, struct bpf_sock
 	record->port = 0;
 	record->address = (struct address){};
 	record->ruleset = 0;
+	record->reserved[0] = 0;
 	end_write(record, DIRECTION_INGRESS, subject.netns ? 0 : RECORD_OLD);
 }
 
@@ -61,11 +63,28 @@ __noinline int note_inbound(struct __sk_buff *skb, const struct packet *packet)
 	return 0;
 }
 
+/*
+ * A resolver answers, in the host's namespace: in one of its own, a process could be the resolver. Where a guard watches, that learns
+ * itself. The question was kept by the socket's cookie.
+ */
+__noinline int note_answer(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct subject subject = {};
+	const struct settings *setting = read_settings();
+
+	if (!packet || !setting || !is_resolver(&packet->remote, packet->remote_port) || !find_by_socket(skb, &subject) ||
+	    !is_learning_here(&subject, netns_of(skb, &subject)))
+		return 0;
+	learn_answer(skb, packet, bpf_get_socket_cookie(skb), subject.slot, ASKED_OF_SOCKET);
+	return 0;
+}
+
 static __always_inline void watch_ingress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct bpf_sock *sk;
 	const struct record *record;
+	bool known;
 
 	if (!skb->sk)
 		return;
@@ -84,10 +103,11 @@ static __always_inline void watch_ingress(struct __sk_buff *skb)
 		break;
 	case IPPROTO_UDP:
 		record = record_of(sk);
-		if (record && record->direction == DIRECTION_EGRESS && is_of(record, &packet))
-			break;
-		if (!is_loopback(&packet.remote))
+		known = record && record->direction == DIRECTION_EGRESS && is_of(record, &packet);
+		if (!known && !is_loopback(&packet.remote))
 			note_inbound(skb, &packet);
+		if (!known || record->flags & RECORD_RESOLVER)
+			note_answer(skb, &packet);
 		break;
 	case IPPROTO_ICMP:
 		if (packet.icmp == ICMP_ECHO_REQUEST && !is_loopback(&packet.remote))

@@ -236,6 +236,45 @@ struct {
 	__array(values, struct grace_inner);
 } grace SEC(".maps");
 
+/* Room to read a DNS message in. Several for each processor: who reads one may be interrupted by another that does. */
+enum dns_room { DNS_WORKS = 4, DNS_WIRE_BYTES = 512, DNS_TEXT_BYTES = 1024 };
+struct dns_work {
+	__u32 taken;
+	/* The message; offsets count from the packet's first byte. */
+	__u32 begin;
+	__u32 end;
+	__u32 at; /* what is read next */
+	__u16 flags;
+	__u16 type; /* of the question */
+	__u32 records; /* of the answer, not read yet */
+	__u32 addresses; /* in those that were */
+	__s32 loss; /* why it teaches nothing: dns_loss, or a dns_outcome */
+	/* The name that is read. */
+	__u32 loaded; /* bytes of `wire` that hold something */
+	__u32 name_end; /* in `wire`; 0: not reached, or no name */
+	__u32 left; /* of the label */
+	__u32 label; /* its next byte, in `text` */
+	__u32 text_begin; /* in `text`, which grows towards its beginning */
+	/* What is taught. */
+	__u32 number; /* of the text; 0: nothing yet, the message is only looked through */
+	__u32 now_s;
+	__u32 shortest_ttl_s;
+	__u32 expires_s; /* the latest of its addresses */
+	struct asked_key key;
+	struct asked asked;
+	struct learned_key address;
+	struct learned learned;
+	__u8 told[sizeof(struct told)]; /* as bytes: its lock has no meaning here */
+	__u8 wire[DNS_WIRE_BYTES];
+	__u8 text[DNS_TEXT_BYTES];
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DNS_WORKS);
+	__type(key, __u32);
+	__type(value, struct dns_work);
+} dns_works SEC(".maps");
+
 /*
  * What cgroup_skb programs may ask on this kernel but not on 6.1. A loader that finds them missing clears these, and the verifier
  * never sees the calls.

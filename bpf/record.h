@@ -45,6 +45,12 @@ static __always_inline bool is_whole(const struct record *record, __u32 begun)
 	return !(begun & RECORD_WORD_FLAG(RECORD_BUSY)) && RECORD_WORD(record) == begun;
 }
 
+/* Under the spelling that the layout has for ever. */
+static __always_inline __u32 name_of(const struct record *record)
+{
+	return record->reserved[0];
+}
+
 _Static_assert(sizeof(struct record) == 64, "sk_storage outlives every version of the agent");
 _Static_assert(__builtin_offsetof(struct record, direction) % 4 == 0, "direction, flags and sequence are one word");
 
@@ -111,7 +117,8 @@ static __always_inline bool recall(const struct record *record, const struct pac
 	key->rule = record->rule;
 	key->reason = record->reason;
 	key->verdict = record->verdict;
-	return key->verdict < VERDICT_DENY && is_whole(record, begun);
+	/* What goes to a resolver may be another question each time. */
+	return key->verdict < VERDICT_DENY && !(begun & RECORD_WORD_FLAG(RECORD_RESOLVER)) && is_whole(record, begun);
 }
 
 /* Sets a flag of a record that nobody has written since it was read. */
@@ -140,6 +147,8 @@ static __always_inline bool write_record(struct record *record, const struct pac
 	record->port = packet->remote_port;
 	copy_address(&record->address, &packet->remote);
 	record->ruleset = decision->ruleset;
+	/* What was refused has not begun: once it is allowed, it is by a name that still counts then. */
+	record->reserved[0] = decision->verdict == VERDICT_DENY ? 0 : decision->name;
 	end_write(record, direction, flags);
 	return true;
 }
@@ -241,7 +250,7 @@ static __noinline int evict_flow(__u32 slot, __u32 number)
 	return 0;
 }
 
-/* Keeps `flow`, whose identity is taken from the key. First comes the order: a flow that is in none would stay for ever. */
+/* Keeps `flow` from now on; its identity is taken from the key. First comes the order: a flow that is in none would stay for ever. */
 static __noinline int keep_flow(const struct flow_key *key, struct flow *flow)
 {
 	struct flow_order_key order = {.slot = key->slot};
@@ -249,6 +258,7 @@ static __noinline int keep_flow(const struct flow_key *key, struct flow *flow)
 	struct budget *budget;
 	__u32 fragment = key->kind == FLOW_FRAGMENT, most, n;
 
+	flow->seen_ns = bpf_ktime_get_ns();
 	copy_address(&flow->remote, &key->remote);
 	flow->slot = key->slot;
 	flow->local_port = key->local_port;

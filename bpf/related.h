@@ -139,12 +139,24 @@ static __noinline int is_reply(const struct packet *packet, __u32 slot, __u64 ne
 	       is_flow(flow, &key);
 }
 
+/* For whom an answer is learned, if for anybody. */
+struct asker {
+	__u64 owner; /* as in struct asked_key */
+	__u32 slot;
+	__u32 is_known;
+};
+
+enum inbound {
+	INBOUND_QUESTION = 0, /* or an answer that is nobody's to learn from */
+	INBOUND_ANSWER = 1, /* of a resolver's */
+	INBOUND_UNKNOWN = 2, /* nothing was known of its flow */
+};
+
 /* Somebody outside asked: notes it, so that the answer passes. What this workload asked first stays its own question. */
 static __noinline int keep_inbound(const struct packet *packet, __u32 slot, __u64 netns)
 {
 	__u64 now_ns = bpf_ktime_get_ns();
 	struct flow inbound = {
-		.seen_ns = now_ns,
 		.direction = DIRECTION_INGRESS,
 		.reason = REASON_REPLY,
 		.rule = RULE_NONE,
@@ -154,11 +166,14 @@ static __noinline int keep_inbound(const struct packet *packet, __u32 slot, __u6
 
 	flow_key_of(&key, packet, slot, netns);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	if (!flow || !is_fresh(flow, now_ns, FLOW_INBOUND_NS))
-		return keep_flow(&key, &inbound);
-	if (flow->direction == DIRECTION_INGRESS)
-		refresh(flow, now_ns);
-	return true;
+	if (!flow || !is_fresh(flow, now_ns, FLOW_INBOUND_NS)) {
+		keep_flow(&key, &inbound);
+		return INBOUND_UNKNOWN;
+	}
+	if (flow->direction == DIRECTION_EGRESS)
+		return flow->detail & FLOW_RESOLVER ? INBOUND_ANSWER : INBOUND_QUESTION;
+	refresh(flow, now_ns);
+	return INBOUND_QUESTION;
 }
 
 /* Does this ICMP error quote a packet that its destination sent us in a flow we know? */
@@ -272,7 +287,6 @@ static __noinline int decide_fragment(const struct packet *packet, const struct 
 static __always_inline struct flow outbound_flow(const struct decision *decision, __u32 epoch, __u16 detail)
 {
 	return (struct flow){
-		.seen_ns = bpf_ktime_get_ns(),
 		.epoch = epoch,
 		.direction = DIRECTION_EGRESS,
 		.verdict = decision->verdict,
@@ -280,6 +294,7 @@ static __always_inline struct flow outbound_flow(const struct decision *decision
 		.ruleset = decision->ruleset,
 		.rule = decision->rule,
 		.detail = detail,
+		.name = decision->name,
 	};
 }
 
@@ -304,13 +319,14 @@ static __noinline int spill(const struct record *record, const struct packet *pa
 	__u32 begun = begin_read(record);
 	struct flow_key key;
 	struct flow flow = {
-		.seen_ns = bpf_ktime_get_ns(),
 		.epoch = record->epoch,
 		.direction = DIRECTION_EGRESS,
 		.verdict = record->verdict,
 		.reason = record->reason,
 		.ruleset = record->ruleset,
 		.rule = record->rule,
+		.detail = record->flags & RECORD_RESOLVER ? FLOW_RESOLVER : 0,
+		.name = name_of(record),
 	};
 
 	flow_key_of(&key, packet, subject->slot, netns);
@@ -339,12 +355,20 @@ static __noinline int recall_flow(const struct packet *packet, const struct subj
 		allow(decision, subject->enforced, REASON_REPLY);
 		return is_flow(flow, &key);
 	}
-	if (flow->verdict == VERDICT_DENY || !subject->lasting || flow->epoch != subject->epoch)
+	if (flow->verdict == VERDICT_DENY)
 		return false;
+	if (!subject->lasting || flow->epoch != subject->epoch) {
+		__u32 name = flow->name;
+
+		if (name && is_flow(flow, &key))
+			decision->name = name;
+		return false;
+	}
 	refresh(flow, now_ns);
 	allow(decision, flow->ruleset, flow->reason);
 	decision->rule = flow->rule;
 	decision->verdict = flow->verdict;
+	decision->name = flow->name;
 	return is_flow(flow, &key);
 }
 

@@ -121,6 +121,14 @@ static __always_inline __u64 netns_of(struct __sk_buff *skb, const struct subjec
 	return netns_cookie_offset ? read_netns_cookie(skb) : subject->netns;
 }
 
+/* Are answers to this workload learned by its cgroup's own programs? Where a guard watches, it learns; elsewhere only the host can't forge. */
+static __always_inline bool is_learning_here(const struct subject *subject, __u64 netns)
+{
+	const struct settings *setting = read_settings();
+
+	return setting && netns && netns == setting->host_netns && subject->netns != netns;
+}
+
 /* The same for a call, which every kernel tells: what one hook notes another must find. */
 static __always_inline __u64 netns_of_call(struct bpf_sock_addr *call, const struct subject *subject)
 {

@@ -134,6 +134,7 @@ static __noinline int tell(const struct packet *packet, const struct subject *su
 	event->flags = moment->flags | (decision->silent ? EVENT_SILENT : 0);
 	event->local_port = packet->local_port;
 	event->remote_port = packet->remote_port;
+	event->name = decision->name ?: latest_name(subject->slot, &packet->remote);
 	event->local = packet->local;
 	event->remote = packet->remote;
 	if (named)

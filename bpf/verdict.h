@@ -18,8 +18,11 @@ struct question {
 	struct address destination;
 	__u16 port; /* host order; of ICMP its kind */
 	__u8 protocol;
-	__u8 reserved;
-	__u32 reserved2;
+	__u8 are_names_asked; /* else a ruleset that has rows of names is not judged */
+	__u32 slot; /* whose names count */
+	__u32 name; /* by which the flow was allowed before: counts whether it has expired or not; 0: none */
+	__u32 led; /* the name that had a say; 0: none */
+	struct answer names; /* what they say */
 } __attribute__((aligned(8)));
 
 /* What one ruleset answers, in one register: reason, whether a denial is silent, the rule told. */
@@ -27,15 +30,18 @@ struct question {
 #define REASON_OF(answer) ((__u8)(answer))
 #define SILENT_OF(answer) ((__u8)((answer) >> 8))
 #define RULE_OF(answer) ((__u16)((answer) >> 16))
+/* No verdict: this ruleset has rows of names, which were not asked. A reason of 0 is none. */
+#define NAMES_UNASKED 0
 #define IS_DENIED(answer) (REASON_OF(answer) >= REASON_DENIED)
 
-static __always_inline const struct row *row_of(__u64 ruleset, __u64 subject, __u32 kind)
+/* Apart from their callers, as the next ones: keys take stack, and below judge is none to spare. */
+static __noinline const struct row *row_of(__u64 ruleset, __u64 subject, __u32 kind)
 {
 	struct verdict_key key = {.ruleset = ruleset, .subject = subject, .kind = kind};
 	return bpf_map_lookup_elem(&verdicts, &key);
 }
 
-static __always_inline __u64 class_of(const struct address *address, enum network_space space)
+static __noinline __u64 class_of(const struct address *address, enum network_space space)
 {
 	struct network_key key = {.prefixlen = 32 + 128, .space = space, .address = *address};
 	const __u64 *class = bpf_map_lookup_elem(&networks, &key);
@@ -137,7 +143,7 @@ static __always_inline __u32 compose(const struct row *header, const struct answ
 }
 
 /* The key is copied: an older verifier (6.1) takes none that an argument of a global function points to. */
-static __always_inline const struct identity *identity_of(const struct address *address)
+static __noinline const struct identity *identity_of(const struct address *address)
 {
 	struct address key;
 
@@ -145,8 +151,120 @@ static __always_inline const struct identity *identity_of(const struct address *
 	return bpf_map_lookup_elem(&identities, &key);
 }
 
+static __always_inline __u32 coarse_s(void)
+{
+	return bpf_ktime_get_coarse_ns() / 1000000000ULL;
+}
+
+/* Is nothing else known of this address than that it is somewhere in World? */
+static __noinline int is_in_world(const struct address *address)
+{
+	const struct identity *identity = identity_of(address);
+
+	return !(identity && identity->id) && !class_of(address, SPACE_NOT_WORLD);
+}
+
+static __noinline __u64 class_of_name(__u32 slot, __u32 number)
+{
+	struct told_key key = {.slot = slot, .number = number};
+	const struct told *name = bpf_map_lookup_elem(&told, &key);
+	__u64 class;
+
+	if (!name)
+		return 0;
+	class = name->class;
+	/* An element that makes room is used again at once. */
+	asm volatile("" ::: "memory");
+	return name->slot == slot && name->number == number ? class : 0;
+}
+
+/* The name at one index of the destination's, if it has not expired; above it, up to which index there may be names. */
+static __noinline __u64 name_at(const struct question *question, __u32 index, __u32 now_s)
+{
+	struct learned_key key = {.slot = question->slot, .index = index};
+	const struct learned *entry;
+	__u64 most, number;
+
+	copy_address(&key.address, &question->destination);
+	entry = bpf_map_lookup_elem(&learned, &key);
+	if (!entry)
+		return (__u64)NAMES_PER_ADDRESS << 32;
+	most = (__u64)entry->most << 32;
+	number = entry->expires_s >= now_s ? entry->name : 0;
+	asm volatile("" ::: "memory");
+	if (entry->slot != question->slot || !same_address(&entry->address, &question->destination))
+		return (__u64)NAMES_PER_ADDRESS << 32;
+	return most | number;
+}
+
+static __always_inline bool improves(const struct answer *all, const struct answer *one)
+{
+	return one->admin < all->admin || one->policy < all->policy || one->baseline < all->baseline ||
+	       one->limits & ~all->limits;
+}
+
+/* Merges what this ruleset says of destinations to which this name led. */
+static __noinline int ask_name(__u64 ruleset, struct question *question, __u32 number, __u32 kind)
+{
+	__u64 class = class_of_name(question->slot, number);
+	struct answer said = NOTHING_SAID;
+	const struct row *row;
+
+	if (!class)
+		return 0;
+	row = row_of(ruleset, class, kind);
+	if (!row)
+		return 0;
+	ask(row, question->protocol, question->port, &said);
+	if (improves(&question->names, &said))
+		question->led = number;
+	merge(&question->names, &said);
+	return 0;
+}
+
+/* The names by which this workload knows the destination, those that have not expired. Beside judge, not below it: the stack ends there. */
+static __noinline int ask_names(__u64 ruleset, struct question *question)
+{
+	__u32 kind = is_in_world(&question->destination) ? 0 : NAME_ANYWHERE, most = NAMES_PER_ADDRESS, now_s = coarse_s();
+
+	question->names = (struct answer)NOTHING_SAID;
+	question->led = 0;
+	question->are_names_asked = 1;
+	if (question->name)
+		ask_name(ruleset, question, question->name, kind);
+	for (__u32 i = 0; i < NAMES_PER_ADDRESS && i < most; i++) {
+		__u64 found = name_at(question, i, now_s);
+
+		if (!i)
+			most = found >> 32;
+		if ((__u32)found)
+			ask_name(ruleset, question, found, kind);
+	}
+	return 0;
+}
+
+/* Of the names by which this workload knows an address the one that counts, or counted, longest; 0: none is known. */
+static __noinline __u32 latest_name(__u32 slot, const struct address *address)
+{
+	struct learned_key key = {.slot = slot};
+	__u32 latest = 0, expires_s = 0;
+
+	copy_address(&key.address, address);
+	for (__u32 i = 0; i < NAMES_PER_ADDRESS; i++) {
+		const struct learned *entry;
+
+		key.index = i;
+		entry = bpf_map_lookup_elem(&learned, &key);
+		if (entry && entry->expires_s >= expires_s) {
+			expires_s = entry->expires_s;
+			latest = entry->name;
+		}
+	}
+	return latest;
+}
+
 /* A global function: the verifier reads it once for all programs. */
-__noinline __u32 judge(__u64 ruleset, const struct question *question)
+__noinline __u32 judge(__u64 ruleset, struct question *question)
 {
 	struct answer all = NOTHING_SAID;
 	const struct row *header, *row;
@@ -161,6 +279,8 @@ __noinline __u32 judge(__u64 ruleset, const struct question *question)
 	header = row_of(ruleset, 0, 0);
 	if (!header)
 		return VERDICT_OF(REASON_MISSING_ROW, 0, RULE_NONE);
+	if (header->flags & ROW_NAMES && !question->are_names_asked)
+		return NAMES_UNASKED;
 	ask_and_merge(header, question, &all);
 
 	identity = identity_of(&question->destination);
@@ -191,7 +311,26 @@ __noinline __u32 judge(__u64 ruleset, const struct question *question)
 		if (row)
 			ask_and_merge(row, question, &all);
 	}
+
+	if (header->flags & ROW_NAMES) {
+		if (!improves(&all, &question->names))
+			question->led = 0;
+		merge(&all, &question->names);
+	}
 	return compose(header, &all);
+}
+
+/* As judge, names included. */
+static __always_inline __u32 judge_with_names(__u64 ruleset, struct question *question)
+{
+	__u32 answer;
+
+	question->are_names_asked = 0;
+	answer = judge(ruleset, question);
+	if (answer != NAMES_UNASKED)
+		return answer;
+	ask_names(ruleset, question);
+	return judge(ruleset, question);
 }
 
 /* The answers of both rulesets as one; the fields are those of struct event. */
@@ -204,6 +343,7 @@ struct decision {
 	__u8 reason;
 	__u8 shadow_reason;
 	__u8 silent;
+	__u32 name; /* the name that had a say; before: by which the flow was allowed before. 0: none */
 };
 
 static __always_inline void allow(struct decision *decision, __u64 ruleset, enum reason reason)

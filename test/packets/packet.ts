@@ -227,18 +227,20 @@ export interface Udp {
   readonly to: number;
   readonly from?: number;
   readonly length?: number;
-  readonly bytes?: number;
+  /** Zeroes, or what is carried. */
+  readonly bytes?: number | Buffer;
 }
 
 export function udp(fields: Udp): Part {
   return {
     protocol: 17,
     bytes: () => {
-      const header = Buffer.alloc(8 + (fields.bytes ?? 0));
+      const payload = typeof fields.bytes === 'object' ? fields.bytes : Buffer.alloc(fields.bytes ?? 0);
+      const header = Buffer.alloc(8);
       header.writeUInt16BE(fields.from ?? 40000, 0);
       header.writeUInt16BE(fields.to, 2);
-      header.writeUInt16BE(fields.length ?? header.length, 4);
-      return header;
+      header.writeUInt16BE(fields.length ?? header.length + payload.length, 4);
+      return Buffer.concat([header, payload]);
     },
   };
 }

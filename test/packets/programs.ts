@@ -6,14 +6,21 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
   type Answer,
+  ASKED_BYTES,
+  ASKED_KEY_BYTES,
+  type Asked,
   BUDGET_BYTES,
   COUNTER_BYTES,
   COUNTER_KEY_BYTES,
+  DNS_LOSS_NAMES,
+  decodeAsked,
   decodeCounter,
   decodeCounterKey,
   decodeEvent,
   decodeFlow,
   decodeFlowKey,
+  decodeLearned,
+  decodeTold,
   type Entry,
   type Event,
   encodeAnswer,
@@ -21,8 +28,10 @@ import {
   encodeFlowKey,
   encodeGuard,
   encodeIdentity,
+  encodeNameKey,
   encodeNetworkKey,
   encodePortKey,
+  encodeResolverKey,
   encodeRow,
   encodeSelfKey,
   encodeSettings,
@@ -35,13 +44,20 @@ import {
   type FlowKey,
   GUARD_BYTES,
   type Guard,
+  LEARNED_BYTES,
+  LEARNED_KEY_BYTES,
+  type Learned,
+  NAME_KEY_BYTES,
   REASON_NAMES,
+  RESOLVER_KEY_BYTES,
   ROW_PORT_SET,
   RULE_NONE,
   SETTINGS_BYTES,
   type Settings,
   SLOT_UNKNOWN,
   SOURCE_KEY_BYTES,
+  TOLD_BYTES,
+  type Told,
   VERDICT_NAMES,
   WORKLOAD_BYTES,
 } from '#build/generated/abi.ts';
@@ -131,7 +147,8 @@ export class Maps {
   /** Empties the maps that the agent fills and those that a run leaves something in. */
   reset(): void {
     const filled = ['workloads', 'identities', 'networks', 'verdicts', 'ports', 'selves', 'guards', 'sources'];
-    for (const map of [...filled, 'counters', 'flows', 'flow_order']) {
+    const learned = ['asked', 'asked_order', 'texts', 'told', 'told_order', 'learned', 'learned_order'];
+    for (const map of [...filled, 'names', 'resolvers', 'counters', 'flows', 'flow_order', ...learned]) {
       const { keys, count } = this.object.dump(map);
       if (count > 0) this.object.remove(map, keys, count);
     }
@@ -239,6 +256,65 @@ export class Maps {
     this.#put('selves', key, Buffer.from([1]));
   }
 
+  /** Answers from there count. */
+  resolver(address: string, port = 53): void {
+    const key = Buffer.alloc(RESOLVER_KEY_BYTES);
+    encodeResolverKey({ address: addressKey(address), port }, key);
+    this.#put('resolvers', key, Buffer.from([1]));
+  }
+
+  /** `example.com`, or `*.example.com`. */
+  pattern(pattern: string, nameClass: string): void {
+    const wildcard = pattern.startsWith('*.');
+    const labels = (wildcard ? pattern.slice(2) : pattern).split('.').toReversed().join('.');
+    const key = Buffer.alloc(NAME_KEY_BYTES);
+    encodeNameKey({ prefixlen: (labels.length + 1) * 8, name: wildcard ? `${labels}.` : labels }, key);
+    this.#put('names', key, Buffer.from(nameClass, 'hex'));
+  }
+
+  #all<T>(map: string, bytes: number, decode: (buffer: Buffer, at: number) => T): T[] {
+    const { values, count } = this.object.dump(map);
+    return Array.from({ length: count }, (_, index) => decode(values, index * bytes));
+  }
+
+  asked(): Asked[] {
+    return this.#all('asked', ASKED_BYTES, decodeAsked);
+  }
+
+  told(): Told[] {
+    return this.#all('told', TOLD_BYTES, decodeTold);
+  }
+
+  learned(): Learned[] {
+    return this.#all('learned', LEARNED_BYTES, decodeLearned);
+  }
+
+  /** Makes all that was learned, or asked, older, by what it says itself. */
+  ageNames(seconds: number): void {
+    for (const [map, keyBytes, at] of [
+      ['learned', LEARNED_KEY_BYTES, 4],
+      ['asked', ASKED_KEY_BYTES, 16],
+    ] as const) {
+      const { keys, values, count } = this.object.dump(map);
+      const size = values.length / Math.max(count, 1);
+      for (let index = 0; index < count; index += 1) {
+        const value = Buffer.from(values.subarray(index * size, (index + 1) * size));
+        value.writeUInt32LE(value.readUInt32LE(at) - seconds, at);
+        this.#put(map, Buffer.from(keys.subarray(index * keyBytes, (index + 1) * keyBytes)), value);
+      }
+    }
+  }
+
+  /** Questions and answers that taught nothing, by why, less what `before` counts. */
+  untaught(before: ReadonlyMap<string, number> = new Map()): Map<string, number> {
+    const untaught = new Map<string, number>();
+    for (const [loss, name] of DNS_LOSS_NAMES) {
+      const count = this.lost(loss, 'dns_losses') - (before.get(name) ?? 0);
+      if (count > 0) untaught.set(name, count);
+    }
+    return untaught;
+  }
+
   #rewriteFlows(rewrite: (key: FlowKey, flow: Flow) => [FlowKey, Flow]): number {
     const { keys, values, count } = this.object.dump('flows');
     if (count > 0) this.object.remove('flows', keys, count);
@@ -315,10 +391,10 @@ export class Maps {
     return events;
   }
 
-  lost(loss: number): number {
+  lost(loss: number, map = 'losses'): number {
     const key = Buffer.alloc(4);
     key.writeUInt32LE(loss);
-    const values = this.object.lookup('losses', key) ?? Buffer.alloc(0);
+    const values = this.object.lookup(map, key) ?? Buffer.alloc(0);
     let sum = 0;
     for (let at = 0; at < values.length; at += 8) sum += Number(values.readBigUInt64LE(at));
     return sum;

@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What does this DNS message ask or tell? Questions of a workload to a resolver are noted, and an answer to one of them teaches. What
+ * is malformed teaches nothing, and is counted by why. Decides nothing, and changes no message.
+ */
+#ifndef POSTERN_DNS_H
+#define POSTERN_DNS_H
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/udp.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+
+#include "abi.h"
+#include "learn.h"
+#include "maps.h"
+#include "parse.h"
+#include "subject.h"
+#include "tell.h"
+#include "verdict.h"
+
+/* RFC 1035, 4.1.1. */
+struct dns_header {
+	__be16 id;
+	__be16 flags;
+	__be16 questions;
+	__be16 answers;
+	__be16 authorities;
+	__be16 additionals;
+};
+#define DNS_FLAG_ANSWER 0x8000
+#define DNS_OPCODE_MASK 0x7800
+#define DNS_RCODE_MASK 0x000f
+#define DNS_RCODE_NONE 0
+#define DNS_RCODE_NO_NAME 3
+
+/* RFC 1035, 3.2.2 and 3.2.4; RFC 3596, 2.1. */
+#define DNS_TYPE_A 1
+#define DNS_TYPE_AAAA 28
+#define DNS_CLASS_IN 1
+
+#define DNS_NAME_BYTES 255 /* on the wire, the root's label among them; RFC 1035, 2.3.4 */
+#define DNS_LABEL_BYTES 63
+#define DNS_MAX_LABELS 128
+#define DNS_POINTER 0xc0
+
+/* What precedes the data of a record, behind its owner's name. */
+struct dns_record {
+	__be16 type;
+	__be16 class;
+	__be32 ttl;
+	__be16 length;
+} __attribute__((packed));
+
+/* The smallest record: its owner the root, or less than a pointer; without data. */
+#define DNS_MIN_RECORD_BYTES (1 + sizeof(struct dns_record))
+#define DNS_MAX_RECORDS (MAX_DATAGRAM / DNS_MIN_RECORD_BYTES)
+
+static __always_inline void lose_dns(enum dns_loss loss)
+{
+	__u32 index = loss;
+	__u64 *lost = bpf_map_lookup_elem(&dns_losses, &index);
+	if (lost)
+		__sync_fetch_and_add(lost, 1);
+}
+
+static __always_inline bool is_resolver(const struct address *address, __be16 port)
+{
+	struct resolver_key key = {.port = port};
+
+	copy_address(&key.address, address);
+	return bpf_map_lookup_elem(&resolvers, &key);
+}
+
+/* Room to read a message in, until it is given back. Its index; DNS_WORKS: there is none. */
+static __noinline __u32 take_work(void)
+{
+	for (__u32 i = 0; i < DNS_WORKS; i++) {
+		__u32 index = i;
+		struct dns_work *work = bpf_map_lookup_elem(&dns_works, &index);
+		if (work && !__sync_val_compare_and_swap(&work->taken, 0, 1))
+			return i;
+	}
+	lose_dns(DNS_BUSY);
+	return DNS_WORKS;
+}
+
+static __always_inline void give_work(struct dns_work *work)
+{
+	__sync_lock_test_and_set(&work->taken, 0);
+}
+
+enum dns_outcome {
+	DNS_READ = -1,
+	DNS_OF_NO_INTEREST = -2, /* in order, but no address was asked for */
+};
+
+/* bpf_loop hands its callbacks nothing but a place on the stack. What changes is in the work: of that the verifier assumes nothing. */
+struct dns_reader {
+	struct __sk_buff *skb;
+	struct dns_work *work;
+};
+
+/*
+ * One byte of the name in `wire`, into the text: labels from the last to the first. Bytes that no name of a host has are not taken:
+ * a dot inside a label would make two names one.
+ */
+static long read_name_byte(__u32 index, struct dns_reader *reader)
+{
+	struct dns_work *work = reader->work;
+	__u8 byte;
+
+	if (index >= work->loaded)
+		return 1;
+	byte = work->wire[index & (DNS_WIRE_BYTES - 1)];
+	if (work->left) {
+		if (byte <= ' ' || byte >= 0x7f || byte == '.')
+			return 1;
+		if (byte >= 'A' && byte <= 'Z')
+			byte |= 0x20;
+		work->text[work->label & TEXT_MASK] = byte;
+		work->label++;
+		work->left--;
+		return 0;
+	}
+	if (!byte) {
+		work->name_end = index + 1;
+		return 1;
+	}
+	if (byte > DNS_LABEL_BYTES)
+		return 1;
+	if (work->text_begin != TEXT_END) {
+		work->text_begin--;
+		work->text[work->text_begin & TEXT_MASK] = '.';
+	}
+	work->text_begin -= byte;
+	work->label = work->text_begin;
+	work->left = byte;
+	return 0;
+}
+
+/* Reads the name of a question, which is not compressed, and moves behind it. The root is none: nobody connects to it. */
+static __noinline int read_name(struct __sk_buff *skb, struct dns_work *work)
+{
+	struct dns_reader reader = {.skb = skb, .work = work};
+	__u32 length = work->end - work->at;
+
+	if (work->at >= work->end)
+		return false;
+	if (length > DNS_NAME_BYTES)
+		length = DNS_NAME_BYTES;
+	work->loaded = length;
+	work->left = 0;
+	work->name_end = 0;
+	work->text_begin = TEXT_END;
+	/* In a form that the verifier can bound. */
+	length = ((length - 1) & (DNS_WIRE_BYTES - 1)) + 1;
+	if (bpf_skb_load_bytes(skb, work->at, work->wire, length))
+		return false;
+	bpf_loop(DNS_NAME_BYTES, read_name_byte, &reader, 0);
+	work->at += work->name_end;
+	return work->name_end > 1;
+}
+
+/* Reads a message to the end of its question, whose text is then in the work. A dns_loss, or a dns_outcome. */
+static __noinline int read_question(struct __sk_buff *skb, const struct packet *packet, struct dns_work *work)
+{
+	struct dns_header header;
+	__be16 words[2];
+
+	/* By the datagram's own length, which was checked when it was parsed. */
+	work->begin = packet->base + packet->offset;
+	if (bpf_skb_load_bytes(skb, work->begin + __builtin_offsetof(struct udphdr, len), words, sizeof(words[0])))
+		return DNS_TRUNCATED_MESSAGE;
+	work->end = work->begin + bpf_ntohs(words[0]);
+	work->begin += sizeof(struct udphdr);
+	work->at = work->begin + sizeof(header);
+	if (work->at > work->end || bpf_skb_load_bytes(skb, work->begin, &header, sizeof(header)))
+		return DNS_TRUNCATED_MESSAGE;
+	work->key.id = header.id;
+	work->flags = bpf_ntohs(header.flags);
+	work->records = bpf_ntohs(header.answers);
+	if (work->flags & DNS_OPCODE_MASK || header.questions != bpf_htons(1))
+		return DNS_BAD_HEADER;
+	if (!read_name(skb, work))
+		return DNS_BAD_NAME;
+	if (work->at + sizeof(words) > work->end || bpf_skb_load_bytes(skb, work->at, words, sizeof(words)))
+		return DNS_TRUNCATED_MESSAGE;
+	work->at += sizeof(words);
+	work->type = bpf_ntohs(words[0]);
+	if (words[1] != bpf_htons(DNS_CLASS_IN) || (work->type != DNS_TYPE_A && work->type != DNS_TYPE_AAAA))
+		return DNS_OF_NO_INTEREST;
+	return DNS_READ;
+}
+
+static __always_inline void set_key(struct dns_work *work, const struct packet *packet, __u64 owner, __u32 slot,
+				    enum asked_kind kind)
+{
+	__be16 id = work->key.id;
+
+	__builtin_memset(&work->key, 0, sizeof(work->key));
+	work->key.owner = owner;
+	work->key.slot = slot;
+	work->key.kind = kind;
+	work->key.protocol = packet->protocol;
+	work->key.id = id;
+	if (kind == ASKED_OF_GUARD) {
+		copy_address(&work->key.local, &packet->local);
+		copy_address(&work->key.resolver, &packet->remote);
+		work->key.local_port = packet->local_port;
+		work->key.resolver_port = packet->remote_port;
+	}
+}
+
+/* A datagram to a resolver, which is let pass: what is asked in it? A global function: the verifier reads it once. */
+__noinline int note_question(struct __sk_buff *skb, const struct packet *packet, __u64 owner, __u32 slot, enum asked_kind kind)
+{
+	struct dns_work *work;
+	__u32 index;
+	int loss;
+
+	if (!packet)
+		return 0;
+	if (packet->fragment) {
+		lose_dns(DNS_FRAGMENT);
+		return 0;
+	}
+	index = take_work();
+	work = bpf_map_lookup_elem(&dns_works, &index);
+	if (!work)
+		return 0;
+	loss = read_question(skb, packet, work);
+	if (loss >= 0 || (loss == DNS_READ && work->flags & DNS_FLAG_ANSWER)) {
+		lose_dns(DNS_UNREADABLE_QUESTION);
+	} else if (loss == DNS_READ) {
+		set_key(work, packet, owner, slot, kind);
+		keep_question(work);
+	}
+	give_work(work);
+	return 0;
+}
+
+/* A label of a record's owner that is written out. */
+static long skip_label(__u32 index, struct dns_reader *reader)
+{
+	struct dns_work *work = reader->work;
+	__u8 label[2];
+
+	work->left = 0;
+	if (work->at >= work->end || bpf_skb_load_bytes(reader->skb, work->at, label, 1))
+		return 1;
+	if ((label[0] & DNS_POINTER) == DNS_POINTER) {
+		__u32 target;
+
+		if (work->at + 2 > work->end || bpf_skb_load_bytes(reader->skb, work->at, label, 2))
+			return 1;
+		/* Only backwards: what points at itself, or forward, could be followed for ever. */
+		target = work->begin + ((label[0] & ~DNS_POINTER) << 8 | label[1]);
+		if (target < work->begin + sizeof(struct dns_header) || target >= work->at)
+			return 1;
+		work->at += 2;
+		work->left = 1;
+		return 1;
+	}
+	if (label[0] > DNS_LABEL_BYTES)
+		return 1;
+	work->at += 1 + label[0];
+	work->left = !label[0];
+	return !label[0];
+}
+
+/* An answer is taught by each of its addresses that counts at least as long as the agent says. RFC 2181, 8: no negative time. */
+static __always_inline __u32 expiry_of(const struct dns_work *work, __be32 ttl)
+{
+	__u32 ttl_s = bpf_ntohl(ttl);
+
+	if (ttl_s >> 31)
+		ttl_s = 0;
+	if (ttl_s > MAX_TTL_S)
+		ttl_s = MAX_TTL_S;
+	if (ttl_s < work->shortest_ttl_s)
+		ttl_s = work->shortest_ttl_s;
+	return work->now_s + ttl_s;
+}
+
+static __always_inline int learn_address(struct __sk_buff *skb, struct dns_work *work, __u16 type, __be32 ttl)
+{
+	struct address *address = &work->address.address;
+
+	if (type == DNS_TYPE_A) {
+		__be32 ipv4;
+
+		if (bpf_skb_load_bytes(skb, work->at, &ipv4, sizeof(ipv4)))
+			return DNS_TRUNCATED_MESSAGE;
+		map_ipv4(address, ipv4);
+	} else if (bpf_skb_load_bytes(skb, work->at, address, sizeof(*address))) {
+		return DNS_TRUNCATED_MESSAGE;
+	}
+	if (class_of(address, SPACE_NOT_WORLD))
+		lose_dns(DNS_NOT_WORLD);
+	__builtin_memset(&work->learned, 0, sizeof(work->learned));
+	copy_address(&work->learned.address, address);
+	work->learned.slot = work->address.slot = work->key.slot;
+	work->learned.name = work->number;
+	work->learned.expires_s = expiry_of(work, ttl);
+	keep_learned(work);
+	return DNS_READ;
+}
+
+/* One record of the answer: looked through, or, once the text has its number, taught. */
+static long read_record(__u32 index, struct dns_reader *reader)
+{
+	struct dns_work *work = reader->work;
+	struct dns_record record;
+	__u32 expires_s, length;
+	__u16 type;
+
+	if (!work->records)
+		return 1;
+	work->records--;
+	bpf_loop(DNS_MAX_LABELS, skip_label, reader, 0);
+	if (!work->left) {
+		work->loss = DNS_BAD_NAME;
+		return 1;
+	}
+	if (work->at + sizeof(record) > work->end || bpf_skb_load_bytes(reader->skb, work->at, &record, sizeof(record))) {
+		work->loss = DNS_TRUNCATED_MESSAGE;
+		return 1;
+	}
+	work->at += sizeof(record);
+	length = bpf_ntohs(record.length);
+	if (work->at + length > work->end) {
+		work->loss = DNS_TRUNCATED_MESSAGE;
+		return 1;
+	}
+	type = bpf_ntohs(record.type);
+	if (record.class == bpf_htons(DNS_CLASS_IN) && (type == DNS_TYPE_A || type == DNS_TYPE_AAAA)) {
+		if (length != (type == DNS_TYPE_A ? sizeof(__be32) : sizeof(struct address))) {
+			work->loss = DNS_BAD_RECORD;
+			return 1;
+		}
+		work->addresses++;
+		expires_s = expiry_of(work, record.ttl);
+		if (work->expires_s < expires_s)
+			work->expires_s = expires_s;
+		if (work->number) {
+			work->loss = learn_address(reader->skb, work, type, record.ttl);
+			if (work->loss >= 0)
+				return 1;
+		}
+	}
+	work->at += length;
+	return 0;
+}
+
+/* Was this asked, and not answered yet? A dns_loss, or DNS_READ. */
+static __noinline int match_question(struct dns_work *work)
+{
+	const struct asked *question = bpf_map_lookup_elem(&asked, &work->key);
+
+	if (!question)
+		return DNS_UNASKED;
+	if (question->type != work->type ||
+	    !same_name(question->name, key_of_text(work, 0) + __builtin_offsetof(struct text_key, name)))
+		return DNS_OTHER_QUESTION;
+	if (work->now_s - question->asked_s > ASKED_S)
+		return DNS_LATE;
+	if (question->owner != work->key.owner || question->slot != work->key.slot || question->id != work->key.id)
+		return DNS_UNASKED;
+	return DNS_READ;
+}
+
+/* Reads all records from the question's end on. */
+static __always_inline void read_records(struct __sk_buff *skb, struct dns_work *work)
+{
+	struct dns_reader reader = {.skb = skb, .work = work};
+
+	work->loss = DNS_READ;
+	work->addresses = 0;
+	bpf_loop(DNS_MAX_RECORDS, read_record, &reader, 0);
+}
+
+/*
+ * What a resolver answers: in order from the first byte to the last, or nothing of it is learned. Every address in it belongs to the name
+ * that was asked for, whatever aliases stand between; who answers is trusted to say so.
+ */
+static __noinline int learn(struct __sk_buff *skb, struct dns_work *work)
+{
+	const struct settings *setting = read_settings();
+	__u32 records = work->records, at = work->at, rcode = work->flags & DNS_RCODE_MASK;
+	int loss = match_question(work);
+
+	if (loss != DNS_READ)
+		return loss;
+	work->shortest_ttl_s = setting ? setting->shortest_ttl_s : 0;
+	work->number = 0;
+	work->expires_s = 0;
+	read_records(skb, work);
+	if (work->loss != DNS_READ)
+		return work->loss;
+	/* Who gets no answer asks on, under the same number, maybe somebody else. */
+	if (rcode != DNS_RCODE_NONE && rcode != DNS_RCODE_NO_NAME)
+		return DNS_OF_NO_INTEREST;
+	if (bpf_map_delete_elem(&asked, &work->key))
+		return DNS_UNASKED;
+	if (rcode != DNS_RCODE_NONE || !work->addresses)
+		return DNS_OF_NO_INTEREST;
+	work->number = number_of_text(work, work->key.slot, work->expires_s);
+	if (!work->number)
+		return DNS_OF_NO_INTEREST;
+	work->records = records;
+	work->at = at;
+	read_records(skb, work);
+	return work->loss;
+}
+
+/* A datagram from a resolver. A global function, as above. */
+__noinline int learn_answer(struct __sk_buff *skb, const struct packet *packet, __u64 owner, __u32 slot, enum asked_kind kind)
+{
+	struct dns_work *work;
+	__u32 index;
+	int loss;
+
+	if (!packet)
+		return 0;
+	if (packet->fragment) {
+		lose_dns(DNS_FRAGMENT);
+		return 0;
+	}
+	index = take_work();
+	work = bpf_map_lookup_elem(&dns_works, &index);
+	if (!work)
+		return 0;
+	loss = read_question(skb, packet, work);
+	if (loss == DNS_READ) {
+		work->now_s = coarse_s();
+		set_key(work, packet, owner, slot, kind);
+		loss = work->flags & DNS_FLAG_ANSWER ? learn(skb, work) : DNS_BAD_HEADER;
+	}
+	if (loss >= 0)
+		lose_dns(loss);
+	give_work(work);
+	return 0;
+}
+
+#endif
