@@ -254,9 +254,14 @@ export class Agent {
       ready: this.#isReady,
       bpffs: this.#enforcement.bpffs,
       root: this.#ground?.folder ?? null,
-      since: sinceMs === null ? null : new Date(sinceMs).toISOString(),
+      since: isoTime(sinceMs),
       programs: this.#enforcement.attached(),
-      guards: this.#guarding?.status() ?? [],
+      guards: (this.#guarding?.status() ?? []).map((guard) => ({
+        ...guard,
+        interfaces: guard.interfaces.map(({ name, mode, sinceMs, isFirst }) => ({
+          ...{ name, mode, since: isoTime(sinceMs), first: isFirst },
+        })),
+      })),
       maps: maps.map((audit) => ({
         ...audit,
         maxEntries: this.#enforcement.maps().find(({ map }) => map === audit.map)?.maxEntries ?? audit.entries,
@@ -329,6 +334,7 @@ export class Agent {
       enforcement: this.#enforcement,
       log: this.#log,
       metrics: this.#metrics,
+      onRepaired: (repaired) => this.#drift.note(repaired),
       mount,
       isReady,
     });
@@ -712,6 +718,10 @@ export class StartError extends Error {
     );
     this.problems = problems;
   }
+}
+
+function isoTime(ms: number | null): string | null {
+  return ms === null ? null : new Date(ms).toISOString();
 }
 
 const NOBODY: Bindings = new Map();

@@ -6,10 +6,10 @@ import type { Drift } from '../kernel/installation.ts';
 import type { MapAudit } from '../kernel/table.ts';
 import type { Enforcement } from './enforcement.ts';
 
-/** What somebody else did: as `Drift`, or `map`: entries of a map were changed, added or deleted. */
+/** What somebody else did: as `Drift`; `map`: entries of a map were changed, added or deleted; `order`: another program ran before a guard. */
 export interface Repaired {
-  readonly what: Drift['what'] | 'map';
-  /** Of the program, the pin below --bpffs, or the map. */
+  readonly what: Drift['what'] | 'map' | 'order';
+  /** Of the program, the pin below --bpffs, the map, or the interface. */
   readonly name: string;
   /** How many: of a map its entries, else 1. */
   readonly count: number;
@@ -32,6 +32,8 @@ export class DriftWatch {
     ['program', 0],
     ['pin', 0],
     ['map', 0],
+    ['guard', 0],
+    ['order', 0],
   ]);
   #isAsking = false;
   #isClosed = false;
@@ -66,12 +68,12 @@ export class DriftWatch {
     if (this.#isAsking) return;
     this.#isAsking = true;
     try {
-      for (const { what, name } of this.#enforcement.audit(true)) this.#tell({ what, name, count: 1 });
+      for (const { what, name } of this.#enforcement.audit(true)) this.note({ what, name, count: 1 });
       for (const audit of this.#enforcement.mapAudits()) {
         await turn();
         if (this.#isClosed) return;
         const { map, differing } = audit(true);
-        if (differing > 0) this.#tell({ what: 'map', name: map, count: differing });
+        if (differing > 0) this.note({ what: 'map', name: map, count: differing });
       }
     } catch (error) {
       this.#onFailed(error);
@@ -85,7 +87,8 @@ export class DriftWatch {
     if (this.#timer !== null) clearInterval(this.#timer);
   }
 
-  #tell(repaired: Repaired): void {
+  /** Somebody has put it right. */
+  note(repaired: Repaired): void {
     this.#totals.set(repaired.what, (this.#totals.get(repaired.what) ?? 0) + 1);
     this.#onRepaired(repaired);
   }
@@ -100,6 +103,10 @@ export function driftText({ what, name, count }: Repaired): string {
       return `somebody put another program in the place of ${name}: it is back`;
     case 'pin':
       return `somebody removed or replaced the pin ${name}: it is back`;
+    case 'guard':
+      return `somebody took the guard away from the interface ${name}: it is put there again`;
+    case 'order':
+      return `somebody attached a program before the guard at the interface ${name}, which it could keep packets from: the guard is put before it again`;
     case 'map':
       return `somebody changed ${count} entries of the map ${name}: they are as they were, and all flows are judged again`;
   }

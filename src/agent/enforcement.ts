@@ -225,7 +225,7 @@ export class Enforcement {
 
   /** Is what is attached and pinned as it was left? See `Installation.audit`. Throws KernelError, PinError. */
   audit(mustRepair: boolean): readonly Drift[] {
-    return this.#isClosed ? [] : this.#installation.audit(mustRepair);
+    return this.#isClosed ? [] : [...this.#installation.audit(mustRepair), ...this.#guards.audit(mustRepair)];
   }
 
   /** One question for each map: see `Applier.audits`. */

@@ -9,6 +9,7 @@ import type { Guardable, Unguarded } from '../guard/pod-watch.ts';
 import type { Native } from '../kernel/native.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import type { Tables } from '../model/tables.ts';
+import type { Repaired } from './drift-watch.ts';
 import type { Enforcement } from './enforcement.ts';
 import { names } from './names.ts';
 
@@ -17,6 +18,8 @@ export interface GuardingOptions {
   readonly enforcement: Enforcement;
   readonly log: Logger;
   readonly metrics: Metrics;
+  /** Somebody took a guard away, or stood before it, and that was put right. */
+  readonly onRepaired: (repaired: Repaired) => void;
   /** The cgroup2 mount. */
   readonly mount: string;
   /** Until this is resolved, guards that are there are let alone. */
@@ -104,9 +107,19 @@ export class Guarding {
     } else if (news.event === 'guard_failed') {
       const { event, workload, code, message } = news;
       log.error({ event, workload, code }, message);
-    } else {
+    } else if (news.event === 'guard_lost') {
       const { event, workload, interface: name } = news;
       log.warn({ event, workload, interface: name }, 'somebody took the guard away; it is put there again');
+      this.#options.onRepaired({ what: 'guard', name, count: 1 });
+    } else {
+      const { event, workload, interface: name, isLeft } = news;
+      log[isLeft ? 'error' : 'warn'](
+        { event, workload, interface: name },
+        isLeft
+          ? 'somebody puts a program before the guard again and again: it is left there, and what it lets pass the guard does not see'
+          : 'somebody attached a program before the guard; the guard is put before it again',
+      );
+      if (!isLeft) this.#options.onRepaired({ what: 'order', name, count: 1 });
     }
   }
 }

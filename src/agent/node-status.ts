@@ -17,8 +17,16 @@ export interface NodeStatus {
   readonly programs: readonly { readonly program: string; readonly tag: string; readonly link: number }[];
   readonly guards: readonly {
     readonly workload: string;
+    /** `guarded`, or why it has a way out without a guard. */
     readonly situation: string;
-    readonly interfaces: readonly string[];
+    readonly interfaces: readonly {
+      readonly name: string;
+      readonly mode: string;
+      /** ISO 8601; null: not known. */
+      readonly since: string | null;
+      /** No other program runs before it. */
+      readonly first: boolean;
+    }[];
   }[];
   /** `differing` 0: the kernel holds to a byte what the policies say. */
   readonly maps: readonly (MapAudit & { readonly maxEntries: number })[];

@@ -58,6 +58,7 @@ function fromPins(native: Native, folder: string): NodeStatus {
   const pins = PinFolder.look(native, folder);
   const links = pins.links();
   const guards = pins.guards();
+  const interfaces = new Map(native.interfaces(null).map(({ ifindex, name }) => [ifindex, name]));
   const set = pins.sets().toSorted((a, b) => b.number - a.number)[0];
   const maps = native.openMaps(set?.maps ?? {});
   try {
@@ -69,7 +70,14 @@ function fromPins(native: Native, folder: string): NodeStatus {
         .map(({ name, info, program }) => ({ program: name, tag: program?.tag ?? '', link: info.id })),
       guards: [...new Set(guards.map(({ info }) => info.ifindex))]
         .filter((ifindex) => ifindex !== 0)
-        .map((ifindex) => ({ workload: '', situation: 'guarded', interfaces: [String(ifindex)] })),
+        .map((ifindex) => {
+          const sinceMs = Math.max(...guards.flatMap((one) => (one.info.ifindex === ifindex ? [one.sinceMs] : [])));
+          const since = new Date(sinceMs).toISOString();
+          return {
+            ...{ workload: '<unknown>', situation: 'guarded' },
+            interfaces: [{ name: interfaces.get(ifindex) ?? `interface ${ifindex}`, mode: 'tcx', since, first: true }],
+          };
+        }),
       maps: Object.entries(maps.maps())
         .filter(([map]) => POLICY_MAPS.includes(map))
         .map(([map, { maxEntries }]) => {
@@ -117,8 +125,14 @@ export function rendered(status: NodeStatus): string {
   if (guards.length > 0) {
     sections.push(
       table(
-        ['WORKLOAD', 'GUARD', 'INTERFACES'],
-        guards.map(({ workload, situation, interfaces }) => [workload, situation, interfaces.join(',') || '<none>']),
+        ['WORKLOAD', 'INTERFACE', 'GUARD', 'SINCE', 'WHY NOT'],
+        guards.flatMap(({ workload, situation, interfaces }) => {
+          const why = situation === 'guarded' ? '<none>' : situation;
+          if (interfaces.length === 0) return [[workload, '<none>', '<none>', '<none>', why]];
+          return interfaces.map(({ name, mode, since, first }) => [
+            ...[workload, name, first ? mode : `${mode}, behind another program`, since ?? '<unknown>', why],
+          ]);
+        }),
       ),
     );
   }

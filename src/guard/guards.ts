@@ -3,7 +3,7 @@
 // to do. Knows no policy.
 import { setImmediate } from 'node:timers/promises';
 import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
-import type { Guard, GuardMode } from '../kernel/guards.ts';
+import type { Guard, GuardMode, Post } from '../kernel/guards.ts';
 import { type Interface, KernelError, type Native } from '../kernel/native.ts';
 import { type HeldGuard, plan, type Step, type Wanted, want } from './plan.ts';
 import { type Guardable, PodWatch, type Situation, type Unguarded } from './pod-watch.ts';
@@ -17,6 +17,8 @@ export interface GuardPosts {
   update(guard: Guard): void;
   detach(ifindex: number): Promise<void>;
   isInPlace(ifindex: number): boolean;
+  isFirst(ifindex: number): boolean;
+  posts(): ReadonlyMap<number, Post>;
 }
 
 /** What is worth telling. Workloads are named as `Guardable` names them. */
@@ -34,7 +36,14 @@ export type GuardNews =
   /** The kernel takes no guard; tried again. */
   | { readonly event: 'guard_failed'; readonly workload: string; readonly code: string; readonly message: string }
   /** Somebody took it away; it is put there again. */
-  | { readonly event: 'guard_lost'; readonly workload: string; readonly interface: string };
+  | { readonly event: 'guard_lost'; readonly workload: string; readonly interface: string }
+  /** A program was attached before it; it is put before that one again, or, where that was done `MAX_MOVES` times within an hour, left behind it. */
+  | {
+      readonly event: 'guard_overtaken';
+      readonly workload: string;
+      readonly interface: string;
+      readonly isLeft: boolean;
+    };
 
 type Failure = KernelError | LimitExceeded | RollbackFailed;
 
@@ -56,6 +65,9 @@ export interface GuardsOptions {
 const PAUSE_MS = 5;
 /** Reading a pod takes most of a millisecond: after so many, others get their turn. */
 const READS_PER_LOOK = 16;
+/** Who insists on being first would do so for ever, and each time nobody guards for some 30 ms. */
+const MAX_MOVES = 3;
+const MOVES_WITHIN_MS = 3_600_000;
 /** Programs may be taken away without anybody being told. */
 const CHECK_MS = 1000;
 /** All pods' processes and interfaces are read again over so many checks. */
@@ -81,6 +93,9 @@ export class Guards {
   #isClosed = false;
   /** Guards that a look has found where they belong since they were attached. */
   readonly #confirmed = new Set<number>();
+  /** How often a guard was put before somebody else's program again. */
+  readonly #moves = new Map<number, number>();
+  #movesSinceMs = performance.now();
   #isFirst = true;
   #turn = 0;
   #frames = 0;
@@ -149,14 +164,19 @@ export class Guards {
   status(): readonly {
     readonly workload: string;
     readonly situation: Situation;
-    readonly interfaces: readonly string[];
+    readonly interfaces: readonly (Post & { readonly name: string; readonly isFirst: boolean })[];
   }[] {
+    const { posts } = this.#options;
+    const standing = posts.posts();
     const names = new Map(this.#host.map(({ ifindex, name }) => [ifindex, name]));
     const held = byCgroup(this.#options.posts.held);
     return [...this.#watches.values()].map(({ cgroup, pod, situation }) => ({
       workload: pod.name,
       situation,
-      interfaces: (held.get(cgroup) ?? []).map(({ ifindex }) => nameOf(names, ifindex)),
+      interfaces: (held.get(cgroup) ?? []).flatMap(({ ifindex }) => {
+        const post = standing.get(ifindex);
+        return post === undefined ? [] : [{ ...post, name: nameOf(names, ifindex), isFirst: posts.isFirst(ifindex) }];
+      }),
     }));
   }
 
@@ -185,7 +205,44 @@ export class Guards {
     }
     this.#turn = (this.#turn + 1) % CHECKS_PER_ROUND;
     const { posts } = this.#options;
-    if ([...posts.held.keys()].some((ifindex) => !posts.isInPlace(ifindex))) this.#look();
+    if (performance.now() - this.#movesSinceMs > MOVES_WITHIN_MS) {
+      this.#movesSinceMs = performance.now();
+      this.#moves.clear();
+    }
+    const isMoved = [...posts.held.keys()].some((ifindex) => {
+      if (!posts.isInPlace(ifindex)) return true;
+      if (!this.#isOvertaken(ifindex)) return false;
+      const moves = this.#moves.get(ifindex) ?? 0;
+      if (moves === MAX_MOVES) this.#tellOvertaken(ifindex, true);
+      return moves < MAX_MOVES;
+    });
+    if (isMoved) this.#look();
+  }
+
+  #isOvertaken(ifindex: number): boolean {
+    try {
+      return !this.#options.posts.isFirst(ifindex);
+    } catch (error) {
+      // It went while it was asked for.
+      if (error instanceof KernelError) return false;
+      throw error;
+    }
+  }
+
+  /** Once for each time that it is moved, and once for that it is not moved any more. */
+  #tellOvertaken(ifindex: number, isLeft: boolean): void {
+    this.#moves.set(ifindex, (this.#moves.get(ifindex) ?? 0) + 1);
+    const guard = this.#options.posts.held.get(ifindex);
+    const watch = guard === undefined ? undefined : this.#watches.get(guard.cgroup);
+    if (watch === undefined) return;
+    const name = nameOf(new Map(this.#host.map((one) => [one.ifindex, one.name])), ifindex);
+    this.#options.onNews({ event: 'guard_overtaken', workload: watch.pod.name, interface: name, isLeft });
+  }
+
+  /** It stands where it belongs, or is to be left where it is. */
+  #isStanding(ifindex: number): boolean {
+    if (!this.#options.posts.isInPlace(ifindex)) return false;
+    return (this.#moves.get(ifindex) ?? 0) >= MAX_MOVES || !this.#isOvertaken(ifindex);
   }
 
   /** Soon, and once for whatever happens until then. */
@@ -261,7 +318,7 @@ export class Guards {
     return new Map(
       [...posts.held].map(([ifindex, guard]) => [
         ifindex,
-        { ...guard, isInPlace: posts.isInPlace(ifindex), isConfirmed: this.#confirmed.has(ifindex) },
+        { ...guard, isInPlace: this.#isStanding(ifindex), isConfirmed: this.#confirmed.has(ifindex) },
       ]),
     );
   }
@@ -306,8 +363,9 @@ export class Guards {
     if (watch !== undefined && !isGone && !posts.isInPlace(ifindex)) {
       const name = nameOf(new Map(this.#host.map((one) => [one.ifindex, one.name])), ifindex);
       this.#options.onNews({ event: 'guard_lost', workload: watch.pod.name, interface: name });
-    }
+    } else if (!isGone && this.#isOvertaken(ifindex)) this.#tellOvertaken(ifindex, false);
     if (isGone) watch?.forget(ifindex);
+    if (isGone) this.#moves.delete(ifindex);
     this.#confirmed.delete(ifindex);
     this.#inherited.delete(ifindex);
     await posts.detach(ifindex);

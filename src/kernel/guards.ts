@@ -8,6 +8,7 @@ import type { Fill } from './apply.ts';
 import { GUARDS, SOURCES, type SourceKey } from './encode.ts';
 import { LimitExceeded, RollbackFailed } from './errors.ts';
 import type { Inheritance } from './inheritance.ts';
+import type { Drift } from './installation.ts';
 import { KernelError, type Native, type NativeObject, type Side } from './native.ts';
 import type { PinFolder, PinnedLink } from './pins.ts';
 import { type MapAudit, Table } from './table.ts';
@@ -30,14 +31,22 @@ export interface Guard {
 /** tcx from Linux 6.6 on; before, a filter of clsact. */
 export type GuardMode = 'tcx' | 'clsact';
 
+/** A guard where it stands. */
+export interface Post {
+  readonly mode: GuardMode;
+  /** Since when, in ms since 1970; null: since before this process, and nothing tells. */
+  readonly sinceMs: number | null;
+}
+
 interface Held {
   readonly guard: Guard;
+  readonly sinceMs: number | null;
   readonly points: readonly Point[];
 }
 
 /** One program where it was put. */
 type Point =
-  | { readonly mode: 'tcx'; readonly link: number }
+  | { readonly mode: 'tcx'; readonly link: number; readonly side: Side; readonly program: number }
   | { readonly mode: 'clsact'; readonly side: Side; readonly program: number };
 
 /** In the order in which they are put there: no question may be judged whose answer, or asker, was not noted. */
@@ -114,12 +123,13 @@ export class InterfaceGuards {
       }
       if (!isInPlace) this.#write(guard);
       const points = places.map(({ program, side, link }): Point => {
-        if (link !== undefined) return { mode: 'tcx', link: this.#home.hold(program, link) };
+        if (link !== undefined) return this.#tcxPoint(this.#home.hold(program, link), side);
         return { mode: 'clsact', side, program: this.#native.clsactProgram(ifindex, side) ?? 0 };
       });
       this.#mode = points[0]?.mode ?? null;
       if (this.#isMarked(ifindex)) this.#ownClsact.add(ifindex);
-      this.#held.set(ifindex, { guard, points });
+      const since = places.flatMap(({ link }) => link?.sinceMs ?? []);
+      this.#held.set(ifindex, { guard, points, sinceMs: since.length === 0 ? null : Math.max(...since) });
     }
     for (const { name, path, info } of pinned) {
       if (info.ifindex === 0 || !guards.has(info.ifindex)) rmSync(path, { force: true });
@@ -129,11 +139,11 @@ export class InterfaceGuards {
 
   /** A filter of an earlier agent's is not exchanged at once but by putting ours in its place. Rejects with KernelError. */
   async renew(): Promise<void> {
-    for (const [ifindex, { guard, points }] of this.#held) {
-      if (!points.some(({ mode }) => mode === 'clsact')) continue;
+    for (const [ifindex, held] of this.#held) {
+      if (!held.points.some(({ mode }) => mode === 'clsact')) continue;
       const renewed: Point[] = [];
       for (const [program, side] of PROGRAMS) renewed.push(await this.#put(program, ifindex, side));
-      this.#held.set(ifindex, { guard, points: renewed });
+      this.#held.set(ifindex, { ...held, points: renewed });
     }
   }
 
@@ -150,7 +160,17 @@ export class InterfaceGuards {
       this.#erase(ifindex);
       throw error;
     }
-    this.#held.set(ifindex, { guard, points });
+    this.#held.set(ifindex, { guard, points, sinceMs: Date.now() });
+  }
+
+  /** How each guard stands, by interface. */
+  posts(): ReadonlyMap<number, Post> {
+    return new Map(
+      [...this.#held].map(([ifindex, { points, sinceMs }]) => [
+        ifindex,
+        { mode: points[0]?.mode ?? 'clsact', sinceMs },
+      ]),
+    );
   }
 
   /** What the programs know is another now; they stay. Throws as `attach` does. */
@@ -177,14 +197,48 @@ export class InterfaceGuards {
   /** The programs are still at this very interface. One that is another under the same index has none of them. */
   isInPlace(ifindex: number): boolean {
     return (
+      this.#held.get(ifindex)?.points.every((point) => {
+        if (point.mode === 'clsact') return this.#native.clsactProgram(ifindex, point.side) === point.program;
+        const place = this.#object.tcxPlace(point.link);
+        return place.ifindex === ifindex && place.program === point.program;
+      }) ?? false
+    );
+  }
+
+  /** Nothing that was attached by tcx after them runs before them: it could let pass what they would refuse. Throws KernelError. */
+  isFirst(ifindex: number): boolean {
+    return (
       this.#held
         .get(ifindex)
-        ?.points.every((point) =>
-          point.mode === 'tcx'
-            ? this.#object.tcxPlace(point.link).ifindex === ifindex
-            : this.#native.clsactProgram(ifindex, point.side) === point.program,
-        ) ?? false
+        ?.points.every(
+          (point) => point.mode === 'clsact' || this.#native.tcxChain(ifindex, point.side)[0] === point.program,
+        ) ?? true
     );
+  }
+
+  /**
+   * Is each guard that stands where it belongs pinned, too? With `mustRepair`, pins it again. One that does not stand is for who plans
+   * guards to mend, and told only where nothing is to be repaired. Throws KernelError, PinError.
+   */
+  audit(mustRepair: boolean): Drift[] {
+    const { pins } = this.#home;
+    const found: Drift[] = [];
+    for (const [ifindex, { points }] of this.#held) {
+      if (!this.isInPlace(ifindex)) {
+        if (!mustRepair) found.push({ what: 'guard', name: `interface ${ifindex}` });
+        continue;
+      }
+      for (const [at, point] of points.entries()) {
+        const [program = ''] = PROGRAMS[at] ?? [];
+        const name = pinName(ifindex, program);
+        if (point.mode === 'clsact' || pins === null || pins.isThere(pins.guardPath(name))) continue;
+        found.push({ what: 'pin', name: `guards/${name}` });
+        if (!mustRepair) continue;
+        pins.makeFolder('guards');
+        this.#home.pinLink(point.link, pins.guardPath(name));
+      }
+    }
+    return found;
   }
 
   /** Takes away what would outlive this process: filters. Links end with the object. */
@@ -214,7 +268,7 @@ export class InterfaceGuards {
         const link = await this.#object.attachTcx(program, ifindex, side);
         this.#mode = 'tcx';
         this.#pin(program, ifindex, link);
-        return { mode: 'tcx', link };
+        return this.#tcxPoint(link, side);
       } catch (error) {
         const hasNoTcx = error instanceof KernelError && error.code === 'EINVAL' && this.#mode === null;
         if (!hasNoTcx) throw error;
@@ -228,6 +282,10 @@ export class InterfaceGuards {
     const id = this.#native.clsactProgram(ifindex, side);
     if (id === null) throw new KernelError('the filter is gone at once', 'ENODEV', `attach ${program} to ${ifindex}`);
     return { mode: 'clsact', side, program: id };
+  }
+
+  #tcxPoint(link: number, side: Side): Point {
+    return { mode: 'tcx', link, side, program: this.#object.tcxPlace(link).program };
   }
 
   #pin(program: string, ifindex: number, link: number): void {

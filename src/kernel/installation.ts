@@ -37,9 +37,12 @@ interface LiveSet {
   readonly maps: MapSet;
 }
 
-/** Something that is not as it was left: a `link` that was detached, a `program` or a `pin` that is another's or gone. */
+/**
+ * Something that is not as it was left: a `link` that was detached, a `program` or a `pin` that is another's or gone, a `guard` that was
+ * taken from its interface.
+ */
 export interface Drift {
-  readonly what: 'link' | 'program' | 'pin';
+  readonly what: 'link' | 'program' | 'pin' | 'guard';
   readonly name: string;
 }
 

@@ -141,7 +141,7 @@ export class Metrics {
     });
     new Counter({
       name: 'postern_drift_total',
-      help: 'Times that something was put right that somebody else had changed: link (detached), program, pin, map (entries)',
+      help: 'Times that something was put right that somebody else had changed: link (detached), program, pin, map (entries), guard (taken from its interface), order (a program attached before a guard)',
       labelNames: ['what'],
       registers,
       collect() {

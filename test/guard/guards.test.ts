@@ -3,12 +3,15 @@
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import test, { afterEach, beforeEach } from 'node:test';
+import type { NodeStatus } from '../../src/agent/node-status.ts';
 import type { Interface } from '../../src/kernel/native.ts';
 import { launchAgentIn, PolicyFolder, type TestAgent } from '../support/agent.ts';
 import { Elsewhere } from '../support/elsewhere.ts';
 import { type ClusterObjects, Kubelet, type KubeObject, type Pod, type PodSpec } from '../support/kubelet.ts';
 import { Lab, type Place } from '../support/lab.ts';
 
+const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
+const STUB = path.join(import.meta.dirname, '../../build/test/native/stub.bpf.o');
 const SERVER = '198.18.200.1';
 const SERVER6 = 'fd00::200:1';
 const ALLOWED = 80;
@@ -341,6 +344,63 @@ test('a guard that somebody takes away is put there again, and told', async () =
   await until(async () => (await node.guardsAt(name)).join() === '1,1', 'it is there again');
 });
 
+test('what somebody else does to guards is told by status, put right, and counted', async () => {
+  const agent = await node.start('--check-interval', '1');
+  const { pod } = await node.run('web', { addresses: ['198.18.1.1'] });
+  await node.run('host', { hostNetwork: true });
+  const [name = ''] = await node.guarded(pod);
+  const { ifindex } = await node.interface(name);
+  const { socket, bpffs } = node.folder;
+  const status = async () => {
+    const { stdout, stderr } = await node.lab.outside.exec(POSTERN, ['status', '--socket', socket, '-o', 'json']);
+    assert.equal(stderr, '');
+    return JSON.parse(stdout) as NodeStatus;
+  };
+  const guardOf = async (workload: string) => (await status()).guards.find((one) => one.workload === workload);
+  await until(async () => (await guardOf('shop/host'))?.situation === 'host_network', 'why there is none is told');
+  const guarded = await guardOf('shop/web');
+  const since = guarded?.interfaces[0]?.since ?? '';
+  assert.deepEqual(guarded, {
+    ...{ workload: 'shop/web', situation: 'guarded', interfaces: [{ name, mode: 'tcx', since, first: true }] },
+  });
+  assert(Math.abs(Date.parse(since) - Date.now()) < 3_600_000, since);
+
+  const repaired = async (what: string, told: string, change: () => Promise<unknown>): Promise<void> => {
+    const from = agent.lines.length;
+    await change();
+    await agent.line((line) => line.event === 'drift' && line.what === what && line.name === told, from);
+  };
+  const pin = `guards/${ifindex}-in`;
+  await repaired('pin', pin, () => sh(node.lab.outside, `rm ${bpffs}/${pin}`));
+  const chain = () => node.kernel.native('tcxChain', ifindex, 'ingress');
+  const [program] = await chain();
+  const { stdout } = await node.lab.outside.exec('bpftool', ['link', 'show', '-j']);
+  const link = (JSON.parse(stdout) as { id: number; prog_id: number }[]).find(({ prog_id }) => prog_id === program);
+  await repaired('guard', name, () => sh(node.lab.outside, `bpftool link detach id ${link?.id}`));
+  await until(async () => (await chain())[0] === program, 'it is there again');
+
+  await node.kernel.load(STUB);
+  for (let turn = 0; turn < 3; turn += 1) {
+    await repaired('order', name, () => node.kernel.object('attachTcx', 'pass_on', ifindex, 'ingress'));
+    await until(async () => (await chain())[0] === program, 'it is before the other again');
+    await node.kernel.load(STUB);
+  }
+  await node.kernel.object('attachTcx', 'pass_on', ifindex, 'ingress');
+  const left = await agent.line(({ event, level }) => event === 'guard_overtaken' && level === 'error');
+  assert.equal(left.interface, name);
+  assert.notEqual((await chain())[0], program, 'who insists is told of, and let be');
+  assert.equal((await guardOf('shop/web'))?.interfaces[0]?.first, false);
+  const metrics = await node.metrics();
+  for (const [what, count] of [
+    ['pin', 1],
+    ['guard', 1],
+    ['order', 3],
+    ['link', 0],
+  ] as const) {
+    assert.equal(metrics.get(`postern_drift_total{what="${what}"}`), count, what);
+  }
+});
+
 test('a sandbox that is made anew, a container that is restarted, a pod whose network comes late', async () => {
   await node.start();
   const { pod } = await node.run('web', { addresses: ['198.18.1.1'] });
@@ -408,6 +468,18 @@ test('without tcx: by clsact, before filters that are there, and away again with
   await node.guarded(second.pod);
   assert.equal((await node.metrics()).get('postern_guards{mode="clsact"}'), 2);
   assert.equal(await next.stop(), 0);
+  const { bpffs, socket, stateDir } = node.folder;
+  const gone = ['uninstall', '--bpffs', bpffs, '--socket', socket, '--state-dir', stateDir];
+  const removed = await node.lab.outside.exec(POSTERN, gone);
+  assert.equal(removed.status, 0, removed.stderr);
+  assert.deepEqual([...(await filtersAt(name)), ...(await filtersAt(other))], [null, null, null, null]);
+  const before = await node.lab.outside.exec('tc', ['qdisc', 'show']);
+  assert.match(before.stdout, new RegExp(`clsact .*dev ${name} `), 'what was there before stays');
+  assert.doesNotMatch(before.stdout, new RegExp(`clsact .*dev ${other} `));
+
+  const again = await withEnvironment('NODE_OPTIONS', preload, () => node.start());
+  await node.guarded(second.pod);
+  assert.equal(await again.stop(), 0);
   const last = await withEnvironment('NODE_OPTIONS', preload, () => node.start('--no-guard'));
   const all = async () => [...(await filtersAt(name)), ...(await filtersAt(other))];
   await until(async () => (await all()).every((one) => one === null), 'nothing is left');
