@@ -7,7 +7,7 @@ import { brokenRules } from './cel.ts';
 import { checkCidr } from './cidr.ts';
 import { checkMetadataTypes } from './core-types.ts';
 import { schemaOf, validatorOf } from './crd.ts';
-import { checkNames } from './domain-name.ts';
+import { checkNames, notYetEnforced } from './domain-name.ts';
 import { doubtful, type Finding, pathText, quote, wrong, wrongKey } from './finding.ts';
 import { isObject } from './kind.ts';
 import { checkSelector } from './metadata.ts';
@@ -127,9 +127,7 @@ function checkPeer(peer: Record<string, unknown>, action: unknown, path: Path): 
     const advice = 'Accept the names that are meant, and deny networks in a rule after it';
     findings.push(wrongKey('domain_names', at, `domainNames stand in a rule to ${action}`, advice));
   } else if (names.length === 0) {
-    const message = 'domain names are not yet enforced: this item matches nothing';
-    const advice = 'add networks that cover the destination meanwhile';
-    findings.push({ ...doubtful('not_yet_enforced', at, message, advice), at: 'key' });
+    findings.push(...notYetEnforced(at, 'matches', 'networks that cover the destination'));
   }
   return findings;
 }

@@ -7,8 +7,8 @@ import { brokenRules } from './cel.ts';
 import { checkCidr, readCidr } from './cidr.ts';
 import { checkMetadataTypes } from './core-types.ts';
 import { schemaOf, validatorOf } from './crd.ts';
-import { checkNames } from './domain-name.ts';
-import { doubtful, type Finding, quote, wrong } from './finding.ts';
+import { checkNames, notYetEnforced } from './domain-name.ts';
+import { doubtful, type Finding, pathText, quote, wrong } from './finding.ts';
 import { isObject, type OwnKind } from './kind.ts';
 import { checkSelector } from './metadata.ts';
 import { AUDIT_ANNOTATION } from './network-policy.ts';
@@ -26,8 +26,13 @@ export function checkEgressPolicy(
   const validate = validatorOf(kind);
   validate(defaulted);
   const findings = describe(validate.errors ?? [], defaulted, kind);
+  const misfits = new Set(findings.map(({ path }) => pathText(path)));
   findings.push(...checkMetadataTypes(defaulted.metadata), ...checkModeAnnotation(defaulted.metadata));
-  if (isObject(defaulted.spec)) findings.push(...checkSpec(kind, defaulted.spec));
+  if (isObject(defaulted.spec)) {
+    const told = checkSpec(kind, defaulted.spec);
+    // Of a name that does not fit the schema that was said.
+    findings.push(...told.filter(({ code, path }) => code !== 'domain_name' || !misfits.has(pathText(path))));
+  }
   const told = findings.filter(({ severity }) => severity === 'error').map(({ path }) => path);
   for (const { path, message } of brokenRules(schemaOf(kind), defaulted, told)) {
     const [what = message, advice = 'look at the documentation of this field'] = message.split(/; (?=[^;]*$)/);
@@ -118,9 +123,8 @@ function checkSpec(kind: OwnKind, spec: Record<string, unknown>): Finding[] {
       const names = checkNames(peer.domainNames, [...at, 'domainNames']);
       findings.push(...names);
       if (peer.domainNames !== undefined && names.length === 0) {
-        const message = 'domain names are not yet enforced: this item allows nothing';
-        const advice = 'add networks, entities or services that cover the destination meanwhile';
-        findings.push({ ...doubtful('not_yet_enforced', [...at, 'domainNames'], message, advice), at: 'key' });
+        const meanwhile = 'networks, entities or services that cover the destination';
+        findings.push(...notYetEnforced([...at, 'domainNames'], 'allows', meanwhile));
       }
     }
     if (isObject(rule.tls) && rule.tls.serverName === 'Match') {
