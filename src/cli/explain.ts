@@ -21,6 +21,7 @@ interface Options {
   readonly port?: number;
   readonly protocol: keyof typeof Protocol;
   readonly icmpType?: IcmpType;
+  readonly name?: readonly string[];
   readonly queries?: string;
   readonly nodeName?: string;
   readonly resolver?: readonly string[];
@@ -38,6 +39,12 @@ export function command(): Command {
     .option('--port <number>', 'destination port; of a Service its own port', parsePort)
     .addOption(new Option('--protocol <name>', 'TCP, UDP, SCTP or ICMP').choices(Object.keys(Protocol)).default('TCP'))
     .addOption(new Option('--icmp-type <type>', 'of ICMP').choices(Object.keys(IcmpKind)))
+    .addOption(
+      new Option(
+        '--name <name>',
+        'a name that DNS told the workload leads to this address; may be given several times',
+      ).argParser((name: string, all: readonly string[] | undefined) => [...(all ?? []), name]),
+    )
     .option('--queries <file>', 'answer many: a file of JSON lines, or - for standard input')
     .option('--node-name <name>', 'the Node object that is this machine (for the entity Host, and for nodeServices)')
     .addOption(resolverOption())
@@ -58,7 +65,7 @@ never seen a valid version of them would (an invalid policy isolates what it sel
 
 With --queries each line is
   {"from":"shop/web","to":"data/db","port":5432,"protocol":"TCP"}
-("icmpType" besides, where protocol is ICMP), and each answer a line
+("icmpType" besides, where protocol is ICMP; "names":["api.example.com"] where DNS told these of the address), and each answer a line
   {"verdict":"allow|deny|audit","policy":"NetworkPolicy/shop/web" or null,"rule":0 or null,"reason":"rule"}
 A line that cannot be answered gives {"error":"..."}, and the exit status is 1.
 
@@ -90,7 +97,7 @@ async function run(options: Options, self: Command): Promise<void> {
   const { answer, explain } = explainer(snapshot, compiled, problems);
   if (options.queries !== undefined) return answerAll(options.queries, answer);
 
-  const { from, to, port, protocol, icmpType } = options;
+  const { from, to, port, protocol, icmpType, name: names } = options;
   if (from === undefined || to === undefined) {
     return self.error('error: --from and --to are needed; or --queries FILE for many', { exitCode: 1 });
   }
@@ -101,7 +108,11 @@ async function run(options: Options, self: Command): Promise<void> {
     return self.error(`error: --icmp-type is of ICMP, not of ${protocol}; write --protocol ICMP`, { exitCode: 1 });
   }
   try {
-    const explanation = explain({ from, to, port: port ?? null, protocol, ...(icmpType && { icmpType }) });
+    const explanation = explain({
+      ...{ from, to, port: port ?? null, protocol },
+      ...(icmpType && { icmpType }),
+      ...(names && { names }),
+    });
     process.stdout.write(options.output === 'json' ? `${JSON.stringify(explanation, null, 2)}\n` : text(explanation));
   } catch (error) {
     if (!(error instanceof QueryError)) throw error;
@@ -158,7 +169,7 @@ function parseQuery(line: string): Query {
   } catch {
     throw new QueryError('not JSON; write {"from":"NS/POD","to":"DEST","port":N,"protocol":"TCP"}');
   }
-  const { from, to, port, protocol = 'TCP', icmpType } = (value ?? {}) as Record<string, unknown>;
+  const { from, to, port, protocol = 'TCP', icmpType, names } = (value ?? {}) as Record<string, unknown>;
   if (typeof from !== 'string' || typeof to !== 'string')
     throw new QueryError('"from" and "to" are needed, as strings');
   if (typeof protocol !== 'string' || !Object.hasOwn(Protocol, protocol)) {
@@ -170,10 +181,16 @@ function parseQuery(line: string): Query {
     throw new QueryError(`"icmpType" is one of ${Object.keys(IcmpKind).join(', ')}`);
   }
   if (icmpType !== undefined && !isIcmp) throw new QueryError(`"icmpType" is of ICMP, not of ${protocol}`);
+  if (names !== undefined && !isStrings(names)) throw new QueryError('"names" is a list of domain names');
   return {
     ...{ from, to, port: isIcmp ? null : (port as number), protocol: protocol as Query['protocol'] },
     ...(icmpType === undefined ? {} : { icmpType: icmpType as IcmpType }),
+    ...(names === undefined ? {} : { names }),
   };
+}
+
+function isStrings(list: unknown): list is string[] {
+  return Array.isArray(list) && list.every((item) => typeof item === 'string');
 }
 
 function isPort(port: unknown): boolean {

@@ -7,6 +7,7 @@ import type { Compiled } from '../compile/compile.ts';
 import { IcmpKind, Protocol } from '../compile/numbers.ts';
 import { overfullNote } from '../compile/overfull.ts';
 import { addressKey, addressText } from '../model/address.ts';
+import { matchesName, NAMES_ENFORCED, WILDCARD } from '../model/name.ts';
 import type { IcmpType, Pod, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type PolicyRef, type WorkloadEntry } from '../model/tables.ts';
 import { policyName } from '../resolve/order.ts';
@@ -79,6 +80,8 @@ export function explainer(snapshot: Snapshot, compiled: Compiled, problems: read
   const overfull = new Map(compiled.overfull.map((one) => [workloadName(one.workload), [overfullNote(one)]]));
   const services = new Map(snapshot.services.map((service) => [`${service.namespace}/${service.name}`, service]));
 
+  const areNamesAsked = NAMES_ENFORCED || compiled.names.byPattern.size > 0;
+
   const destination = (to: string): Destination => {
     if (to.startsWith('service:')) {
       const service = services.get(to.slice('service:'.length));
@@ -129,7 +132,12 @@ export function explainer(snapshot: Snapshot, compiled: Compiled, problems: read
       query.protocol === 'ICMP' ? (query.icmpType === undefined ? 0 : IcmpKind[query.icmpType]) : (query.port ?? 0);
     const key = address === null ? null : addressKey(address);
     const told = query.names ?? (address === null ? [query.to] : []);
-    const names = told.flatMap((name) => asciiName(name) ?? []);
+    const names = told.map((name) => {
+      const ascii = asciiName(name);
+      if (ascii === null || ascii.startsWith(WILDCARD))
+        throw new QueryError(`"${name}" is no domain name; write one whole name, such as api.example.com`);
+      return ascii;
+    });
     return decide(compiled, workload(query.from), { address: key, protocol, port, names });
   };
 
@@ -180,7 +188,7 @@ export function explainer(snapshot: Snapshot, compiled: Compiled, problems: read
       wouldAllow: shadow?.policy == null ? null : policyName(shadow.policy),
       notes: [
         ...at.notes,
-        ...(isName ? nameNotes(query.to, held, decision?.verdict !== 'deny') : []),
+        ...(isName ? nameNotes(query.to, held, decision?.verdict !== 'deny', areNamesAsked) : []),
         ...serviceNotes(query, decision),
         ...otherNotes(query, at, decision),
         ...problemNotes(decision, told, held, isName, problems),
@@ -217,15 +225,18 @@ const DOMAIN =
 /** An address with a mistake in it: no top-level domain is a number (RFC 3696, section 2). */
 const ENDS_IN_NUMBER = /(^|\.)\d+\.?$/;
 
+/** @param areAsked whether rules for names have a part in verdicts. */
 function nameNotes(
-  name: string,
+  text: string,
   held: readonly (PolicyRef & { readonly rules: Snapshot['policies'][number]['rules'] })[],
   passes: boolean,
+  areAsked: boolean,
 ): string[] {
+  const name = asciiName(text) ?? text;
   const naming = held.flatMap((policy) =>
     policy.rules.flatMap((rule, index) =>
-      rule.peers.some((peer) => peer.type === 'domainNames' && peer.names.some((pattern) => nameMatches(pattern, name)))
-        ? [`${policyName(policy)} rule ${index} names it, but domainNames are not enforced yet: it allows nothing`]
+      rule.peers.some((peer) => peer.type === 'domainNames' && peer.names.some((one) => matchesName(one, name)))
+        ? [{ rule, told: `${policyName(policy)} rule ${index} names it` }]
         : [],
     ),
   );
@@ -236,9 +247,14 @@ function nameNotes(
         rules.some(({ action, peers }) => action === 'Deny' && peers.some(({ type }) => type === 'networks')),
       );
   return [
-    'only its name is known, so only rules for every destination were asked',
+    areAsked
+      ? 'only its name is known: rules for every destination and for names were asked, as of an address in World that DNS told this workload'
+      : 'only its name is known, so only rules for every destination were asked',
     ...denying.map((policy) => `${policyName(policy)} denies networks: ask for the address, which may be among them`),
-    ...naming,
+    ...naming.flatMap(({ rule, told }) => {
+      if (!areAsked) return [`${told}, but domainNames are not enforced yet: it allows nothing`];
+      return rule.notEnforced === null ? [] : [`${told}, but ${rule.notEnforced}: it allows nothing`];
+    }),
   ];
 }
 
@@ -286,14 +302,6 @@ function ownNodeNotes(
   return [
     'it is the own node: in a cluster, pods that a NetworkPolicy holds may reach it unless told otherwise; ask with --own-node allow',
   ];
-}
-
-function nameMatches(pattern: string, name: string): boolean {
-  const plain = (text: string): string => text.toLowerCase().replace(/\.$/, '');
-  const [wanted, asked] = [plain(pattern), plain(name)];
-  return wanted.startsWith('*.')
-    ? asked.endsWith(wanted.slice(1)) && asked.length > wanted.length - 1
-    : wanted === asked;
 }
 
 function serviceNotes(query: Query, decision: Decision | null): string[] {
