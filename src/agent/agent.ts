@@ -17,7 +17,7 @@ import type { Contents, Place } from '../source/store.ts';
 import { arrivals } from './arrivals.ts';
 import { FlowCutter } from './cut.ts';
 import { DriftWatch, driftText, type Repaired } from './drift-watch.ts';
-import { Enforcement, type Happening, type Outcome } from './enforcement.ts';
+import { Enforcement, type Happening, type LearnedName, type Outcome } from './enforcement.ts';
 import { FillWatch, fillText } from './fill-watch.ts';
 import { Ground } from './ground.ts';
 import { Guarding } from './guarding.ts';
@@ -183,6 +183,7 @@ export class Agent {
     if (this.#options.socket !== null) {
       this.#socket = await serveSocket(this.#options.socket, {
         '/policies': () => this.policies(),
+        '/names': () => this.names(),
         '/status': () => this.status(),
       });
     }
@@ -282,6 +283,11 @@ export class Agent {
       refused: this.#refused,
       isHere: (pod) => this.#isHere(pod),
     });
+  }
+
+  /** Which names DNS told which workloads, and what they led to. Throws KernelError. */
+  names(): { readonly ready: boolean; readonly names: readonly LearnedName[] } {
+    return { ready: this.#isReady, names: this.#enforcement.names() };
   }
 
   /** Finds the root, or waits for it, and looks at what is below. Never resolves after `stop`. */

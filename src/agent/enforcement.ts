@@ -17,6 +17,7 @@ import { KernelError, type Native } from '../kernel/native.ts';
 import { namespacesHidden } from '../kernel/programs.ts';
 import type { MapAudit } from '../kernel/table.ts';
 import type { KernelCount } from '../metrics/metrics.ts';
+import { addressText } from '../model/address.ts';
 import type { List } from '../model/list-change.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type Step } from '../model/tables.ts';
@@ -54,6 +55,15 @@ export interface Happening {
 /** Whom the agent's own processes are bound as; a pod's name has a slash. */
 const SELF = 'postern';
 const EVENTS = 'events';
+
+/** A name that DNS told a workload, and an address to which it led. */
+export interface LearnedName {
+  readonly workload: string;
+  readonly name: string;
+  readonly address: string;
+  /** From when on it counts no more for new flows; negative: that is so already. */
+  readonly expiresInSeconds: number;
+}
 
 export interface EnforcementOptions {
   /** What processes may do that are in no bound cgroup. */
@@ -313,6 +323,18 @@ export class Enforcement {
     return this.#applier.ledgerFailure;
   }
 
+  /** What DNS told the workloads that are known here. Throws KernelError. */
+  names(): readonly LearnedName[] {
+    if (this.#isClosed) return [];
+    return this.#applier
+      .readNames()
+      .flatMap(({ workload, name, address, expiresInS }) =>
+        workload === null
+          ? []
+          : [{ workload: workloadName(workload), name, address: addressText(address), expiresInSeconds: expiresInS }],
+      );
+  }
+
   /** What the programs could not do, by why; totals. Throws KernelError. */
   losses(): ReadonlyMap<string, number> {
     if (this.#isClosed) return new Map();
@@ -335,7 +357,7 @@ export class Enforcement {
   }
 
   #tell(record: Buffer): void {
-    const event = readEvent(record, this.#applier.names);
+    const event = readEvent(record, this.#applier.names, (slot, number) => this.#applier.nameOf(slot, number));
     const stranger = event.workload === null ? event.cgroup : null;
     this.#onHappening({ refusal: refusalOf(event), stranger, cut: cutOf(event) });
   }
@@ -359,6 +381,7 @@ function refusalOf(event: FlowEvent): Refusal | null {
     verdict,
     workload,
     remote,
+    name,
     protocol,
     command,
     pid,
@@ -376,6 +399,7 @@ function refusalOf(event: FlowEvent): Refusal | null {
     workload: workload === null ? UNKNOWN : workloadName(workload),
     cgroup: null,
     address: remote.address,
+    name,
     port: remote.port,
     protocol: PROTOCOLS[protocol] ?? String(protocol),
     icmp,

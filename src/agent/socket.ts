@@ -45,7 +45,7 @@ export interface AgentSocket {
 }
 
 /**
- * Serves each route's answer as JSON to GET. The socket of an agent that is gone is replaced; one that answers is not. Mode
+ * Serves each route's answer as JSON to GET; where it throws an error with a code, that with status 500. The socket of an agent that is gone is replaced; one that answers is not. Mode
  * 0600 from the beginning. Rejects with SocketError.
  */
 export async function serveSocket(file: string, routes: Readonly<Record<string, () => unknown>>): Promise<AgentSocket> {
@@ -58,7 +58,15 @@ export async function serveSocket(file: string, routes: Readonly<Record<string, 
     const route = Object.hasOwn(routes, pathname) ? routes[pathname] : undefined;
     if (route === undefined) answer(404, { error: `there are ${Object.keys(routes).join(', ')}` });
     else if (request.method !== 'GET') answer(405, { error: 'only GET' });
-    else answer(200, route());
+    else {
+      try {
+        answer(200, route());
+      } catch (error) {
+        // A failure of the world ends the question; a bug ends the agent.
+        if (!(error instanceof Error) || codeOf(error) === 'UNKNOWN') throw error;
+        answer(500, { error: error.message });
+      }
+    }
   });
   server.maxConnections = MAX_CONNECTIONS;
   let isSafe: boolean;

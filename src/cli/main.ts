@@ -7,6 +7,7 @@ import { Command } from 'commander';
 const commands: Readonly<Record<string, () => Promise<{ command(): Command }>>> = {
   agent: () => import('./agent.ts'),
   policies: () => import('./policies.ts'),
+  names: () => import('./names.ts'),
   status: () => import('./status.ts'),
   uninstall: () => import('./uninstall.ts'),
   run: () => import('./run.ts'),

@@ -409,6 +409,11 @@ export class Applier {
     return this.#counters.losses();
   }
 
+  /** The name that has this number for the workload in this slot; null: it was forgotten. Throws KernelError. */
+  nameOf(slot: number, number: number): string | null {
+    return this.#knownNames.nameOf(slot, number)?.name ?? null;
+  }
+
   /** What DNS told workloads, and when that ends. Throws KernelError. */
   readNames(): (KnownName & { readonly workload: string | null })[] {
     const nowS = Number(process.hrtime.bigint() / 1_000_000_000n);

@@ -52,6 +52,8 @@ export interface FlowEvent extends Blame {
   readonly icmp: string | null;
   readonly local: FlowEnd;
   readonly remote: FlowEnd;
+  /** By which the workload knew the remote address: DNS told it, allowed or not. null: it told none, or that was forgotten since. */
+  readonly name: string | null;
   /** L3 bytes; 0 from connect and sendmsg. */
   readonly length: number;
   /** A Drop. */
@@ -70,18 +72,25 @@ export interface FlowEvent extends Blame {
 
 const ICMP = 1;
 
-/** Throws RangeError where the record is not a struct event: the programs are of another version. */
-export function readEvent(record: Buffer, names: CounterNames): FlowEvent {
+/**
+ * `told`: the name that has this number for the workload in this slot, see `Applier.nameOf`. Throws RangeError where the record is not a struct event: the
+ * programs are of another version.
+ */
+export function readEvent(
+  record: Buffer,
+  names: CounterNames,
+  told: (slot: number, number: number) => string | null,
+): FlowEvent {
   if (record.length !== EVENT_BYTES) throw new RangeError(`an event has ${EVENT_BYTES} bytes, not ${record.length}`);
   const event = decodeEvent(record);
   const blame = (ruleset: Id, reason: number, rule: number): Blame => {
-    const told = tell(names.ruleset(ruleset), { reason, rule });
+    const { policy, rule: named, isolatedBy } = tell(names.ruleset(ruleset), { reason, rule });
     return {
       reason: REASON_NAMES.get(reason) ?? String(reason),
-      policy: told.policy === null ? null : policyName(told.policy),
-      rule: told.rule === null ? null : told.rule.index,
-      ruleName: told.rule === null ? null : told.rule.ruleName,
-      isolatedBy: told.isolatedBy.map(policyName),
+      policy: policy === null ? null : policyName(policy),
+      rule: named === null ? null : named.index,
+      ruleName: named === null ? null : named.ruleName,
+      isolatedBy: isolatedBy.map(policyName),
     };
   };
   const end = (key: AddressKey, port: number): FlowEnd => ({ address: addressText(key), key, port });
@@ -97,6 +106,7 @@ export function readEvent(record: Buffer, names: CounterNames): FlowEvent {
     icmp: event.protocol === ICMP ? (ICMP_KIND_NAMES.get(event.icmp) ?? String(event.icmp)) : null,
     local: end(event.local, event.localPort),
     remote: end(event.remote, event.remotePort),
+    name: event.name === 0 ? null : told(event.slot, event.name),
     length: event.length,
     silent: (event.flags & EVENT_SILENT) !== 0,
     cut: (event.flags & EVENT_CUT) !== 0,

@@ -34,10 +34,13 @@ export class Report {
   }
 }
 
-/** The destination as a user would type it: `192.0.2.1:443`, `[2001:db8::1]:443`, `192.0.2.1` where there is no port. */
-export function destinationText({ address, port }: Refusal): string {
-  if (port === 0) return address;
-  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+/**
+ * The destination as a user would type it: `192.0.2.1:443`, `[2001:db8::1]:443`, `192.0.2.1` where there is no port; and behind it the
+ * name by which it was known: `192.0.2.1:443 (api.example.com)`.
+ */
+export function destinationText({ address, port, name }: Pick<Refusal, 'address' | 'port' | 'name'>): string {
+  const end = port === 0 ? address : address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+  return name === null ? end : `${end} (${name})`;
 }
 
 /** Empty where nothing was refused. `lost`: events that the kernel could not tell; their refusals hold all the same. */
@@ -71,6 +74,7 @@ export function summary(outcome: RunOutcome, report: Report, lost: number, notes
   const refused = report.lines.map(({ refusal, count }) => ({
     verdict: refusal.verdict,
     destination: refusal.address,
+    name: refusal.name,
     port: refusal.port === 0 ? null : refusal.port,
     protocol: refusal.protocol,
     process: refusal.process === '' ? null : refusal.process,

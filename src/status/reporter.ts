@@ -376,10 +376,11 @@ function policyReference(
 }
 
 function refusalNote(refusal: Refusal, destination: string | null): string {
-  const { verdict, address, port, protocol, icmp, policy, rule, ruleName, isolatedBy, reason } = refusal;
+  const { verdict, address, port, name, protocol, icmp, policy, rule, ruleName, isolatedBy, reason } = refusal;
   const what = protocol === 'ICMP' ? `ICMP ${icmp ?? ''}`.trimEnd() : protocol;
   const at = port === 0 ? address : address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
-  const where = `${what} to ${at}${destination === null ? '' : ` (${destination})`}`;
+  const known = [name, destination].filter((one) => one !== null).join(', ');
+  const where = `${what} to ${at}${known === '' ? '' : ` (${known})`}`;
   const verb = verdict === 'deny' ? 'was refused' : 'passed, and would be refused if Audit policies were enforced';
   const which = rule === null ? '' : ` rule ${rule}${ruleName === null ? '' : ` "${ruleName}"`}`;
   const who = policy === null ? reason : `${policy}${which}, ${reason}`;

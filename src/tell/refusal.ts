@@ -10,6 +10,8 @@ export interface Refusal {
   /** Where an unknown workload runs: the folder of its cgroup, absolute. null: of a known one, or it is gone or cannot be told. */
   readonly cgroup: string | null;
   readonly address: string;
+  /** The name by which the workload knew the address, as DNS told it; null: it told none, or that was forgotten since. */
+  readonly name: string | null;
   /** 0 where the protocol has none. */
   readonly port: number;
   /** `TCP`, `UDP`, `SCTP`, `ICMP`, or the IP protocol's number. */
@@ -40,6 +42,7 @@ export function sameness(one: Refusal): string {
     one.workload,
     one.cgroup,
     one.address,
+    one.name,
     one.port,
     one.protocol,
     one.icmp,

@@ -40,6 +40,9 @@ const RAW: abi.Event = {
   command: 'curl',
 };
 
+const told = (slot: number, number: number): string | null =>
+  slot === RAW.slot && number === 7 ? 'api.example.com' : null;
+
 const READ: FlowEvent = {
   timeNs: 5n,
   workload: 'shop/web',
@@ -56,6 +59,7 @@ const READ: FlowEvent = {
   icmp: null,
   local: { address: '198.18.0.1', key: address(1), port: 40000 },
   remote: { address: '2001:db8::1', key: RAW.remote, port: 443 },
+  name: null,
   length: 60,
   silent: false,
   cut: false,
@@ -104,16 +108,18 @@ const cases: readonly { readonly what: string; readonly raw: Partial<abi.Event>;
       raw: { command: 'a'.repeat(15) },
       read: { command: 'a'.repeat(15) },
     },
+    { what: 'the name by which the address was known', raw: { name: 7 }, read: { name: 'api.example.com' } },
+    { what: 'a name that was forgotten since', raw: { name: 8 }, read: { name: null } },
   ];
 for (const { what, raw, read } of cases) {
   test(what, () => {
     const record = Buffer.alloc(abi.EVENT_BYTES);
     abi.encodeEvent({ ...RAW, ...raw }, record);
-    assert.deepEqual(readEvent(record, names), { ...READ, ...read });
+    assert.deepEqual(readEvent(record, names, told), { ...READ, ...read });
   });
 }
 
 test('a record of another size is refused', () => {
-  assert.throws(() => readEvent(Buffer.alloc(abi.EVENT_BYTES - 1), names), RangeError);
-  assert.throws(() => readEvent(Buffer.alloc(abi.EVENT_BYTES + 1), names), RangeError);
+  assert.throws(() => readEvent(Buffer.alloc(abi.EVENT_BYTES - 1), names, told), RangeError);
+  assert.throws(() => readEvent(Buffer.alloc(abi.EVENT_BYTES + 1), names, told), RangeError);
 });

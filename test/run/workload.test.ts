@@ -125,6 +125,7 @@ const refusal: Refusal = {
     reason: 'no_rule',
     shadow: null,
     icmp: null,
+    name: null,
   },
 };
 
@@ -151,6 +152,7 @@ test('destinations are written as users type them', () => {
   assert.equal(destinationText({ ...refusal, port: 0 }), '198.18.1.1');
   assert.equal(destinationText({ ...refusal, address: 'fd00::1', port: 0 }), 'fd00::1');
   assert.equal(destinationText({ ...refusal, address: 'fd00::1' }), '[fd00::1]:443');
+  assert.equal(destinationText({ ...refusal, name: 'api.example.com' }), '198.18.1.1:443 (api.example.com)');
 });
 
 test('a line of passwd', () => {

@@ -219,6 +219,7 @@ const refusal: Refusal = {
     cgroup: null,
     workload: 'shop/p1',
     address: '192.0.2.1',
+    name: null,
     port: 443,
     protocol: 'TCP',
     icmp: null,
@@ -232,7 +233,7 @@ test('a refused connection is an Event on its pod, one of a unit on the node, ot
   applied(cluster, [policy(1)]);
   const [agent] = cluster.agents;
   agent?.onDrop(refusal, 3, 'service shop/db');
-  agent?.onDrop({ ...refusal, verdict: 'audit', address: 'fd00::1', rule: 2, ruleName: 'r', reason: 'limit' }, 1, null);
+  agent?.onDrop({ ...refusal, verdict: 'audit', address: 'fd00::1', name: 'a.example', rule: 2, ruleName: 'r', reason: 'limit' }, 1, null);
   agent?.onDrop({ ...refusal, workload: 'node/kubelet.service' }, 1, null);
   agent?.onDrop({ ...refusal, workload: 'unknown' }, 1, null);
   agent?.onDrift({ what: 'pin', name: 'links/egress', count: 1 });
@@ -243,7 +244,7 @@ test('a refused connection is an Event on its pod, one of a unit on the node, ot
     'Node/a EnforcementRepaired: somebody removed or replaced the pin links/egress: it is back',
     'Node/a MapFilling: the map ports holds 95 of 100 entries: a change beyond that will be refused; give it more room with --bpf-map-max ports=200',
     'Pod/p1 EgressRefused: TCP to 192.0.2.1:443 (service shop/db) was refused: EgressPolicy/shop/web, no_rule',
-    'Pod/p1 EgressWouldBeRefused: TCP to [fd00::1]:443 passed, and would be refused if Audit policies were enforced: EgressPolicy/shop/web rule 2 "r", limit',
+    'Pod/p1 EgressWouldBeRefused: TCP to [fd00::1]:443 (a.example) passed, and would be refused if Audit policies were enforced: EgressPolicy/shop/web rule 2 "r", limit',
   ]);
 });
 

@@ -11,6 +11,7 @@ function refusal(over: Partial<Refusal> = {}): Refusal {
     workload: 'shop/web',
     cgroup: null,
     address: '198.18.1.1',
+    name: null,
     port: 80,
     protocol: 'TCP',
     icmp: null,
