@@ -233,7 +233,11 @@ test('a refused connection is an Event on its pod, one of a unit on the node, ot
   applied(cluster, [policy(1)]);
   const [agent] = cluster.agents;
   agent?.onDrop(refusal, 3, 'service shop/db');
-  agent?.onDrop({ ...refusal, verdict: 'audit', address: 'fd00::1', name: 'a.example', rule: 2, ruleName: 'r', reason: 'limit' }, 1, null);
+  agent?.onDrop(
+    { ...refusal, verdict: 'audit', address: 'fd00::1', name: 'a.example', rule: 2, ruleName: 'r', reason: 'limit' },
+    1,
+    null,
+  );
   agent?.onDrop({ ...refusal, workload: 'node/kubelet.service' }, 1, null);
   agent?.onDrop({ ...refusal, workload: 'unknown' }, 1, null);
   agent?.onDrift({ what: 'pin', name: 'links/egress', count: 1 });
