@@ -282,6 +282,12 @@ struct {
 const volatile __u8 has_netns_cookie = 1;
 const volatile __u8 has_current_process = 1;
 
+/*
+ * Loads may be done in another order than they stand in (arm64). Where none are, a loader clears this, and the verifier never sees the
+ * barriers, which cost as much there as all else on the known path.
+ */
+const volatile __u8 reorders_loads = 1;
+
 /* How many flows a workload may hold. `flows` and `flow_order` should have room for as many of each. */
 const volatile __u32 flows_per_workload = FLOWS_PER_WORKLOAD;
 

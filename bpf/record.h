@@ -24,24 +24,35 @@
 /*
  * Threads may send on one UDP socket at once, and a half-written record would join one's address to another's verdict. So direction,
  * flags and sequence, one aligned word, are a sequence lock whose writers don't wait: who finds it taken goes without a record.
- * Readers rely on loads staying in order (x86; on arm64 the tear is improbable, not impossible).
+ * Of the writers' side the atomics are full barriers, as all are whose value is used; readers' loads are kept in order below.
  */
 #define RECORD_WORD(record) (*(volatile half_word *)&(record)->direction)
 #define RECORD_WORD_TURN (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 1U << 16 : 1U) /* sequence + 1 */
 #define RECORD_WORD_FLAG(flag) bpf_htonl((flag) << 16)
 
+/*
+ * Nothing that is read after this is read before it, or the other way round. BPF of a kernel before 6.14 has no lighter barrier. `at` is a
+ * word that may be written, and is left as it is: there is no stack to spare for one.
+ */
+static __always_inline void order_loads(const void *at)
+{
+	asm volatile("" ::: "memory");
+	if (reorders_loads)
+		asm volatile("" ::"r"(__sync_fetch_and_add((half_word *)at, 0)) : "memory");
+}
+
 /* Nothing that is read of a record afterwards may be read before. */
 static __always_inline __u32 begin_read(const struct record *record)
 {
 	__u32 word = RECORD_WORD(record);
-	asm volatile("" ::: "memory");
+	order_loads(&record->direction);
 	return word;
 }
 
 /* Was all that was read since begin_read written by one writer? */
 static __always_inline bool is_whole(const struct record *record, __u32 begun)
 {
-	asm volatile("" ::: "memory");
+	order_loads(&record->direction);
 	return !(begun & RECORD_WORD_FLAG(RECORD_BUSY)) && RECORD_WORD(record) == begun;
 }
 
@@ -73,8 +84,8 @@ static __always_inline void end_write(struct record *record, enum direction dire
 		} fields;
 		__u32 word;
 	} after = {.fields = {.direction = direction, .flags = flags, .sequence = record->sequence + 1}};
-	asm volatile("" ::: "memory");
-	RECORD_WORD(record) = after.word;
+	/* Not a store alone: that could be seen before those of the fields. */
+	asm volatile("" ::"r"(__sync_lock_test_and_set((half_word *)&record->direction, after.word)) : "memory");
 }
 
 static __always_inline bool is_of(const struct record *record, const struct packet *packet)
@@ -204,7 +215,7 @@ static __always_inline void refresh(struct flow *flow, __u64 now_ns)
 /* Whose it is, looked at once all else was read: see struct flow. */
 static __always_inline bool is_flow(const struct flow *flow, const struct flow_key *key)
 {
-	asm volatile("" ::: "memory");
+	order_loads(&flow->epoch);
 	return flow->slot == key->slot && flow->local_port == key->local_port && flow->remote_port == key->remote_port &&
 	       flow->protocol == key->protocol && flow->number >> 31 == key->kind && same_address(&flow->remote, &key->remote);
 }

@@ -53,7 +53,8 @@ export function constantsFor(native: Pick<Native, 'probe' | 'memberOffsets'>): R
   const refused = native.probe();
   const has = (helpers: readonly string[]) =>
     helpers.every((helper) => refused[`helper/cgroup_skb/${helper}`] === null);
-  const constants: Record<string, number> = {};
+  // Of the machines that this runs on only x86 keeps loads in order (bpf/maps.h).
+  const constants: Record<string, number> = { reorders_loads: process.arch === 'x64' ? 0 : 1 };
   for (const { constant, helpers, instead } of OPTIONAL_HELPERS) {
     constants[constant] = has(helpers) ? 1 : 0;
     if (has(helpers) || !has(instead.helpers)) continue;

@@ -673,8 +673,8 @@ export async function fuzz(programs: Programs, kernel: Kernel, packets: number, 
 }
 
 /** The programs as `fuzz` wants them. */
-export function fuzzPrograms(): Programs {
-  return new Programs({}, { flows_per_workload: FLOWS + FRAGMENTS_PER_WORKLOAD });
+export function fuzzPrograms(constants: Record<string, number> = {}): Programs {
+  return new Programs({}, { flows_per_workload: FLOWS + FRAGMENTS_PER_WORKLOAD, ...constants });
 }
 
 if (import.meta.main) {
