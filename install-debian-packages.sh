@@ -32,6 +32,7 @@ if [ "${1:-}" != image ]; then
 	want readelf binutils
 	want /usr/sbin/nginx nginx
 	want /usr/sbin/dnsmasq dnsmasq-base
+	want /usr/sbin/unbound unbound
 fi
 if [ "${1:-}" = bench ]; then
 	want /usr/sbin/nft nftables

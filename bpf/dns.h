@@ -37,12 +37,13 @@ struct dns_header {
 
 /* RFC 1035, 3.2.2 and 3.2.4; RFC 3596, 2.1. */
 #define DNS_TYPE_A 1
+#define DNS_TYPE_CNAME 5
 #define DNS_TYPE_AAAA 28
 #define DNS_CLASS_IN 1
 
 #define DNS_NAME_BYTES 255 /* on the wire, the root's label among them; RFC 1035, 2.3.4 */
 #define DNS_LABEL_BYTES 63
-#define DNS_MAX_LABELS 128
+#define DNS_MAX_LABELS 256 /* more than a name has labels, and pointers between them */
 #define DNS_POINTER 0xc0
 
 /* What precedes the data of a record, behind its owner's name. */
@@ -213,14 +214,15 @@ static __always_inline void set_key(struct dns_work *work, const struct packet *
 	}
 }
 
-/* A datagram to a resolver, which is let pass: what is asked in it? A global function: the verifier reads it once. */
+/* A datagram that is let pass: is it to a resolver, and what is asked in it? A global function: the verifier reads it once. */
 __noinline int note_question(struct __sk_buff *skb, const struct packet *packet, __u64 owner, __u32 slot, enum asked_kind kind)
 {
 	struct dns_work *work;
 	__u32 index;
 	int loss;
 
-	if (!packet)
+	if (!packet || !slot || packet->reason || packet->fragment == FRAGMENT_LATER ||
+	    !is_resolver(&packet->remote, packet->remote_port))
 		return 0;
 	if (packet->fragment) {
 		lose_dns(DNS_FRAGMENT);
@@ -241,33 +243,56 @@ __noinline int note_question(struct __sk_buff *skb, const struct packet *packet,
 	return 0;
 }
 
-/* A label of a record's owner that is written out. */
+/* One label of a name that may be compressed (RFC 1035, 4.1.4). Sets `left` once the name has ended as it may. */
 static long skip_label(__u32 index, struct dns_reader *reader)
 {
 	struct dns_work *work = reader->work;
 	__u8 label[2];
+	__u32 target;
 
-	work->left = 0;
 	if (work->at >= work->end || bpf_skb_load_bytes(reader->skb, work->at, label, 1))
 		return 1;
-	if ((label[0] & DNS_POINTER) == DNS_POINTER) {
-		__u32 target;
-
-		if (work->at + 2 > work->end || bpf_skb_load_bytes(reader->skb, work->at, label, 2))
-			return 1;
-		/* Only backwards: what points at itself, or forward, could be followed for ever. */
-		target = work->begin + ((label[0] & ~DNS_POINTER) << 8 | label[1]);
-		if (target < work->begin + sizeof(struct dns_header) || target >= work->at)
-			return 1;
-		work->at += 2;
+	if (!label[0]) {
+		work->at++;
+		work->left = work->name_bytes < DNS_NAME_BYTES;
+		return 1;
+	}
+	if (label[0] <= DNS_LABEL_BYTES) {
+		work->at += 1 + label[0];
+		work->name_bytes += 1 + label[0];
+		return 0;
+	}
+	if ((label[0] & DNS_POINTER) != DNS_POINTER || work->at + 2 > work->end ||
+	    bpf_skb_load_bytes(reader->skb, work->at, label, 2))
+		return 1;
+	/* Each further back than where its name began: or it could be followed for ever. */
+	target = work->begin + ((label[0] & ~DNS_POINTER) << 8 | label[1]);
+	if (target < work->begin + sizeof(struct dns_header) || target >= work->below)
+		return 1;
+	if (!work->resume)
+		work->resume = work->at + 2;
+	work->at = work->below = target;
+	/* The question's name, which has been read. */
+	if (target == work->begin + sizeof(struct dns_header) && !work->name_bytes) {
 		work->left = 1;
 		return 1;
 	}
-	if (label[0] > DNS_LABEL_BYTES)
-		return 1;
-	work->at += 1 + label[0];
-	work->left = !label[0];
-	return !label[0];
+	return 0;
+}
+
+/* Moves behind a name that may be compressed. False: it is none. */
+static __always_inline bool skip_name(struct dns_reader *reader)
+{
+	struct dns_work *work = reader->work;
+
+	work->left = 0;
+	work->name_bytes = 0;
+	work->resume = 0;
+	work->below = work->at;
+	bpf_loop(DNS_MAX_LABELS, skip_label, reader, 0);
+	if (work->resume)
+		work->at = work->resume;
+	return work->left;
 }
 
 /* An answer is taught by each of its addresses that counts at least as long as the agent says. RFC 2181, 8: no negative time. */
@@ -319,8 +344,7 @@ static long read_record(__u32 index, struct dns_reader *reader)
 	if (!work->records)
 		return 1;
 	work->records--;
-	bpf_loop(DNS_MAX_LABELS, skip_label, reader, 0);
-	if (!work->left) {
+	if (!skip_name(reader)) {
 		work->loss = DNS_BAD_NAME;
 		return 1;
 	}
@@ -350,7 +374,13 @@ static long read_record(__u32 index, struct dns_reader *reader)
 				return 1;
 		}
 	}
-	work->at += length;
+	length += work->at;
+	/* Where an alias leads is not asked; that it is a name, and nothing else, is. */
+	if (record.class == bpf_htons(DNS_CLASS_IN) && type == DNS_TYPE_CNAME && (!skip_name(reader) || work->at != length)) {
+		work->loss = DNS_BAD_NAME;
+		return 1;
+	}
+	work->at = length;
 	return 0;
 }
 

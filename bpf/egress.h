@@ -177,8 +177,9 @@ static __always_inline void name_by_socket(struct packet *packet, const struct b
 }
 
 /*
- * Whatever no record answers. A global function: the verifier reads it apart from the known path. What runs below it has little
- * stack: kernels that count frames in steps of 32 bytes have 480 of 512 used by the deepest chain (egress, this, decide, judge, ask).
+ * Whatever no record answers. A global function: the verifier reads it apart from the known path. What runs below it has no stack to
+ * spare: kernels that count frames in steps of 32 bytes have all 512 used by the deepest chains (egress, this, keep_outbound, keep_flow,
+ * evict_flow; of the guard guard_tcp, decide, judge, ask).
  */
 __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 {
@@ -220,8 +221,7 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
 
 	count_decision(&decision, subject.slot, skb->gso_segs ?: 1, packet->length);
-	if (decision.verdict != VERDICT_DENY && subject.slot && packet->protocol == IPPROTO_UDP && !packet->reason &&
-	    packet->fragment != FRAGMENT_LATER && is_resolver(&packet->remote, packet->remote_port) &&
+	if (decision.verdict != VERDICT_DENY && packet->protocol == IPPROTO_UDP &&
 	    is_learning_here(&subject, netns_of(skb, &subject)))
 		note_question(skb, packet, bpf_get_socket_cookie(skb), subject.slot, ASKED_OF_SOCKET);
 	if (decision.verdict == VERDICT_ALLOW || !anew)

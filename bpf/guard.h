@@ -443,8 +443,7 @@ __noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
 	    !keep_fragment(packet, &subject, subject.netns, &decision))
 		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
 
-	if (decision.verdict != VERDICT_DENY && subject.slot && packet->protocol == IPPROTO_UDP && !packet->reason &&
-	    packet->fragment != FRAGMENT_LATER && is_resolver(&packet->remote, packet->remote_port))
+	if (decision.verdict != VERDICT_DENY && packet->protocol == IPPROTO_UDP)
 		note_question(skb, packet, subject.netns, subject.slot, ASKED_OF_GUARD);
 	counted = decision.verdict != VERDICT_DENY && is_counted(skb, packet, subject.cgroup);
 	if (counted)

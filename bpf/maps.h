@@ -254,6 +254,9 @@ struct dns_work {
 	__u32 name_end; /* in `wire`; 0: not reached, or no name */
 	__u32 left; /* of the label */
 	__u32 label; /* its next byte, in `text` */
+	__u32 name_bytes; /* of one that is compressed: so many, without its end */
+	__u32 below; /* where its next pointer must lead */
+	__u32 resume; /* what follows it, once it has pointed elsewhere */
 	__u32 text_begin; /* in `text`, which grows towards its beginning */
 	/* What is taught. */
 	__u32 number; /* of the text; 0: nothing yet, the message is only looked through */

@@ -596,6 +596,101 @@ describe('budgets', () => {
   });
 });
 
+/** Behind the name at `at`, and its labels; null: none is there. RFC 1035, 4.1.4; pointers lead back. */
+function nameAt(bytes: Buffer, start: number): { readonly end: number; readonly labels: readonly string[] } | null {
+  const labels: string[] = [];
+  let below = start;
+  let end = 0;
+  for (let at = start, total = 1; ; ) {
+    const length = bytes[at];
+    if (length === undefined) return null;
+    if (length === 0) return { end: end === 0 ? at + 1 : end, labels };
+    if (length >= 0xc0) {
+      const target = ((length & 0x3f) << 8) | (bytes[at + 1] ?? 0xffff);
+      if (target < 12 || target >= below) return null;
+      if (end === 0) end = at + 2;
+      at = below = target;
+      continue;
+    }
+    total += 1 + length;
+    if (length > 63 || total > 255) return null;
+    labels.push(bytes.toString('latin1', at + 1, at + 1 + length));
+    at += 1 + length;
+  }
+}
+
+/** Addresses that an answer to question 7, `A api.stripe.com`, teaches; null: none. The obvious way, by the RFC. */
+function taughtBy(bytes: Buffer): string[] | null {
+  if (bytes.length < 12 || bytes.readUInt16BE(0) !== 7 || bytes.readUInt16BE(4) !== 1) return null;
+  const flags = bytes.readUInt16BE(2);
+  if ((flags & 0xf80f) !== 0x8000) return null;
+  const question = nameAt(bytes, 12);
+  if (question === null || question.end + 4 > bytes.length || bytes[12] === undefined || bytes[12] >= 0xc0) return null;
+  if (question.labels.join('.').toLowerCase() !== 'api.stripe.com' || question.labels.length !== 3) return null;
+  if (bytes.readUInt32BE(question.end) !== 0x00010001) return null;
+  const addresses: string[] = [];
+  let at = question.end + 4;
+  for (let left = bytes.readUInt16BE(6); left > 0; left -= 1) {
+    const owner = nameAt(bytes, at);
+    if (owner === null || owner.end + 10 > bytes.length) return null;
+    const [type, isInternet] = [bytes.readUInt16BE(owner.end), bytes.readUInt16BE(owner.end + 2) === 1];
+    const data = owner.end + 10;
+    at = data + bytes.readUInt16BE(owner.end + 8);
+    if (at > bytes.length) return null;
+    if (isInternet && type === 5 && nameAt(bytes, data)?.end !== at) return null;
+    if (!isInternet || (type !== 1 && type !== 28)) continue;
+    if (at - data !== (type === 1 ? 4 : 16)) return null;
+    addresses.push(`${type === 1 ? '00000000000000000000ffff' : ''}${bytes.toString('hex', data, at)}`);
+  }
+  return addresses.length === 0 ? null : [...new Set(addresses)].toSorted();
+}
+
+test('20,000 mutated answers teach what the obvious reading of them says, or nothing', () => {
+  const good = message('api.stripe.com', [
+    cname('api.stripe.com', 'edge.cdn.example'),
+    a('edge.cdn.example', SITE4),
+    aaaa('edge.cdn.example', SITE6),
+    a('edge.cdn.example', '198.18.2.9'),
+  ]);
+  // Its second name of each kind as a pointer to the first.
+  const alias = good.indexOf('\x04edge', 0, 'latin1');
+  const pointed = Buffer.from(
+    good
+      .toString('latin1')
+      .replaceAll('\x03api\x06stripe\x03com\x00\x00\x05', '\xc0\x0c\x00\x05')
+      .replaceAll('\x04edge\x03cdn\x07example\x00\x00', `\xc0${String.fromCharCode(alias - 14)}\x00`),
+    'latin1',
+  );
+  assert.deepEqual(taughtBy(good), taughtBy(pointed));
+  let state = 20_261_125;
+  const random = (below: number) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+  let taught = 0;
+  for (let round = 0; round < 20_000; round += 1) {
+    const whole = round % 2 === 0 ? good : pointed;
+    const bytes = Buffer.from(whole.subarray(0, random(8) === 0 ? random(whole.length + 1) : whole.length));
+    const begin = random(2) === 0 ? 0 : 32;
+    for (let edits = random(3); edits >= 0 && bytes.length > begin; edits -= 1) {
+      const at = begin + random(bytes.length - begin);
+      bytes[at] = random(2) === 0 ? random(256) : (bytes[at] ?? 0) ^ (1 << random(8));
+    }
+    ask('api.stripe.com');
+    arrive(bytes);
+    const addresses = programs.learned().map(({ address }) => address);
+    assert.deepEqual(addresses.length === 0 ? null : addresses.toSorted(), taughtBy(bytes), bytes.toString('hex'));
+    if (addresses.length === 0) continue;
+    taught += 1;
+    assert.deepEqual(
+      programs.told().map(({ name }) => name),
+      ['com.stripe.api'],
+    );
+    programs.forgetNames();
+  }
+  assert(taught > 1000 && taught < 19_000, `${taught} taught something`);
+});
+
 test('what one workload was told is nothing to another', () => {
   resolve('api.stripe.com', [SITE4]);
   assert.deepEqual(

@@ -147,11 +147,8 @@ export class Maps {
   /** Empties the maps that the agent fills and those that a run leaves something in. */
   reset(): void {
     const filled = ['workloads', 'identities', 'networks', 'verdicts', 'ports', 'selves', 'guards', 'sources'];
-    const learned = ['asked', 'asked_order', 'texts', 'told', 'told_order', 'learned', 'learned_order'];
-    for (const map of [...filled, 'names', 'resolvers', 'counters', 'flows', 'flow_order', ...learned]) {
-      const { keys, count } = this.object.dump(map);
-      if (count > 0) this.object.remove(map, keys, count);
-    }
+    this.#empty([...filled, 'names', 'resolvers', 'counters', 'flows', 'flow_order']);
+    this.forgetNames();
     this.object.drainEvents('events', () => undefined);
     const slots = Buffer.alloc(4);
     for (const slot of [SLOT_UNKNOWN, SLOT]) {
@@ -159,6 +156,18 @@ export class Maps {
       this.#put('budgets', slots, Buffer.alloc(BUDGET_BYTES));
     }
     this.settings({});
+  }
+
+  #empty(maps: readonly string[]): void {
+    for (const map of maps) {
+      const { keys, count } = this.object.dump(map);
+      if (count > 0) this.object.remove(map, keys, count);
+    }
+  }
+
+  /** Nothing was asked, and nothing was told. */
+  forgetNames(): void {
+    this.#empty(['asked', 'asked_order', 'texts', 'told', 'told_order', 'learned', 'learned_order']);
   }
 
   settings(fields: Partial<Settings>): void {
