@@ -246,9 +246,9 @@ export class Agent {
     clearTimeout(timer);
   }
 
-  /** What is attached where, and whether the kernel holds what was put there, asked of it now. Throws KernelError, PinError. */
-  status(): NodeStatus {
-    const { drift, maps } = this.#drift.verify();
+  /** What is attached where, and whether the kernel holds what was put there, asked of it now. Rejects with KernelError, PinError. */
+  async status(): Promise<NodeStatus> {
+    const { drift, maps } = await this.#drift.verify();
     const sinceMs = this.#isAttached ? this.#enforcement.sinceMs() : null;
     return {
       pid: process.pid,

@@ -56,10 +56,15 @@ export class DriftWatch {
     return this.#totals;
   }
 
-  /** Looks, and changes nothing. Throws KernelError, PinError. */
-  verify(): Verified {
+  /** Looks, and changes nothing. Rejects with KernelError, PinError. */
+  async verify(): Promise<Verified> {
     const drift = this.#enforcement.audit(false);
-    const maps = this.#enforcement.mapAudits().map((audit) => audit(false));
+    const maps: MapAudit[] = [];
+    for (const audit of this.#enforcement.mapAudits()) {
+      const found = await this.#run(audit(false));
+      if (found === null) break;
+      maps.push(found);
+    }
     return { atMs: Date.now(), drift, maps };
   }
 
@@ -70,15 +75,25 @@ export class DriftWatch {
     try {
       for (const { what, name } of this.#enforcement.audit(true)) this.note({ what, name, count: 1 });
       for (const audit of this.#enforcement.mapAudits()) {
-        await turn();
-        if (this.#isClosed) return;
-        const { map, differing } = audit(true);
+        const found = await this.#run(audit(true));
+        if (found === null) return;
+        const { map, differing } = found;
         if (differing > 0) this.note({ what: 'map', name: map, count: differing });
       }
     } catch (error) {
       this.#onFailed(error);
     } finally {
       this.#isAsking = false;
+    }
+  }
+
+  /** In parts, between which the loop turns. null: it was closed meanwhile. */
+  async #run(audit: Generator<void, MapAudit>): Promise<MapAudit | null> {
+    for (;;) {
+      await turn();
+      if (this.#isClosed) return null;
+      const next = audit.next();
+      if (next.done === true) return next.value;
     }
   }
 

@@ -15,7 +15,7 @@ import { type Drift, Installation } from '../kernel/installation.ts';
 import { Ledger } from '../kernel/ledger.ts';
 import { KernelError, type Native } from '../kernel/native.ts';
 import { namespacesHidden } from '../kernel/programs.ts';
-import type { MapAudit } from '../kernel/table.ts';
+import type { Audit } from '../kernel/table.ts';
 import type { KernelCount } from '../metrics/metrics.ts';
 import { addressText } from '../model/address.ts';
 import type { List } from '../model/list-change.ts';
@@ -239,7 +239,7 @@ export class Enforcement {
   }
 
   /** One question for each map: see `Applier.audits`. */
-  mapAudits(): readonly ((mustRepair: boolean) => MapAudit)[] {
+  mapAudits(): readonly Audit[] {
     return this.#isClosed || this.#compiled === null ? [] : [...this.#applier.audits(), ...this.#guards.audits()];
   }
 

@@ -45,7 +45,8 @@ export interface AgentSocket {
 }
 
 /**
- * Serves each route's answer as JSON to GET; where it throws an error with a code, that with status 500. The socket of an agent that is gone is replaced; one that answers is not. Mode
+ * Serves each route's answer, or what it resolves with, as JSON to GET; where it throws an error with a code, that with status 500. The
+ * socket of an agent that is gone is replaced; one that answers is not. Mode
  * 0600 from the beginning. Rejects with SocketError.
  */
 export async function serveSocket(file: string, routes: Readonly<Record<string, () => unknown>>): Promise<AgentSocket> {
@@ -58,15 +59,7 @@ export async function serveSocket(file: string, routes: Readonly<Record<string, 
     const route = Object.hasOwn(routes, pathname) ? routes[pathname] : undefined;
     if (route === undefined) answer(404, { error: `there are ${Object.keys(routes).join(', ')}` });
     else if (request.method !== 'GET') answer(405, { error: 'only GET' });
-    else {
-      try {
-        answer(200, route());
-      } catch (error) {
-        // A failure of the world ends the question; a bug ends the agent.
-        if (!(error instanceof Error) || codeOf(error) === 'UNKNOWN') throw error;
-        answer(500, { error: error.message });
-      }
-    }
+    else void answerBy(route, answer);
   });
   server.maxConnections = MAX_CONNECTIONS;
   let isSafe: boolean;
@@ -87,6 +80,16 @@ export async function serveSocket(file: string, routes: Readonly<Record<string, 
         server.closeAllConnections();
       }),
   };
+}
+
+async function answerBy(route: () => unknown, answer: (status: number, body: unknown) => void): Promise<void> {
+  try {
+    answer(200, await route());
+  } catch (error) {
+    // A failure of the world ends the question; a bug ends the agent.
+    if (!(error instanceof Error) || codeOf(error) === 'UNKNOWN') throw error;
+    answer(500, { error: error.message });
+  }
 }
 
 /** Whether nobody else can take a file in this folder away and put another there. Throws as statSync does. */

@@ -26,7 +26,8 @@ export function command(): Command {
     .addHelpText(
       'after',
       `
-DIFFERING counts entries of a map that are not what the agent wrote, compared byte by byte, now. Without an agent it is not known: only what is
+DIGEST is the same wherever a map holds the same: of identities, networks, names, verdicts and ports on every node with the same policies and pods
+for its workloads. DIFFERING counts entries of a map that are not what the agent wrote, compared byte by byte, now. Without an agent it is not known: only what is
 pinned is told.
 Exit status: 0 all is as it should be; 1 it is not, or nothing is enforced; 2 nobody could be asked.`,
     )
@@ -82,7 +83,7 @@ function fromPins(native: Native, folder: string): NodeStatus {
         .filter(([map]) => POLICY_MAPS.includes(map))
         .map(([map, { maxEntries }]) => {
           const { count } = maps.dump(map);
-          return { map, entries: count, wanted: count, differing: 0, maxEntries };
+          return { map, entries: count, wanted: count, differing: 0, digest: null, wantedDigest: null, maxEntries };
         }),
       ...{ drift: [], repaired: {} },
     };
@@ -113,12 +114,13 @@ export function rendered(status: NodeStatus): string {
       programs.map(({ program, tag, link }) => [program, tag, String(link)]),
     ),
     table(
-      ['MAP', 'ENTRIES', 'OF', 'DIFFERING'],
-      maps.map(({ map, entries, maxEntries, differing }) => [
+      ['MAP', 'ENTRIES', 'OF', 'DIFFERING', 'DIGEST'],
+      maps.map(({ map, entries, maxEntries, differing, digest, wantedDigest }) => [
         map,
         String(entries),
         String(maxEntries),
         pid === null ? '<unknown>' : String(differing),
+        digest === wantedDigest ? (digest ?? '<none>') : `${digest}, should be ${wantedDigest}`,
       ]),
     ),
   ];

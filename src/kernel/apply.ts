@@ -25,7 +25,7 @@ import { type KnownName, KnownNames } from './known-names.ts';
 import type { Ledger } from './ledger.ts';
 import type { NativeObject } from './native.ts';
 import { Slots } from './slots.ts';
-import type { MapAudit } from './table.ts';
+import type { Audit, MapAudit } from './table.ts';
 import { assume, type Contents, kernelTables, readBack } from './tables.ts';
 
 /** A workload's place in the kernel. */
@@ -315,17 +315,25 @@ export class Applier {
    * One question for each map: does the kernel hold what was written to it? Asked with true, it puts right what does not, and whatever was
    * decided meanwhile is judged again. Each throws KernelError.
    */
-  audits(): ((mustRepair: boolean) => MapAudit)[] {
-    const tables = this.#all().map((table) => (mustRepair: boolean) => {
+  audits(): Audit[] {
+    const { names } = this.#tables;
+    const repaired = (map: string): void => {
+      if (map === names.map) this.#knownNames.reclassify(names.entries);
+      this.#endChange(this.#everySlot());
+    };
+    const settle = (): void => {
       if (this.#isInDoubt) this.#resync();
-      const audit = table.audit(mustRepair);
-      if (mustRepair && audit.differing > 0) {
-        if (table === this.#tables.names) this.#knownNames.reclassify(this.#tables.names.entries);
-        this.#endChange(this.#everySlot());
-      }
-      return audit;
-    });
-    return [...tables, (mustRepair) => this.#auditEpochs(mustRepair), (mustRepair) => this.#auditSettings(mustRepair)];
+    };
+    const tables = this.#all().map(
+      (table): Audit =>
+        function* (mustRepair) {
+          settle();
+          const audit = yield* table.audit(mustRepair);
+          if (mustRepair && audit.differing > 0) repaired(audit.map);
+          return audit;
+        },
+    );
+    return [...tables, atOnce((must) => this.#auditEpochs(must)), atOnce((must) => this.#auditSettings(must))];
   }
 
   #all() {
@@ -346,7 +354,7 @@ export class Applier {
     }
     // Beyond both: nothing may be trusted that was recorded under either.
     if (mustRepair && wrong.length > 0) this.#endChange(wrong);
-    return { map: 'epochs', entries: count, wanted: count, differing: wrong.length };
+    return { ...NO_DIGEST, map: 'epochs', entries: count, wanted: count, differing: wrong.length };
   }
 
   #auditSettings(mustRepair: boolean): MapAudit {
@@ -354,7 +362,7 @@ export class Applier {
     encodeSettings(this.#settings, value);
     const isRight = this.#object.lookup('settings', SETTINGS_KEY)?.equals(value) ?? false;
     if (mustRepair && !isRight) this.#write(this.#settings);
-    return { map: 'settings', entries: 1, wanted: 1, differing: isRight ? 0 : 1 };
+    return { ...NO_DIGEST, map: 'settings', entries: 1, wanted: 1, differing: isRight ? 0 : 1 };
   }
 
   /** Waits for programs where the last change left something behind, and gives it back. Throws what failed; what is left then goes with the next change. */
@@ -521,6 +529,16 @@ export class Applier {
     this.#slots.reuse([...this.#slots.resting.keys()]);
     this.#mayDrain = false;
   }
+}
+
+/** What no other node has, and nothing is to be compared with. */
+const NO_DIGEST = { digest: null, wantedDigest: null };
+
+function atOnce(audit: (mustRepair: boolean) => MapAudit): Audit {
+  // biome-ignore lint/correctness/useYield: it takes no time.
+  return function* (mustRepair) {
+    return audit(mustRepair);
+  };
 }
 
 const SETTINGS_KEY = Buffer.alloc(4);

@@ -11,7 +11,7 @@ import type { Inheritance } from './inheritance.ts';
 import type { Drift } from './installation.ts';
 import { KernelError, type Native, type NativeObject, type Side } from './native.ts';
 import type { PinFolder, PinnedLink } from './pins.ts';
-import { type MapAudit, Table } from './table.ts';
+import { type Audit, Table } from './table.ts';
 
 /** What the programs at an interface of the host must know. */
 export interface Guard {
@@ -249,7 +249,7 @@ export class InterfaceGuards {
   }
 
   /** As `Applier.audits`. */
-  audits(): ((mustRepair: boolean) => MapAudit)[] {
+  audits(): Audit[] {
     return [this.#guards, this.#sources].map((table) => (mustRepair) => table.audit(mustRepair));
   }
 

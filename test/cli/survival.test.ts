@@ -248,7 +248,7 @@ test('what somebody else changes in the kernel is told by status, put right, and
   assert.equal(healthy.status, 0, healthy.stderr + healthy.stdout);
   assert.match(healthy.stdout, new RegExp(`Agent: +process ${agent.child.pid}\n`));
   assert.match(healthy.stdout, /^egress +[0-9a-f]{16} +\d+$/m);
-  assert.match(healthy.stdout, /^verdicts +\d+ +\d+ +0$/m);
+  assert.match(healthy.stdout, /^verdicts +\d+ +\d+ +0 +[0-9a-f]{16}$/m);
 
   await repaired('link', 'egress', () => {
     const link = native
