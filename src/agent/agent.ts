@@ -101,6 +101,8 @@ export class Agent {
   #socket: AgentSocket | null = null;
   #ground: Ground | null = null;
   #guarding: Guarding | null = null;
+  /** Guards of an earlier agent are taken away. */
+  #unguarding: Promise<void> = Promise.resolve();
   #here = this.#followHere();
   /** What the source says now. */
   #snapshot: Snapshot | null = null;
@@ -216,6 +218,7 @@ export class Agent {
     if (this.#look !== null) clearInterval(this.#look);
     this.#ground?.close();
     await this.#guarding?.close();
+    await this.#unguarding;
     const { bpffs } = this.#enforcement;
     if (bpffs === null) this.#enforcement.detach();
     if (bpffs === null) await this.#enforcement.guards.close();
@@ -330,7 +333,7 @@ export class Agent {
     this.#confine();
     if (isTakeover) this.#tellTakeover();
     if (!this.#options.guard) {
-      void this.#tellFailed(this.#enforcement.unguard());
+      this.#unguarding = this.#tellFailed(this.#enforcement.unguard(() => this.#isStopped));
       return;
     }
     const isReady = isTakeover ? this.#tellFailed(this.#enforcement.guards.renew()) : Promise.resolve();

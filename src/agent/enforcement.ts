@@ -248,9 +248,10 @@ export class Enforcement {
     return this.#isClosed ? [] : this.#installation.attached();
   }
 
-  /** Takes all guards away, which an earlier agent may have put up. Rejects with KernelError. */
-  async unguard(): Promise<void> {
+  /** Takes all guards away, which an earlier agent may have put up, until `isOver`: what is left then is the next one's. Rejects with KernelError. */
+  async unguard(isOver: () => boolean): Promise<void> {
     for (const [ifindex, { cgroup }] of this.#guards.held) {
+      if (isOver()) return;
       this.setGuarded(cgroup, 0n);
       await this.#guards.detach(ifindex);
     }

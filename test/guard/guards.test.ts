@@ -401,6 +401,26 @@ test('what somebody else does to guards is told by status, put right, and counte
   }
 });
 
+test('--no-guard that is stopped amid it leaves each pod held, and the next agent puts all guards up again', async () => {
+  const agent = await node.start();
+  const pods = [];
+  for (let index = 1; index <= 4; index += 1)
+    pods.push(await node.run(`web${index}`, { addresses: [`198.18.1.${index}`] }));
+  const names: string[] = [];
+  for (const { pod } of pods) names.push(...(await node.guarded(pod)));
+  assert.equal(await agent.stop(), 0);
+  const without = await node.start('--no-guard');
+  assert.equal(await without.stop(), 0, without.errors);
+  assert.equal(without.errors, '');
+  for (const { place } of pods) {
+    assert.equal(await place.actor.tryTcp('198.18.201.1', ALLOWED), 'EPERM');
+    assert.equal(await place.actor.tryTcp(SERVER, ALLOWED), 'ok');
+  }
+  await node.start();
+  for (const name of names) await until(async () => (await node.guardsAt(name)).join() === '1,1', `${name} is guarded`);
+  for (const { place } of pods) assert.equal(await place.actor.tryTcp(SERVER, ALLOWED), 'ok');
+});
+
 test('a sandbox that is made anew, a container that is restarted, a pod whose network comes late', async () => {
   await node.start();
   const { pod } = await node.run('web', { addresses: ['198.18.1.1'] });
