@@ -4,11 +4,11 @@
 import path from 'node:path';
 import type { Logger } from 'pino';
 import type { Bindings, Bound } from '../bind/binding.ts';
-import type { RootSearch } from '../bind/root.ts';
+import { folderWithId, isPopulated, isWithin, type RootSearch } from '../bind/root.ts';
 import { overfullProblems } from '../compile/overfull.ts';
 import type { RollbackFailed } from '../kernel/errors.ts';
 import { KernelError, type Native } from '../kernel/native.ts';
-import { BPFFS, PinError } from '../kernel/pins.ts';
+import { PinError } from '../kernel/pins.ts';
 import { Metrics } from '../metrics/metrics.ts';
 import { type ListenAddress, type MetricsServer, serveMetrics } from '../metrics/server.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
@@ -61,6 +61,8 @@ export interface AgentOptions extends Locality {
   readonly bpffs: string | null;
   /** Where totals are kept for the next agent, a folder that is there; null, and by default: nowhere. */
   readonly stateDir?: string | null;
+  /** The command that ends what outlives the agent, to be told. */
+  readonly uninstall: string;
   /** How often the kernel is asked whether it still holds what was put there; 0: never. */
   readonly checkMs: number;
   /** Sizes of maps, by name, where the defaults of bpf/abi.h won't do. */
@@ -193,6 +195,7 @@ export class Agent {
       this.#log.warn({ event: 'host_hidden', why: this.#enforcement.hostHidden }, HOST_HIDDEN);
     }
     await this.#settleDown();
+    this.#requireNobodyLeft();
     this.#enforcement.onHappening((happening) => this.#onHappening(happening));
     if (this.#options.attach === 'at_once' && !this.#enforcement.isTakeover) this.#holdNewPods();
     this.#look = setInterval(() => this.#lookAround(), LOOK_MS);
@@ -220,6 +223,7 @@ export class Agent {
     await this.#guarding?.close();
     await this.#unguarding;
     const { bpffs } = this.#enforcement;
+    const lost = bpffs === null || !this.#isAttached ? null : this.#mendPins();
     if (bpffs === null) this.#enforcement.detach();
     if (bpffs === null) await this.#enforcement.guards.close();
     this.#enforcement.drain();
@@ -230,13 +234,31 @@ export class Agent {
     await this.#socket?.close();
     await this.#server?.close();
     if (!this.#isReady) return;
-    this.#log.info(
-      { event: 'stopped', bpffs },
-      bpffs === null
-        ? 'detached: nothing is enforced any more, since with --bpffs none enforcement ends with the agent'
-        : `what was enforced stays so: programs and maps are pinned in ${bpffs}; postern uninstall${bpffs === BPFFS ? '' : ` --bpffs ${bpffs}`} ends that`,
-    );
+    if (lost !== null) {
+      this.#log.error(
+        { event: 'stopped', bpffs: null },
+        `nothing may be enforced any more, since not all is pinned: ${lost}`,
+      );
+    } else {
+      this.#log.info(
+        { event: 'stopped', bpffs },
+        bpffs === null
+          ? 'detached: nothing is enforced any more, since with --bpffs none enforcement ends with the agent'
+          : `what was enforced stays so: programs and maps are pinned in ${bpffs}; ${this.#options.uninstall} ends that`,
+      );
+    }
     await this.#out.flush();
+  }
+
+  /** What somebody has unpinned would end with this process. Returns why it can't be put right; null: all is pinned. */
+  #mendPins(): string | null {
+    try {
+      for (const { what, name } of this.#enforcement.audit(true)) this.#onRepaired({ what, name, count: 1 });
+      return null;
+    } catch (error) {
+      if (!(error instanceof KernelError || error instanceof PinError)) throw error;
+      return error.message;
+    }
   }
 
   /** What is to be told elsewhere may need a source that is away: nobody waits for that for long. */
@@ -302,6 +324,31 @@ export class Agent {
     this.#ground = await Ground.find({ root, pods }, this.#native, this.#end.signal, () => this.#onCgroups());
     // Which pod is the agent's own may have another answer now.
     this.#here = this.#followHere();
+  }
+
+  /**
+   * Below another root the earlier agent's programs would go as soon as this one's stand here, and a mistyped root would set free whoever
+   * runs there. Throws PinError. A root above theirs holds them all; one below is taken for what is wanted, and told.
+   */
+  #requireNobodyLeft(): void {
+    const { root } = this.#standingGround();
+    const { mount } = this.#options.root;
+    for (const id of this.#enforcement.roots()) {
+      const before = folderWithId(mount, id, (folder) => this.#native.cgroupId(folder));
+      if (before === null || isWithin(before, root)) continue;
+      const [from, to] = [path.join(mount, before), path.join(mount, root)];
+      if (isWithin(root, before)) {
+        this.#log.warn(
+          { event: 'root_narrowed', from, to },
+          `what is in ${from} and not in ${to} is not held any more`,
+        );
+      } else if (isPopulated(from)) {
+        throw new PinError(
+          `the programs pinned in ${this.#enforcement.bpffs} hold what runs in ${from}, which would be free if they were attached to ${to} instead: start with --cgroup-root ${before} or one above both, give this agent a folder of its own (--bpffs, --state-dir), or end what was enforced by ${this.#options.uninstall}`,
+          'OTHER_ROOT',
+        );
+      }
+    }
   }
 
   /** Attaches before there is a snapshot: pods that are there go on, and whatever comes later is unknown until it is known. */

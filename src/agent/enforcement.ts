@@ -133,6 +133,11 @@ export class Enforcement {
     return this.#installation.isTakeover;
   }
 
+  /** Cgroups where an earlier agent's programs judge, by id. Throws KernelError, PinError. */
+  roots(): bigint[] {
+    return this.#installation.roots();
+  }
+
   /** Where what is attached outlives this process; null: nowhere. */
   get bpffs(): string | null {
     return this.#installation.pins?.path ?? null;

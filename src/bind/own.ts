@@ -4,22 +4,14 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { cgroupOf } from './mount.ts';
 import { podUidOf } from './pod-folder.ts';
-import { foldersIn } from './root.ts';
-
-/** Folders looked through; a node has some thousand. */
-const MAX_FOLDERS = 100_000;
+import { allFolders } from './root.ts';
 
 /** Path without slashes at its ends ('' is the mount itself), or null where it is not below this mount. */
 export function ownCgroup(mount: string): string | null {
   const told = (cgroupOf('self') ?? '/').replace(/^\/+/, '');
   if (holdsMe(path.join(mount, told))) return told;
   // In a container, /proc/self/cgroup counts from the container's own root. cgroup.procs is translated to the reader's pids.
-  const open = [''];
-  for (let count = 0; open.length > 0 && count < MAX_FOLDERS; count += 1) {
-    const below = open.pop() ?? '';
-    if (holdsMe(path.join(mount, below))) return below;
-    for (const name of foldersIn(path.join(mount, below))) open.push(path.join(below, name));
-  }
+  for (const below of allFolders(mount)) if (holdsMe(path.join(mount, below))) return below;
   return null;
 }
 

@@ -88,7 +88,38 @@ export function awaitRoot(search: RootSearch, signal: AbortSignal): Promise<stri
   });
 }
 
-function isPopulated(folder: string): boolean {
+/** Folders looked through; a node has some thousand. */
+const MAX_FOLDERS = 100_000;
+
+/** Every folder below the mount by its path below it, '' first: the mount itself. */
+export function* allFolders(mount: string): Generator<string> {
+  const open = [''];
+  for (let count = 0; open.length > 0 && count < MAX_FOLDERS; count += 1) {
+    const below = open.pop() ?? '';
+    yield below;
+    for (const name of foldersIn(path.join(mount, below))) open.push(path.join(below, name));
+  }
+}
+
+/** Path below the mount of the cgroup with this id; null: it is gone, or not to be seen from here. `idOf` may throw. */
+export function folderWithId(mount: string, id: bigint, idOf: (folder: string) => bigint): string | null {
+  for (const below of allFolders(mount)) {
+    try {
+      if (idOf(path.join(mount, below)) === id) return below;
+    } catch {
+      // Gone between two looks.
+    }
+  }
+  return null;
+}
+
+/** `inner` is `outer` or below it; both are paths below the mount. */
+export function isWithin(inner: string, outer: string): boolean {
+  return outer === '' || inner === outer || inner.startsWith(`${outer}/`);
+}
+
+/** Some process is in there, or below. */
+export function isPopulated(folder: string): boolean {
   try {
     return /^populated 1$/m.test(readFileSync(path.join(folder, 'cgroup.events'), 'utf8'));
   } catch {

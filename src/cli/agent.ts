@@ -19,7 +19,7 @@ import { DEFAULT_SIZES, mapSize } from '../kernel/sizes.ts';
 import { type ListenAddress, ListenError, listenAddress } from '../metrics/server.ts';
 import { FolderSource, type FolderSourceOptions } from '../source/folder-source.ts';
 import type { ObjectSource } from '../source/source.ts';
-import { StateDir, StateError } from '../source/state.ts';
+import { STATE, StateDir, StateError } from '../source/state.ts';
 import { examine, isEnforcementPossible, obstacles } from './examine.ts';
 import { resolverOption } from './resolver.ts';
 
@@ -116,7 +116,7 @@ export function command(): Command {
     .option(
       '--state-dir <dir>',
       'keeps the last valid version of each object, and totals of counters, across restarts',
-      '/var/lib/postern',
+      STATE,
     )
     .addOption(resolverOption())
     .option(
@@ -201,6 +201,7 @@ async function start(options: Options): Promise<number> {
       attach: inCluster ? 'at_once' : 'enforced',
       guard: options.guard,
       maxEntries: options.bpfMapMax ?? {},
+      uninstall: uninstallCommand(options),
       checkMs: options.checkInterval * 1000,
       stateDir: path.resolve(options.stateDir),
       confine: !options.confine ? 'not' : startsProgram ? 'capabilities' : 'wholly',
@@ -308,6 +309,13 @@ function rootOf({ kube, cgroupRoot }: Options, mount: string): RootSearch | null
   if (root === null) return null;
   const search = namedRoot(mount, root);
   return kube === true || search.find() !== null ? search : null;
+}
+
+/** With every path that is not uninstall's own default: those of another agent are not to be touched. */
+function uninstallCommand({ bpffs, stateDir, socket }: Options): string {
+  const told = (option: string, value: string, usual: string) =>
+    path.resolve(value) === usual ? '' : ` ${option} ${path.resolve(value)}`;
+  return `postern uninstall${told('--bpffs', bpffs, BPFFS)}${told('--state-dir', stateDir, STATE)}${socket === false ? '' : told('--socket', socket, SOCKET)}`;
 }
 
 /** Where kubelet's pods are, below a root that was named and is none of kubelet's; null: there is nothing else below the root. */

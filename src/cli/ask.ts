@@ -29,8 +29,14 @@ export function isNobodyThere(error: unknown): boolean {
   return ['ENOENT', 'ECONNREFUSED'].includes((error as NodeJS.ErrnoException).code ?? '');
 }
 
+/** Somebody answers, and this process may not ask. */
+export function isForRootAlone(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === 'EACCES';
+}
+
+/** In a sentence, why `ask` has failed. */
 export function whyNobodyAnswers(error: unknown): string {
   if (isNobodyThere(error)) return 'no agent is running on this node, or it was started with another --socket';
-  const { code } = error as NodeJS.ErrnoException;
-  return code === 'EACCES' ? 'only root may ask' : (code ?? String(error));
+  const { code, message } = error as NodeJS.ErrnoException;
+  return isForRootAlone(error) ? 'only root may ask' : (code ?? message);
 }

@@ -5,8 +5,11 @@ import path from 'node:path';
 import { Command, Option } from 'commander';
 import type { NodeStatus } from '../agent/node-status.ts';
 import { SOCKET } from '../agent/socket.ts';
+import { cgroupMount } from '../bind/mount.ts';
+import { folderWithId } from '../bind/root.ts';
 import { KernelError, loadNative, type Native } from '../kernel/native.ts';
 import { BPFFS, PinError, PinFolder } from '../kernel/pins.ts';
+import { GUARDS } from '../kernel/programs.ts';
 import { ask, isNobodyThere, whyNobodyAnswers } from './ask.ts';
 import { table } from './table.ts';
 
@@ -16,7 +19,7 @@ interface Options {
   readonly bpffs: string;
 }
 
-/** Exit status: 0 everything is as it should be; 1 it is not, or nothing is enforced; 2 nobody could be asked. */
+/** Exit status: 0 everything is as it should be; 1 it is not; 2 nobody could be asked. */
 export function command(): Command {
   return new Command('status')
     .description('Tell what is attached where, since when, and whether the kernel holds what the policies say')
@@ -27,9 +30,9 @@ export function command(): Command {
       'after',
       `
 DIGEST is the same wherever a map holds the same: of identities, networks, names, verdicts and ports on every node with the same policies and pods
-for its workloads. DIFFERING counts entries of a map that are not what the agent wrote, compared byte by byte, now. Without an agent it is not known: only what is
-pinned is told.
-Exit status: 0 all is as it should be; 1 it is not, or nothing is enforced; 2 nobody could be asked.`,
+for its workloads. DIFFERING counts entries of a map that are not what the agent wrote, compared byte by byte, now. Without an agent it is not known: what the last
+one enforced goes on as it was, and what is pinned is told.
+Exit status: 0 an agent runs, enforces what its source says, and all is as it left it; 1 not so; 2 nobody could be asked, and nothing is pinned.`,
     )
     .action(async (options: Options) => {
       process.exitCode = await run(options);
@@ -41,16 +44,18 @@ async function run({ output, socket, bpffs }: Options): Promise<number> {
   try {
     status = JSON.parse(await ask(socket, '/status')) as NodeStatus;
   } catch (error) {
-    if (!isNobodyThere(error)) return refuse(`nobody answers on ${socket}: ${whyNobodyAnswers(error)}`);
+    if (!isNobodyThere(error)) return refuse(`no answer on ${socket}: ${whyNobodyAnswers(error)}`);
     try {
       status = fromPins(loadNative(), path.resolve(bpffs));
     } catch (failure) {
       if (!(failure instanceof PinError || failure instanceof KernelError)) throw failure;
-      return refuse(`no agent answers on ${socket}, and ${failure.message}`);
+      return refuse(
+        `no agent answers on ${socket}, and ${failure.message}: nothing is enforced on this node, or an agent was started with another --socket and --bpffs`,
+      );
     }
   }
   process.stdout.write(output === 'json' ? `${JSON.stringify(status, null, 2)}\n` : rendered(status));
-  const isRight = status.programs.length > 0 && status.drift.length === 0;
+  const isRight = status.ready && status.programs.length > 0 && status.drift.length === 0;
   return isRight && status.maps.every(({ differing }) => differing === 0) ? 0 : 1;
 }
 
@@ -61,14 +66,15 @@ function fromPins(native: Native, folder: string): NodeStatus {
   const guards = pins.guards();
   const interfaces = new Map(native.interfaces(null).map(({ ifindex, name }) => [ifindex, name]));
   const set = pins.sets().toSorted((a, b) => b.number - a.number)[0];
+  const attached = links.filter(({ info }) => info.cgroup !== 0n);
+  const names = new Set(attached.map(({ name }) => name));
+  const missing = pins.programNames().filter((name) => !GUARDS.includes(name) && !names.has(name));
   const maps = native.openMaps(set?.maps ?? {});
   try {
     const since = links.length === 0 ? null : new Date(Math.min(...links.map(({ sinceMs }) => sinceMs))).toISOString();
     return {
-      ...{ pid: null, ready: false, bpffs: folder, root: null, since },
-      programs: links
-        .filter(({ info }) => info.cgroup !== 0n)
-        .map(({ name, info, program }) => ({ program: name, tag: program?.tag ?? '', link: info.id })),
+      ...{ pid: null, ready: false, bpffs: folder, root: rootOf(native, attached[0]?.info.cgroup), since },
+      programs: attached.map(({ name, info, program }) => ({ program: name, tag: program?.tag ?? '', link: info.id })),
       guards: [...new Set(guards.map(({ info }) => info.ifindex))]
         .filter((ifindex) => ifindex !== 0)
         .map((ifindex) => {
@@ -85,11 +91,20 @@ function fromPins(native: Native, folder: string): NodeStatus {
           const { count } = maps.dump(map);
           return { map, entries: count, wanted: count, differing: 0, digest: null, wantedDigest: null, maxEntries };
         }),
-      ...{ drift: [], repaired: {} },
+      drift: missing.map((name) => ({ what: 'link', name })),
+      repaired: {},
     };
   } finally {
     maps.close();
   }
+}
+
+/** Absolute path; null: it is gone, or not to be seen from here. */
+function rootOf(native: Native, cgroup: bigint | undefined): string | null {
+  const mount = cgroupMount();
+  if (cgroup === undefined || mount === null) return null;
+  const below = folderWithId(mount, cgroup, (folder) => native.cgroupId(folder));
+  return below === null ? null : path.join(mount, below);
 }
 
 const POLICY_MAPS = [
@@ -98,7 +113,10 @@ const POLICY_MAPS = [
 
 export function rendered(status: NodeStatus): string {
   const { pid, ready, bpffs, root, since, programs, guards, maps, drift, repaired } = status;
-  const agent = pid === null ? 'none runs' : `process ${pid}${ready ? '' : ', nothing of its source is enforced yet'}`;
+  const agent =
+    pid === null
+      ? `none runs${programs.length === 0 ? '' : ': what the last one enforced goes on, and no change is followed'}`
+      : `process ${pid}${ready ? '' : ', nothing of its source is enforced yet'}`;
   const times = Object.entries(repaired).filter(([, count]) => count > 0);
   const head = [
     ['Agent', agent],

@@ -8,7 +8,8 @@ import { guardsIn } from '../kernel/inheritance.ts';
 import { LEDGER_FILES } from '../kernel/ledger.ts';
 import { KernelError, loadNative, type Native } from '../kernel/native.ts';
 import { BPFFS, PinError, PinFolder } from '../kernel/pins.ts';
-import { ask, isNobodyThere } from './ask.ts';
+import { STATE } from '../source/state.ts';
+import { ask, isForRootAlone, isNobodyThere } from './ask.ts';
 
 interface Options {
   readonly bpffs: string;
@@ -21,13 +22,14 @@ export function command(): Command {
   return new Command('uninstall')
     .description('End enforcement on this node and remove every trace of it; refused while an agent runs')
     .option('--bpffs <dir>', 'where programs and maps are pinned', BPFFS)
-    .option('--state-dir <dir>', 'where the agent kept the last valid version of each object', '/var/lib/postern')
+    .option('--state-dir <dir>', 'where the agent kept the last valid version of each object', STATE)
     .option('--socket <path>', 'where the agent answered', SOCKET)
     .addHelpText(
       'after',
       `
 Removes links, guards at interfaces (a clsact qdisc only where the agent made it and nobody else uses it), maps, the state directory's
-objects and the socket. From then on every workload may do whatever nothing else forbids.`,
+objects and the socket. Whatever else lies in these folders is left, and told. An agent that was started with paths of its own says in its last
+line how to write this. From then on every workload may do whatever nothing else forbids.`,
     )
     .action(async (options: Options) => {
       process.exitCode = await run(options);
@@ -38,12 +40,16 @@ async function run(options: Options): Promise<number> {
   const [bpffs, stateDir, socket] = [options.bpffs, options.stateDir, options.socket].map((one) => path.resolve(one));
   if (bpffs === undefined || stateDir === undefined || socket === undefined)
     throw new Error('three paths are three paths');
-  if (await isAnswered(socket)) {
-    return refuse(`an agent answers on ${socket}: stop it first (and its DaemonSet, which would start it again)`);
-  }
+  const wrong = await whyNot(socket);
+  if (wrong !== null) return refuse(wrong);
   try {
-    const removed = unpin(bpffs);
-    process.stdout.write(removed === 0 ? `nothing was pinned in ${bpffs}\n` : `removed ${removed} pins in ${bpffs}\n`);
+    const { removed, remains } = unpin(bpffs);
+    process.stdout.write(
+      removed === 0
+        ? `nothing was pinned in ${bpffs}\n`
+        : `removed ${removed} ${removed === 1 ? 'pin' : 'pins'} in ${bpffs}\n`,
+    );
+    for (const file of remains) process.stdout.write(`left ${file}, which is not Postern's\n`);
     for (const file of removeFiles(stateDir, socket)) process.stdout.write(`removed ${file}\n`);
     return 0;
   } catch (error) {
@@ -54,19 +60,21 @@ async function run(options: Options): Promise<number> {
   }
 }
 
-/** How many files. Throws KernelError, PinError. */
-function unpin(bpffs: string): number {
+/** How many files were removed, and which are somebody else's. Throws KernelError, PinError. */
+function unpin(bpffs: string): { readonly removed: number; readonly remains: readonly string[] } {
   const native = loadNative();
   let pins: PinFolder;
   try {
     pins = PinFolder.take(native, bpffs);
   } catch (error) {
-    if (error instanceof PinError && ['NOT_PINNED', 'NOT_BPFFS'].includes(error.code)) return 0;
+    if (error instanceof PinError && ['NOT_PINNED', 'NOT_BPFFS'].includes(error.code))
+      return { removed: 0, remains: [] };
     throw error;
   }
   try {
     removeFilters(native, pins);
-    return pins.removeAll().length;
+    const removed = pins.removeAll().length;
+    return { removed, remains: pins.remains() };
   } finally {
     pins.close();
   }
@@ -105,13 +113,15 @@ function removeFiles(stateDir: string, socket: string): string[] {
   return removed;
 }
 
-async function isAnswered(socket: string): Promise<boolean> {
+/** null: no agent is there. */
+async function whyNot(socket: string): Promise<string | null> {
   try {
     await ask(socket, '/policies');
-    return true;
   } catch (error) {
-    return !isNobodyThere(error);
+    if (isNobodyThere(error)) return null;
+    if (isForRootAlone(error)) return `whether an agent answers on ${socket} cannot be asked: only root may uninstall`;
   }
+  return `an agent answers on ${socket}: stop it first (and its DaemonSet, which would start it again), or, if that is another's, name all three paths of the one that is gone`;
 }
 
 function refuse(message: string): number {

@@ -3,6 +3,7 @@
 // is there to take its place. Knows what outlives whom; knows no policy and no Step.
 import { hash } from 'node:crypto';
 import { renameSync, rmSync } from 'node:fs';
+import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { POSTERN_ABI } from '#build/generated/abi.ts';
 import { type Inheritance, inheritance, type MapSet } from './inheritance.ts';
@@ -45,6 +46,9 @@ export interface Drift {
   readonly what: 'link' | 'program' | 'pin' | 'guard';
   readonly name: string;
 }
+
+/** Tells of a drift, and mends it where that is asked for. */
+type Repair = (what: Drift['what'], name: string, mend: () => void) => void;
 
 export class Installation {
   readonly #native: Native;
@@ -99,6 +103,12 @@ export class Installation {
   sinceMs(): number | null {
     const links = this.pins?.links() ?? [];
     return links.length === 0 ? null : Math.min(...links.map(({ sinceMs }) => sinceMs));
+  }
+
+  /** Cgroups to which an earlier agent attached what is pinned. Throws KernelError, PinError. */
+  roots(): bigint[] {
+    const cgroups = this.pins?.links().map(({ info }) => info.cgroup) ?? [];
+    return [...new Set(cgroups)].filter((cgroup) => cgroup !== 0n);
   }
 
   #takeOver(pins: PinFolder): LoadedObject {
@@ -209,8 +219,8 @@ export class Installation {
   }
 
   /** Opens a pinned link, with this object's program in it from now on. Returns its number. Throws KernelError. */
-  hold(program: string, { path, program: held }: PinnedLink): number {
-    const link = this.#object.openLink(path);
+  hold(program: string, { path: file, program: held }: PinnedLink): number {
+    const link = this.#object.openLink(file);
     if (!isSame(held, this.#object.program(program))) this.#object.updateLink(link, program);
     return link;
   }
@@ -224,7 +234,7 @@ export class Installation {
     const cgroup = this.#cgroup;
     if (pins === null || cgroup === null) return [];
     const found: Drift[] = [];
-    const repair = (what: Drift['what'], name: string, mend: () => void): void => {
+    const repair: Repair = (what, name, mend) => {
       found.push({ what, name });
       if (mustRepair) mend();
     };
@@ -242,6 +252,13 @@ export class Installation {
       if (held !== own.id && !isSame(pins.programById(held), own)) {
         repair('program', program, () => this.#object.updateLink(link, program));
       }
+      const file = this.#programFile(pins, program);
+      if (held === own.id && !pins.isThere(file)) {
+        repair('pin', `programs/${path.basename(file)}`, () => {
+          pins.makeFolder('programs');
+          this.#object.pinProgram(program, file);
+        });
+      }
       if (pinned.get(program) !== id) {
         repair('pin', `links/${program}`, () => {
           pins.makeFolder('links');
@@ -254,7 +271,7 @@ export class Installation {
     return found;
   }
 
-  #auditMaps(pins: PinFolder, repair: (what: Drift['what'], name: string, mend: () => void) => void): void {
+  #auditMaps(pins: PinFolder, repair: Repair): void {
     const ids = this.#object.mapIds();
     const set = this.#set ?? '';
     const there = pins.sets().find(({ name }) => name === set)?.maps ?? {};
@@ -292,7 +309,7 @@ export class Installation {
     const { pins } = this;
     this.#isTakeover = false;
     if (pins === null) return;
-    for (const { name, path } of pins.links()) if (!this.#links.has(name)) rmSync(path, { force: true });
+    for (const { name, path: file } of pins.links()) if (!this.#links.has(name)) rmSync(file, { force: true });
     pins.forgetPrograms(new Set(pins.all().map(({ info }) => info.program)));
     for (const { name } of this.#others) if (name !== null) pins.removeSet(name);
     this.#others = [];
@@ -300,9 +317,13 @@ export class Installation {
 
   /** Before a link holds it: what a link holds can then always be looked at. */
   #pinProgram(pins: PinFolder, program: string): void {
-    const { tag, id } = this.#object.program(program);
-    const file = pins.programPath(`${program}-${tag}-${id}`);
+    const file = this.#programFile(pins, program);
     if (!pins.isThere(file)) this.#object.pinProgram(program, file);
+  }
+
+  #programFile(pins: PinFolder, program: string): string {
+    const { tag, id } = this.#object.program(program);
+    return pins.programPath(`${program}-${tag}-${id}`);
   }
 
   #create(pins: PinFolder, program: string, cgroup: string): number {

@@ -2,7 +2,17 @@
 // What lies pinned below a folder of bpffs, who may write there, and which of it do attached programs still use?
 // DIR/sockets for ever; DIR/LAYOUT-N/MAP a set of all other maps; DIR/links/PROGRAM what holds each program in its place;
 // DIR/programs/PROGRAM-TAG for who may not ask the kernel for a program by its number (that takes CAP_SYS_ADMIN).
-import { closeSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, statfsSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  type Stats,
+  statfsSync,
+  statSync,
+} from 'node:fs';
 import path from 'node:path';
 import { KernelError, type LinkInfo, type LoadedObject, type Native, type ProgramInfo } from './native.ts';
 
@@ -11,6 +21,7 @@ export const BPFFS = '/sys/fs/bpf/postern';
 /** BPF_FS_MAGIC of linux/magic.h. */
 const BPF_FS_MAGIC = 0xcafe4a11;
 const SET = /^([0-9a-f]{16})-(\d{1,9})$/;
+const PROGRAM = /^(.+)-[0-9a-f]{16}-\d+$/;
 /** The one map that outlives every layout (bpf/abi.h), since its contents can't be listed. */
 export const SOCKETS = 'sockets';
 
@@ -67,13 +78,17 @@ export class PinFolder {
     } catch (error) {
       throw worldly(`cannot make ${folder}`, error);
     }
-    return PinFolder.#locked(native, folder);
+    return PinFolder.#locked(
+      native,
+      folder,
+      'stop it first, or give this one a folder and a cgroup root of its own (--bpffs, --cgroup-root)',
+    );
   }
 
-  /** The same of a folder that is there. Throws PinError, `NOT_PINNED` where it is not. */
+  /** The same of a folder that is there, to end what is pinned there. Throws PinError, `NOT_PINNED` where it is not. */
   static take(native: Native, folder: string): PinFolder {
     requireThere(folder);
-    return PinFolder.#locked(native, folder);
+    return PinFolder.#locked(native, folder, 'stop it first (and its DaemonSet, which would start it again)');
   }
 
   /** To look alone, whoever holds it. Throws PinError. */
@@ -82,18 +97,14 @@ export class PinFolder {
     return new PinFolder(native, folder, null);
   }
 
-  static #locked(native: Native, folder: string): PinFolder {
+  static #locked(native: Native, folder: string, advice: string): PinFolder {
     try {
       return new PinFolder(native, folder, native.lockFolder(folder));
     } catch (error) {
       if (!(error instanceof KernelError) || error.code !== 'EAGAIN') throw worldly(`cannot lock ${folder}`, error);
       const pid = lockHolder(folder);
       const who = pid === null ? 'another agent' : `another agent, process ${pid},`;
-      throw new PinError(
-        `${who} holds ${folder}: stop it first, or give this one a folder and a cgroup root of its own (--bpffs, --cgroup-root)`,
-        'IN_USE',
-        error,
-      );
+      throw new PinError(`${who} holds ${folder}: ${advice}`, 'IN_USE', error);
     }
   }
 
@@ -120,7 +131,7 @@ export class PinFolder {
     return path.join(this.path, 'guards', name);
   }
 
-  /** At cgroups. Throws KernelError, PinError. */
+  /** At cgroups; what lies there and is not ours is passed over. Throws KernelError, PinError. */
   links(): PinnedLink[] {
     return this.#linksIn('links');
   }
@@ -150,10 +161,10 @@ export class PinFolder {
     try {
       const info = reader.link(reader.openLink(file));
       const program = programs.find(({ id }) => id === info.program) ?? programById(this.#native, info.program);
+      if (isForeign(program)) return null;
       return { name, path: file, info, program, sinceMs: statSync(file).mtimeMs };
     } catch (error) {
-      // Removed by somebody a moment ago.
-      if (codeOf(error) === 'ENOENT') return null;
+      if (isAbsent(error)) return null;
       throw error;
     }
   }
@@ -164,7 +175,26 @@ export class PinFolder {
   }
 
   #programs(): ProgramInfo[] {
-    return namesIn(path.join(this.path, 'programs')).map((name) => this.#native.pinnedProgram(this.programPath(name)));
+    return this.#pinnedPrograms().map(({ info }) => info);
+  }
+
+  #pinnedPrograms(): { readonly file: string; readonly info: ProgramInfo }[] {
+    return namesIn(path.join(this.path, 'programs')).flatMap((name) => {
+      const file = this.programPath(name);
+      try {
+        const info = this.#native.pinnedProgram(file);
+        return isForeign(info) ? [] : [{ file, info }];
+      } catch (error) {
+        if (isAbsent(error)) return [];
+        throw error;
+      }
+    });
+  }
+
+  /** Names of the programs that some agent has put in place here, whether they still are or not. */
+  programNames(): string[] {
+    const names = namesIn(path.join(this.path, 'programs')).map((name) => PROGRAM.exec(name)?.[1] ?? []);
+    return [...new Set(names.flat())].sort();
   }
 
   programPath(name: string): string {
@@ -173,10 +203,7 @@ export class PinFolder {
 
   /** Programs that no link uses any more. */
   forgetPrograms(kept: ReadonlySet<number>): void {
-    for (const name of namesIn(path.join(this.path, 'programs'))) {
-      const file = this.programPath(name);
-      if (!kept.has(this.#native.pinnedProgram(file).id)) rmSync(file, { force: true });
-    }
+    for (const { file, info } of this.#pinnedPrograms()) if (!kept.has(info.id)) rmSync(file, { force: true });
   }
 
   /** Remembers that this interface had no clsact before ours: a folder, since a bpffs takes no other files. */
@@ -206,8 +233,9 @@ export class PinFolder {
     return statSync(file, { throwIfNoEntry: false }) !== undefined;
   }
 
-  /** Makes a folder below this one. */
+  /** Makes a folder below this one. Throws PinError where the bpffs has gone from under it. */
   makeFolder(name: string): void {
+    requireBpffs(this.path);
     mkdirSync(path.join(this.path, name), { recursive: true, mode: 0o700 });
   }
 
@@ -217,27 +245,40 @@ export class PinFolder {
     rmdirSync(folder);
   }
 
-  /** Everything that Postern pins, links first, and the folder itself where nothing else is in it. Returns what was removed. */
+  /**
+   * Everything that Postern pins, links first, and the folder itself where nothing else is in it. Returns what was removed. Throws
+   * KernelError, PinError.
+   */
   removeAll(): string[] {
     const removed: string[] = [];
     const remove = (file: string): void => {
       rmSync(file, { force: true });
       removed.push(file);
     };
+    const programs = this.#pinnedPrograms();
+    for (const link of this.all()) remove(link.path);
+    for (const { file } of programs) remove(file);
     for (const folder of ['links', 'guards', 'programs'].map((name) => path.join(this.path, name))) {
-      for (const name of namesIn(folder)) {
-        if (name.endsWith('-clsact')) rmdirSync(path.join(folder, name));
-        else remove(path.join(folder, name));
-      }
-      if (this.isThere(folder)) rmdirSync(folder);
+      const names = namesIn(folder);
+      const marks = names.filter((name) => name.endsWith('-clsact'));
+      for (const mark of marks) rmdirSync(path.join(folder, mark));
+      if (this.isThere(folder) && names.length === marks.length) rmdirSync(folder);
     }
     for (const { name, maps } of this.sets()) {
       for (const file of Object.values(maps)) remove(file);
       rmdirSync(this.setPath(name));
     }
     if (this.isThere(this.sockets)) remove(this.sockets);
-    if (namesIn(this.path).length === 0) rmdirSync(this.path);
+    if (this.isThere(this.path) && namesIn(this.path).length === 0) rmdirSync(this.path);
     return removed;
+  }
+
+  /** Paths of what is in the folder after `removeAll`: somebody else's. */
+  remains(): string[] {
+    return namesIn(this.path).flatMap((name) => {
+      const file = path.join(this.path, name);
+      return statSync(file).isDirectory() ? namesIn(file).map((inner) => path.join(file, inner)) : [file];
+    });
   }
 }
 
@@ -276,9 +317,13 @@ function requireBpffs(folder: string): void {
 }
 
 function requireThere(folder: string): void {
-  if (statSync(folder, { throwIfNoEntry: false }) === undefined) {
-    throw new PinError(`there is no ${folder}: nothing is pinned there`, 'NOT_PINNED');
+  let stat: Stats | undefined;
+  try {
+    stat = statSync(folder, { throwIfNoEntry: false });
+  } catch (error) {
+    throw worldly(`cannot look into ${folder}`, error);
   }
+  if (stat === undefined) throw new PinError(`nothing is pinned in ${folder}: it is not there`, 'NOT_PINNED');
   requireBpffs(folder);
 }
 
@@ -334,7 +379,12 @@ export function requireAlone(native: Native, cgroup: bigint, where: string, own:
 /** By the maps that all of them ask: names of programs are anybody's. */
 export function isOurs(program: ProgramInfo | null): boolean {
   const maps = program?.maps ?? null;
-  return maps !== null && ['workloads', 'verdicts', SOCKETS].every((map) => maps[map] !== undefined);
+  return maps !== null && ['workloads', 'epochs', 'flows'].every((map) => maps[map] !== undefined);
+}
+
+/** Whoever may not ask which maps a program has takes what lies in our folder for ours. */
+function isForeign(program: ProgramInfo | null): boolean {
+  return program !== null && program.maps !== null && !isOurs(program);
 }
 
 function processHolding(links: ReadonlySet<number>): number | null {
@@ -390,9 +440,20 @@ function folderHolding(native: Native, links: ReadonlySet<number>): string | nul
   return null;
 }
 
+const ADVICE: Readonly<Record<string, string>> = {
+  EROFS: ': it is mounted read-only; mount -o remount,rw its bpffs, or name a folder on another with --bpffs DIR',
+  EACCES: ': only root may',
+  EPERM: ': only root may',
+};
+
 function worldly(what: string, error: unknown): PinError {
   const code = codeOf(error);
-  return new PinError(`${what}: ${code}`, code, error);
+  return new PinError(`${what}: ${code}${ADVICE[code] ?? ''}`, code, error);
+}
+
+/** A file that was removed a moment ago, or is no object of this kind. */
+function isAbsent(error: unknown): boolean {
+  return ['ENOENT', 'EINVAL'].includes(codeOf(error));
 }
 
 function codeOf(error: unknown): string {

@@ -6,7 +6,7 @@ import type { LoadedObject, Native, NativeObject } from './native.ts';
 
 const OBJECT = fileURLToPath(new URL('../../build/postern.bpf.o', import.meta.url));
 /** Programs that stand at interfaces, not at a cgroup. */
-const GUARDS: readonly string[] = ['guard_in', 'guard_out'];
+export const GUARDS: readonly string[] = ['guard_in', 'guard_out'];
 
 /**
  * What cgroup_skb programs may not ask on every kernel: each constant of bpf/maps.h with the helpers that it stands for, and with what takes

@@ -17,6 +17,8 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 
+export const STATE = '/var/lib/postern';
+
 /** Raise it when src/model/objects.ts changes shape: older state is then left aside, and said so. */
 const STATE_VERSION = 1;
 

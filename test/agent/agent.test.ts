@@ -75,6 +75,7 @@ class World {
         unscheduled: 'elsewhere',
         attach: 'at_once',
         bpffs: null,
+        uninstall: 'postern uninstall',
         checkMs: 0,
         ...more,
       },

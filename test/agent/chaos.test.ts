@@ -68,6 +68,7 @@ async function start(api: ApiServer, lab: Lab): Promise<Running> {
       ...{ root: namedRoot(cgroupMount(), path.join(lab.name, 'kubepods')), pods: null },
       ...{ metrics: { host: '127.0.0.1', port: 0 }, socket: null, unknown: 'deny', ownNode: false, nodeName: 'a' },
       ...{ unscheduled: 'elsewhere', attach: 'at_once', guard: true, confine: 'not', bpffs: null, checkMs: 0 },
+      uninstall: 'postern uninstall',
       hooks: {
         onApplied: (now) => {
           standing = now;

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
+  chownSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -115,7 +116,9 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
       const stopped = await first.line((line) => line.event === 'stopped');
       assert.match(
         String(stopped.msg),
-        new RegExp(`pinned in ${folder.bpffs}; postern uninstall --bpffs ${folder.bpffs}`),
+        new RegExp(
+          `pinned in ${folder.bpffs}; postern uninstall --bpffs ${folder.bpffs} --state-dir ${folder.stateDir} --socket ${folder.socket} ends`,
+        ),
       );
     }
     assert.deepEqual({ epochs: epochs(folder), programs: programs(lab) }, before);
@@ -283,6 +286,123 @@ test('what somebody else changes in the kernel is told by status, put right, and
   await agent.stop();
 });
 
+test('without an agent status tells where programs stand, that no change is followed, and which of them is gone', async (t) => {
+  const { lab, folder, actor } = await world(t);
+  const agent = await startAgent(lab, folder);
+  await agent.stop('SIGKILL');
+  const left = run('status', ...places(folder));
+  assert.equal(left.status, 1, 'nobody follows what changes');
+  assert.match(left.stdout, /^Agent: +none runs: what the last one enforced goes on, and no change is followed$/m);
+  assert.match(left.stdout, new RegExp(`^Root: +${lab.root}$`, 'm'));
+  assert.doesNotMatch(left.stdout, /NOT AS IT WAS LEFT/);
+
+  rmSync(path.join(folder.bpffs, 'links/connect6'));
+  const less = run('status', ...places(folder), '-o', 'json');
+  assert.equal(less.status, 1);
+  assert.deepEqual(JSON.parse(less.stdout).drift, [{ what: 'link', name: 'connect6' }]);
+
+  const next = await startAgent(lab, folder);
+  assert.equal(run('status', ...places(folder)).status, 0);
+  await isHeld(actor);
+  await next.stop();
+});
+
+test('an agent with another root sets nobody free: it is refused, unless the other root holds them too or nobody is left', async (t) => {
+  const { lab, folder, web, actor } = await world(t);
+  const first = await startAgent(lab, folder);
+  await isHeld(actor);
+  await first.stop('SIGKILL');
+  const below = path.relative(path.dirname(lab.root), lab.root);
+  const beside = path.join(lab.root, 'beside');
+  lab.cgroup('beside');
+
+  // Beside what is held: as if somebody had mistyped the root, or forgotten --bpffs for a second agent.
+  const narrow = await startAgent(lab, folder, '--cgroup-root', web.cgroupPath);
+  const told = await narrow.line((line) => line.event === 'root_narrowed');
+  assert.deepEqual([told.from, told.to], [lab.root, web.cgroup]);
+  assert.equal(await actor.tryTcp(SERVER, 80), 'ok');
+  await narrow.stop('SIGKILL');
+  const wrong = launchAgent(lab, folder, '--cgroup-root', `${below}/beside`);
+  assert.deepEqual(await wrong.ended(), { status: 1, signal: null });
+  assert.match(
+    wrong.errors,
+    new RegExp(`hold what runs in ${web.cgroup}, which would be free if they were attached to ${beside} instead`),
+  );
+  assert.match(wrong.errors, new RegExp(`start with --cgroup-root ${web.cgroupPath} .*postern uninstall --bpffs`));
+  const native = loadNative();
+  const standing = () => native.links().filter(({ cgroup }) => cgroup === native.cgroupId(web.cgroup ?? '')).length;
+  assert.equal(standing(), 6, 'what is held stays so');
+
+  const wide = await startAgent(lab, folder);
+  assert.equal(standing(), 0);
+  await isHeld(actor);
+  await wide.stop('SIGKILL');
+
+  await (await startAgent(lab, folder, '--cgroup-root', web.cgroupPath)).stop('SIGKILL');
+  const gone = new Promise((resolve) => actor.child.once('exit', resolve));
+  writeFileSync(path.join(web.cgroup ?? '', 'cgroup.kill'), '1');
+  await gone;
+  const moved = await startAgent(lab, folder, '--cgroup-root', `${below}/beside`);
+  assert.equal(standing(), 0);
+  await moved.stop('SIGKILL');
+  await lab.removeCgroup(path.join(lab.root, 'beside'));
+});
+
+test('what is unpinned is pinned again before the agent ends; where that cannot be, it says that nothing is enforced', async (t) => {
+  const { lab, folder, actor } = await world(t);
+  const first = await startAgent(lab, folder, '--check-interval', '0');
+  rmSync(path.join(folder.bpffs, 'links'), { recursive: true });
+  rmSync(path.join(folder.bpffs, 'programs'), { recursive: true });
+  await first.stop();
+  assert.match(String((await first.line((line) => line.event === 'stopped')).msg), /what was enforced stays so/);
+  assert.equal(first.lines.filter((line) => line.event === 'drift').length, 12);
+  await isHeld(actor);
+
+  const second = await startAgent(lab, folder, '--check-interval', '0');
+  execFileSync('umount', ['--lazy', path.dirname(folder.bpffs)]);
+  const lost = run('status', ...places(folder));
+  assert.equal(lost.status, 1);
+  assert.match(lost.stdout, /^pin +links\/egress$/m);
+  assert.equal(await second.stop(), 0, second.errors);
+  const stopped = await second.line((line) => line.event === 'stopped');
+  assert.equal(stopped.bpffs, null);
+  assert.match(String(stopped.msg), /nothing may be enforced any more.*is not on a bpffs/);
+  assert.deepEqual(programs(lab), []);
+  assert.deepEqual(readdirSync(path.dirname(folder.bpffs)), [], 'nothing is made where the bpffs was');
+});
+
+test("what lies in the folder and is not Postern's is passed over and left there", async (t) => {
+  const { lab, folder, actor } = await world(t);
+  const foreign = ['', 'links', 'guards', 'programs'].map((name) => path.join(folder.bpffs, name, 'foreign'));
+  for (const file of foreign) {
+    mkdirSync(path.dirname(file), { recursive: true });
+    const shape = ['type', 'array', 'key', '4', 'value', '4', 'entries', '1', 'name', 'foreign'];
+    execFileSync('bpftool', ['map', 'create', file, ...shape]);
+  }
+  for (let round = 0; round < 2; round += 1) {
+    const agent = await startAgent(lab, folder);
+    await isHeld(actor);
+    const status = run('status', ...places(folder));
+    assert.equal(status.status, 0, status.stdout + status.stderr);
+    await agent.stop('SIGKILL');
+  }
+  const done = run('uninstall', ...places(folder), '--state-dir', folder.stateDir);
+  assert.equal(done.status, 0, done.stderr);
+  for (const file of foreign) {
+    assert.ok(existsSync(file));
+    assert.ok(done.stdout.includes(`left ${file}, which is not Postern's\n`), done.stdout);
+  }
+  assert.deepEqual(programs(lab), []);
+});
+
+test('a bpffs that is read-only is told with what to do', async (t) => {
+  const { lab, folder } = await world(t);
+  execFileSync('mount', ['-o', 'remount,ro', path.dirname(folder.bpffs)]);
+  const agent = launchAgent(lab, folder);
+  assert.deepEqual(await agent.ended(), { status: 1, signal: null });
+  assert.match(agent.errors, /EROFS: it is mounted read-only; mount -o remount,rw/);
+});
+
 test('uninstall leaves nothing, takes away nothing else, and is refused while an agent runs', async (t) => {
   const { lab, folder, actor } = await world(t);
   const native = loadNative();
@@ -301,8 +421,17 @@ test('uninstall leaves nothing, takes away nothing else, and is refused while an
   assert.match(unasked.stderr, new RegExp(`process ${agent.child.pid}, holds ${folder.bpffs}`));
   await isHeld(actor);
 
+  // Whoever may not open the socket is not told that somebody answers there.
+  chownSync(folder.socket, 1, 1);
+  const denied = spawnSync(
+    'setpriv',
+    ['--inh-caps=-all', '--bounding-set=-dac_override,-dac_read_search', POSTERN, 'uninstall', ...all],
+    { encoding: 'utf8' },
+  );
+  assert.equal(denied.status, 1);
+  assert.match(denied.stderr, /only root may uninstall/);
+
   await agent.stop('SIGKILL');
-  assert.equal(run('status', ...places(folder)).status, 0);
   const ids = pinned(folder);
   const done = run('uninstall', ...all);
   assert.equal(done.status, 0, done.stderr);
