@@ -256,7 +256,7 @@ export class Agent {
       for (const { what, name } of this.#enforcement.audit(true)) this.#onRepaired({ what, name, count: 1 });
       return null;
     } catch (error) {
-      if (!(error instanceof KernelError || error instanceof PinError)) throw error;
+      if (!(error instanceof Error && 'code' in error)) throw error;
       return error.message;
     }
   }
