@@ -156,12 +156,12 @@ static __always_inline __u32 coarse_s(void)
 	return bpf_ktime_get_coarse_ns() / 1000000000ULL;
 }
 
-/* Is nothing else known of this address than that it is somewhere in World? */
+/* Is this address in World, as far as the workloads of this machine are concerned? */
 static __noinline int is_in_world(const struct address *address)
 {
 	const struct identity *identity = identity_of(address);
 
-	return !(identity && identity->id) && !class_of(address, SPACE_NOT_WORLD);
+	return !(identity && identity->id && identity->kind & KIND_NOT_WORLD) && !class_of(address, SPACE_NOT_WORLD);
 }
 
 static __noinline __u64 class_of_name(__u32 slot, __u32 number)

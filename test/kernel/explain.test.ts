@@ -17,9 +17,11 @@ import { addressKey, addressText, contains, isIPv4, prefix } from '../../src/mod
 import type { Snapshot } from '../../src/model/objects.ts';
 import { policyName } from '../../src/resolve/order.ts';
 import { ObjectStore } from '../../src/source/store.ts';
+import { asciiName } from '../../src/validate/domain-name.ts';
 import { generate } from '../oracle/generate.ts';
 import { icmp4, icmp6, ipv4, ipv6, type Part, sctp, tcp, udp } from '../packets/packet.ts';
 import { type Actor, cgroupMount, Lab } from '../support/lab.ts';
+import { learn, tellName } from './teach.ts';
 
 const SEED = Number(process.env.POSTERN_SEED ?? 7);
 const PACKET_CASES = 25;
@@ -34,6 +36,7 @@ interface Enforced {
   readonly object: NativeObject;
   readonly applier: Applier;
   readonly folders: ReadonlyMap<string, string>;
+  readonly slots: ReadonlyMap<string, number>;
   readonly queries: readonly Query[];
 }
 
@@ -45,7 +48,7 @@ function enforce(seed: number): Enforced {
   const text = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects });
   const files = [{ path: 'case.json', text, hash: '' }];
   const { snapshot } = new ObjectStore(null).update({ files, unreadable: [] }, host);
-  const { steps, compiled } = transition(null, snapshot);
+  const { steps, compiled } = transition(null, snapshot, { names: true });
   const folders = new Map<string, string>();
   const bindings = new Map<string, CgroupBinding>();
   for (const name of compiled.tables.workloads.keys()) {
@@ -60,7 +63,9 @@ function enforce(seed: number): Enforced {
   const object = loadPrograms(native, SIZES);
   const applier = new Applier(object, { unknown: 'allow', hostNetns: 0n });
   for (const step of steps) applier.apply(step, bindings);
-  return { snapshot, compiled, object, applier, folders, queries: queries as readonly Query[] };
+  const held = applier.readBack().workloads;
+  const slots = new Map([...bindings].map(([name, { cgroup }]) => [name, held.get(cgroup)?.slot ?? 0]));
+  return { snapshot, compiled, object, applier, folders, slots, queries: queries as readonly Query[] };
 }
 
 const ICMP_TYPES: Readonly<Record<string, readonly [v4: number, v6: number]>> = {
@@ -86,6 +91,27 @@ function transportOf({ protocol, port, icmpType }: Query, v4: boolean): Part {
       return v4 ? icmp4({ type: four, code: icmpType === 'PacketTooBig' ? 4 : 0 }) : icmp6({ type: six });
     }
   }
+}
+
+/** As if DNS had told the workload that these names lead to the address. Returns what takes it back. */
+function teach(
+  { object, applier, slots }: Enforced,
+  from: string,
+  address: string,
+  names: readonly string[],
+): () => void {
+  const slot = slots.get(from) ?? assert.fail(from);
+  for (const [index, name] of names.entries()) {
+    tellName(object, slot, index + 1, asciiName(name) ?? assert.fail(name));
+    learn(object, slot, index, address, index + 1, 0xffff_ffff, index);
+  }
+  return () => {
+    for (const map of ['told', 'texts', 'told_order', 'learned', 'learned_order']) {
+      const { keys, count } = object.dump(map);
+      if (count > 0) object.remove(map, keys, count);
+    }
+    assert.deepEqual(applier.readNames(), []);
+  };
 }
 
 function moveTo(folder: string): void {
@@ -148,9 +174,14 @@ describe('the kernel decides as explain says', () => {
             // To itself a pod sends from itself: from anybody else it would be spoofed.
             const source = to === '::1' || isOwn(from, address, enforced.snapshot) ? { from: to } : {};
             const packet = v4 ? ipv4({ to, ...source }, part) : ipv6({ to, ...source }, part);
+            const forget = teach(enforced, from, address, query.names ?? []);
             const { retval } = enforced.object.testRun('egress', packet, 1);
+            forget();
             const at = `POSTERN_SEED=${seed}: ${JSON.stringify(query)} (${to})`;
             assert.deepEqual(counted(enforced), expected, at);
+            const nameless = query.names === undefined ? expected : answer({ ...query, names: [] });
+            if (nameless.verdict !== expected.verdict || nameless.rule !== expected.rule)
+              seen.set('by name', (seen.get('by name') ?? 0) + 1);
             assert.equal(retval === 1, expected.verdict !== 'deny', at);
             seen.set(expected.reason, (seen.get(expected.reason) ?? 0) + 1);
           }
@@ -162,7 +193,7 @@ describe('the kernel decides as explain says', () => {
     }
     for (const reason of [
       ...['rule', 'no_rule', 'limit', 'not_isolated', 'loopback', 'self', 'no_ready_endpoint'],
-      ...['admin_accept', 'admin_deny', 'baseline_accept', 'baseline_deny'],
+      ...['admin_accept', 'admin_deny', 'baseline_accept', 'baseline_deny', 'by name'],
     ]) {
       assert.ok((seen.get(reason) ?? 0) > 0, `${reason} never came up`);
     }
@@ -177,7 +208,9 @@ describe('the kernel decides as explain says', () => {
       const actors: Actor[] = [];
       try {
         for (const [from, folder] of enforced.folders) {
-          const queries = enforced.queries.filter((query) => query.from === from && isUsable(query, enforced.snapshot));
+          const queries = enforced.queries
+            .filter((query) => query.from === from && isUsable(query, enforced.snapshot))
+            .map((query) => ({ ...query, names: [] }));
           if (queries.length === 0) continue;
           const actor = lab.placeIn(netns, folder).actor;
           actors.push(actor);

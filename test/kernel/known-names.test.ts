@@ -11,6 +11,7 @@ import { loadPrograms } from '#src/kernel/programs.ts';
 import { reversedName } from '#src/model/name.ts';
 import { NO_ID } from '#src/model/tables.ts';
 import { address, id, type Sketch, step } from './fixture.ts';
+import { learn, tellName } from './teach.ts';
 
 const OPTIONS = { unknown: 'deny', hostNetns: 0n } as const;
 const WEB: CgroupBindings = new Map([['shop/web', { cgroup: 101n, level: 2 }]]);
@@ -20,41 +21,6 @@ function load(t: TestContext): NativeObject {
   const object = loadPrograms(loadNative());
   t.after(() => object.close());
   return object;
-}
-
-/** As the programs do: a name that was told to a slot, under this number, with the class that `names` has for it. */
-function tell(object: NativeObject, slot: number, number: number, name: string): void {
-  const reversed = reversedName(name);
-  const key = Buffer.alloc(abi.NAME_KEY_BYTES);
-  abi.encodeNameKey({ prefixlen: 8 * abi.NAME_BYTES, name: reversed }, key);
-  const found = object.lookup('names', key);
-  const told = Buffer.alloc(abi.TOLD_BYTES);
-  abi.encodeTold({ class: found?.toString('hex') ?? NO_ID, slot, number, name: reversed }, told);
-  const toldKey = Buffer.alloc(abi.TOLD_KEY_BYTES);
-  abi.encodeToldKey({ slot, number }, toldKey);
-  object.update('told', toldKey, told, 1, 0);
-  const text = Buffer.alloc(abi.TEXT_BYTES);
-  abi.encodeText({ number, order: number - 1, expiresS: 0, slot }, text);
-  const textKey = Buffer.alloc(abi.TEXT_KEY_BYTES);
-  abi.encodeTextKey({ slot, name: reversed }, textKey);
-  object.update('texts', textKey, text, 1, 0);
-  order(object, 'told_order', slot, number - 1, Buffer.from(Uint32Array.of(number).buffer));
-}
-
-function order(object: NativeObject, map: string, slot: number, number: number, value: Buffer): void {
-  const key = Buffer.alloc(abi.ORDER_KEY_BYTES);
-  abi.encodeOrderKey({ slot, number }, key);
-  object.update(map, key, value, 1, 0);
-}
-
-/** That the name with this number led the slot to an address, until `expiresS`; the slot's n-th. */
-function learn(object: NativeObject, slot: number, n: number, at: string, name: number, expiresS: number): void {
-  const key = Buffer.alloc(abi.LEARNED_KEY_BYTES);
-  abi.encodeLearnedKey({ slot, index: 0, address: at }, key);
-  const value = Buffer.alloc(abi.LEARNED_BYTES);
-  abi.encodeLearned({ name, expiresS, order: n, slot, address: at, most: 1 }, value);
-  object.update('learned', key, value, 1, 0);
-  order(object, 'learned_order', slot, n, key);
 }
 
 function count(object: NativeObject, slot: number, told: number, learned: number): void {
@@ -97,7 +63,7 @@ test('the kernel finds the longest pattern that matches a name, and none for the
     ...{ 'example.net': id('5'), 'www.example.net': NO_ID, [long]: id('6'), [long.slice(0, -1)]: NO_ID },
     ...{ 'c.d': NO_ID, 'xc.d': NO_ID, 'x.c.d': id('7'), 'example.nets': NO_ID },
   };
-  for (const [index, name] of Object.keys(asked).entries()) tell(object, 1, index + 1, name);
+  for (const [index, name] of Object.keys(asked).entries()) tellName(object, 1, index + 1, name);
   assert.deepEqual(
     classes(object),
     Object.fromEntries(Object.entries(asked).map(([name, of]) => [reversedName(name), of])),
@@ -116,8 +82,8 @@ test('a policy that adds a name finds what was told before; one that goes takes 
   const object = load(t);
   const applier = new Applier(object, OPTIONS);
   applier.apply(step(names({})), WEB);
-  tell(object, 1, 1, 'api.example.org');
-  tell(object, 1, 2, 'example.com');
+  tellName(object, 1, 1, 'api.example.org');
+  tellName(object, 1, 2, 'example.com');
   applier.apply(step(names({ '*.example.org': id('2') })), WEB);
   assert.deepEqual(classes(object), { 'org.example.api': id('2'), 'com.example': NO_ID });
   applier.apply(step(names({ '*.example.org': id('2'), 'api.example.org': id('3') })), WEB);
@@ -141,7 +107,7 @@ test('a change that fails leaves every name the class that it had', (t) => {
   });
   const applier = new Applier(breaking, OPTIONS);
   applier.apply(step(names({ '*.example.org': id('2') })), WEB);
-  tell(object, 1, 1, 'api.example.org');
+  tellName(object, 1, 1, 'api.example.org');
   isBroken = true;
   const next = step({ names: { 'api.example.org': id('3') }, workloads: { 'shop/web': id('b') } });
   assert.throws(() => applier.apply(next, WEB), /cannot be written/);
@@ -155,8 +121,8 @@ test('nothing of what a workload was told is left for the next that gets its slo
   const object = load(t);
   const applier = new Applier(object, OPTIONS);
   applier.apply(step(names({ '*.example.org': id('2') })), WEB);
-  tell(object, 1, 1, 'api.example.org');
-  tell(object, 1, 2, 'www.example.org');
+  tellName(object, 1, 1, 'api.example.org');
+  tellName(object, 1, 2, 'www.example.org');
   learn(object, 1, 0, address(9), 1, 1000);
   learn(object, 1, 1, address(10), 2, 1000);
   count(object, 1, 2, 2);
@@ -179,9 +145,9 @@ test('nothing of what a workload was told is left for the next that gets its slo
 
 test('whoever takes over forgets what slots hold that are nobody’s', (t) => {
   const object = load(t);
-  tell(object, 5, 1, 'api.example.org');
+  tellName(object, 5, 1, 'api.example.org');
   count(object, 5, 1, 0);
-  tell(object, 6, 1, 'api.example.org');
+  tellName(object, 6, 1, 'api.example.org');
   count(object, 6, 1, 0);
   new KnownNames(object).forgetOthers(new Set([6]));
   const { keys, count: left } = object.dump('told');

@@ -14,6 +14,7 @@ import {
 import {
   ASKED_PER_WORKLOAD,
   ASKED_S,
+  KIND_NOT_WORLD,
   LEARNED_PER_WORKLOAD,
   LOSS_LEARNED_CROWDED,
   LOSS_LEARNED_EVICTED,
@@ -461,7 +462,7 @@ describe('outside of World', () => {
   const LINK_LOCAL = '169.254.169.254';
   beforeEach(() => {
     programs.network(2, '169.254.0.0', 112, id(1));
-    programs.identity('198.18.2.7', { id: id(0xd1), kind: 5 });
+    programs.identity('198.18.2.7', { id: id(0xd1), kind: KIND_NOT_WORLD | 5 });
   });
 
   test('a name that leads there is counted, and opens nothing', () => {
