@@ -3,6 +3,7 @@
 // what it has left from before. Each is tried by a pod that is held and by one that is not.
 import assert from 'node:assert/strict';
 import path from 'node:path';
+import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { checksummed, ipv4, ipv6, udp } from '../packets/packet.ts';
 import { FAMILIES, type Family, type Party, PORT, Scene, until } from './scene.ts';
@@ -16,6 +17,7 @@ after(() => scene?.close());
 /** Whether anything of theirs arrives: of the one that is held, then of the other, each with a guard. */
 async function tryOut(go: (party: Party) => Promise<unknown>): Promise<readonly [held: boolean, free: boolean]> {
   const [held, free] = [scene.party('pod', true), scene.party('pod', false)];
+  await scene.reasons();
   await scene.forget();
   await go(held);
   await go(free);
@@ -26,6 +28,7 @@ async function tryOut(go: (party: Party) => Promise<unknown>): Promise<readonly 
   // A neighbour may be looked for first.
   await until(async () => (await scene.arrived()).has(free), 'only its policy stops it');
   const arrived = await scene.arrived();
+  assert(((await scene.reasons()).get(held.pod.name) ?? []).length > 0, 'nobody was told');
   return [arrived.has(held), arrived.has(free)];
 }
 
@@ -89,6 +92,17 @@ describe('namespaces and devices of its own', () => {
       assert.deepEqual(outcome, [false, true]);
     });
 
+    test(`its process in the cgroup of another pod, or its socket brought along, ${family}`, async () => {
+      const elsewhere = scene.lab.cgroup('elsewhere');
+      for (const way of ['socket-made-after-a-move', 'stream-brought-along', 'datagram-brought-along']) {
+        const outcome = await tryOut((party) => {
+          const to = party.isHeld ? scene.party('pod', false).place.cgroup : elsewhere;
+          return party.sh(`TO=${to} ${wayOf(party, way, family)}`);
+        });
+        assert.deepEqual(outcome, [false, true], way);
+      }
+    });
+
     test(`a socket of no cgroup of a pod's, in its namespace, ${family}`, async () => {
       const outcome = await tryOut((party) => {
         const { own, evil, good } = party.addresses(family);
@@ -119,4 +133,181 @@ describe('namespaces and devices of its own', () => {
     });
     assert.deepEqual(outcome, [false, true]);
   });
+});
+
+/** One stream and one connected datagram socket, both to `to`; for each line that it reads it sends by both, and tells what came of it. */
+const speaker = (to: string) => `
+  import dgram from 'node:dgram';
+  import net from 'node:net';
+  import { createInterface } from 'node:readline';
+  const stream = net.connect({ host: '${to}', port: ${PORT} });
+  const datagrams = dgram.createSocket('${to.includes(':') ? 'udp6' : 'udp4'}').unref();
+  let ended = '';
+  stream.on('error', ({ code }) => { ended = code; }).on('close', () => { ended ||= 'closed'; });
+  await new Promise((resolve) => stream.once('connect', resolve));
+  await new Promise((resolve) => datagrams.connect(${PORT}, '${to}', resolve));
+  const outcome = (begin) => new Promise((resolve) => { begin(resolve); setTimeout(resolve, 1000, 'silence'); });
+  for await (const line of createInterface({ input: process.stdin })) {
+    const [tcp, udp] = await Promise.all([
+      outcome((done) => {
+        if (ended) return done(ended);
+        stream.once('data', () => done('echo')).once('close', () => done(ended));
+        stream.write(line);
+      }),
+      outcome((done) => {
+        datagrams.once('message', () => done('echo'));
+        datagrams.send(line, (error) => error && done(error.code));
+      }),
+    ]);
+    console.log(tcp, udp);
+  }
+  process.exit();`;
+
+interface Speaker {
+  /** What came of both: "echo", "silence", or an error's code. */
+  speak(): Promise<string>;
+  close(): Promise<void>;
+}
+
+async function openSpeaker(party: Party, to: string): Promise<Speaker> {
+  const child = party.place.spawn(process.execPath, ['--input-type=module', '-e', speaker(to)]);
+  if (child.stdout === null) throw new Error('the speaker needs pipes');
+  const said = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
+  return {
+    speak: async () => {
+      child.stdin?.write('again\n');
+      return String((await said.next()).value);
+    },
+    close: () => {
+      child.stdin?.end();
+      return ended;
+    },
+  };
+}
+
+const isHeldNow = (party: Party, address: string, outcome = 'EPERM') =>
+  until(async () => (await party.place.actor.tryTcp(address, PORT, 300)) === outcome, `connect gets ${outcome}`);
+
+/** A datagram from beyond, from this address and port, to the one beside PORT of the pod. */
+async function ask(from: string, port: number, to: string, hex: string): Promise<void> {
+  const kind = from.includes(':') ? 'udp6' : 'udp4';
+  const code = `
+    const socket = require('node:dgram').createSocket('${kind}');
+    socket.bind(${port}, '${from}', () => socket.send(Buffer.from('${hex}', 'hex'), ${PORT + 1}, '${to}', () => socket.close()));`;
+  const { status, stderr } = await scene.beyond.exec(process.execPath, ['-e', code]);
+  assert.equal(status, 0, stderr);
+}
+
+/** Sends from the port beside PORT: 'sent', or the code of what stopped it. */
+function answer(party: Party, from: string, to: string, port: number): Promise<string> {
+  const kind = from.includes(':') ? 'udp6' : 'udp4';
+  const code = `
+    const socket = require('node:dgram').createSocket('${kind}');
+    socket.bind(${PORT + 1}, '${from}', () => socket.send('x', ${port}, '${to}', (error) => {
+      console.log(error === null ? 'sent' : error.code);
+      socket.close();
+    }));`;
+  return party.place.exec(process.execPath, ['-e', code]).then(({ stdout }) => stdout.trim());
+}
+
+describe('what is there already', () => {
+  test('sockets that were opened before there was a guard, or any program', async () => {
+    const party = scene.party('pod', true);
+    const speakers: Speaker[] = [];
+    try {
+      await scene.withoutAgent(async () => {
+        for (const family of FAMILIES) speakers.push(await openSpeaker(party, party.addresses(family).evil));
+        for (const speaker of speakers) assert.equal(await speaker.speak(), 'echo echo');
+      });
+      for (const family of FAMILIES) await isHeldNow(party, party.addresses(family).evil);
+      await scene.forget();
+      for (const speaker of speakers) assert.match(await speaker.speak(), /^(?:ECONNABORTED|silence) EPERM$/);
+      assert.equal(await party.place.actor.tryUdp(party.addresses('IPv4').good, PORT, 10_000), 'ok');
+      assert(!(await scene.arrived()).has(party));
+    } finally {
+      for (const speaker of speakers) await speaker.close();
+    }
+  });
+
+  for (const family of FAMILIES) {
+    test(`sockets that were opened before the policy, ${family}`, async () => {
+      const party = scene.party('pod', false);
+      const { evil } = party.addresses(family);
+      const speaker = await openSpeaker(party, evil);
+      try {
+        assert.equal(await speaker.speak(), 'echo echo');
+        await party.pod.relabel({ role: 'held' });
+        await isHeldNow(party, evil);
+        await scene.forget();
+        assert.match(await speaker.speak(), /^(?:ECONNABORTED|silence) EPERM$/);
+        assert.equal(await party.place.actor.tryUdp(party.addresses(family).good, PORT, 10_000), 'ok');
+        assert(!(await scene.arrived()).has(party));
+      } finally {
+        await speaker.close();
+        await party.pod.relabel({ role: 'free' });
+        await isHeldNow(party, evil, 'ok');
+      }
+    });
+
+    test(`an answer of DNS that nobody asked for opens its own two ports, and no others, ${family}`, async () => {
+      const outcome = await tryOut(async (party) => {
+        const { own, evil } = party.addresses(family);
+        const name = '076578616d706c650474657374000001';
+        const address = '198.18.9.9';
+        const record = `c00c00010001000000ff0004${Buffer.from(address.split('.').map(Number)).toString('hex')}`;
+        await ask(evil, 53, own, `12348180000100010000000${'0'}${name}0001${record}`);
+        await scene.forget();
+        assert.equal(await answer(party, own, evil, PORT), party.isHeld ? 'EPERM' : 'sent');
+        assert.equal(await party.place.actor.tryTcp(evil, PORT, 5000), party.isHeld ? 'EPERM' : 'ok');
+      });
+      assert.deepEqual(outcome, [false, true]);
+    });
+
+    test(`simultaneous open: a SYN that comes in meanwhile makes no reply of one that goes out, ${family}`, async () => {
+      const outcome = await tryOut(async (party) => {
+        const { own, evil, good } = party.addresses(family);
+        if (party.isHeld) {
+          // Where a refusal is told at once, there is no socket any more that a SYN could meet.
+          await party.pod.relabel({ role: 'silent' });
+          await isHeldNow(party, evil, 'timeout');
+        }
+        const child = party.place.spawn(scene.program('ways'), [
+          'simultaneous-open',
+          own,
+          evil,
+          good,
+          `${PORT}`,
+          '60000',
+        ]);
+        const ended = new Promise((resolve) => child.once('close', resolve));
+        await new Promise((resolve) => child.stdout?.once('data', resolve));
+        const args = ['simultaneous-open', evil, own, good, `${PORT}`, '300'];
+        const { stdout } = await scene.beyond.exec(scene.program('ways'), args);
+        // Of the other, who is answered before this one has begun, nothing is left to be met.
+        if (party.isHeld) assert.equal(stdout, 'ready\nsilence\n');
+        child.kill('SIGKILL');
+        await ended;
+        if (party.isHeld) {
+          await party.pod.relabel({ role: 'held' });
+          await isHeldNow(party, evil);
+        }
+      });
+      assert.deepEqual(outcome, [false, true]);
+    });
+
+    test(`an address that another pod had: what may be answered was asked of that one, ${family}`, async () => {
+      const former = scene.party('pod', true);
+      const { own, evil, good } = former.addresses(family);
+      await scene.forget();
+      await ask(evil, PORT + 1, own, '78');
+      assert.equal(await answer(former, own, evil, PORT + 1), 'sent');
+      await until(async () => (await scene.arrived()).has(former), 'it may be answered');
+      const next = await scene.replace(former);
+      await scene.forget();
+      assert.equal(await answer(next, own, evil, PORT + 1), 'EPERM');
+      assert.equal(await next.place.actor.tryUdp(good, PORT, 10_000), 'ok');
+      assert(!(await scene.arrived()).has(next));
+    });
+  }
 });

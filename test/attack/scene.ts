@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { addressBytes } from '../packets/packet.ts';
-import { launchAgentIn, PolicyFolder, type TestAgent } from '../support/agent.ts';
+import { launchAgentIn, POSTERN, PolicyFolder, type TestAgent } from '../support/agent.ts';
 import { addNetwork } from '../support/cni.ts';
 import { type ClusterObjects, Kubelet, type KubeObject, type Pod } from '../support/kubelet.ts';
 import { type Actor, Lab, type Place } from '../support/lab.ts';
@@ -37,14 +37,15 @@ export class Party {
   readonly isHeld: boolean;
   readonly pod: Pod;
   readonly #scene: Scene;
-  readonly #number: number;
+  /** Tells its addresses. */
+  readonly number: number;
 
   constructor(scene: Scene, kind: Kind, isHeld: boolean, pod: Pod, number: number) {
     this.#scene = scene;
     this.kind = kind;
     this.isHeld = isHeld;
     this.pod = pod;
-    this.#number = number;
+    this.number = number;
   }
 
   get place(): Place {
@@ -57,14 +58,14 @@ export class Party {
   }
 
   addresses(family: Family): Addresses {
-    const own = this.kind === 'host' ? GATEWAYS : ownOf(this.#number);
+    const own = this.kind === 'host' ? GATEWAYS : ownOf(this.number);
     const index = family === 'IPv4' ? 0 : 1;
     const pick = (pair: readonly [string, string]) => pair[index] ?? '';
     return {
       own: pick(own),
       good: pick(GOOD),
-      evil: pick(evilOf(this.#number)),
-      ghost: pick(ghostOf(this.#number)),
+      evil: pick(evilOf(this.number)),
+      ghost: pick(ghostOf(this.number)),
     };
   }
 
@@ -158,17 +159,22 @@ export class Scene implements ClusterObjects {
     await this.#onNode('for file in /proc/sys/net/bridge/bridge-nf-call-*tables; do echo 0 >"$file"; done');
     // What is beyond is reached by the first link that was added to the bridge.
     await this.#onNode(`${this.program('attacks')} write-checksums veth1`);
-    this.put({
-      ...{ apiVersion: 'postern.dev/v1alpha1', kind: 'EgressPolicy', metadata: { namespace: 'shop', name: 'held' } },
-      spec: {
-        podSelector: { matchLabels: { role: 'held' } },
-        hostNetwork: 'Include',
-        egress: [{ to: [{ networks: [`${GOOD[0]}/32`, `${GOOD[1]}/128`] }] }],
-      },
-    });
+    for (const [role, onDeny] of [
+      ['held', 'Reject'],
+      ['silent', 'Drop'],
+    ] as const) {
+      this.put({
+        ...{ apiVersion: 'postern.dev/v1alpha1', kind: 'EgressPolicy', metadata: { namespace: 'shop', name: role } },
+        spec: {
+          podSelector: { matchLabels: { role } },
+          hostNetwork: 'Include',
+          onDeny,
+          egress: [{ to: [{ networks: [`${GOOD[0]}/32`, `${GOOD[1]}/128`] }] }],
+        },
+      });
+    }
     this.kubelet.makeRoot();
-    this.#agent = launchAgentIn({ netns: this.lab.outside.netns, root: this.kubelet.root }, this.lab, this.#objects);
-    await this.#agent.line(({ event }) => event === 'ready');
+    await this.#launch();
     for (const [index, kind] of kinds.entries()) {
       for (const isHeld of [true, false]) await this.add(kind, isHeld, numbers[2 * index + (isHeld ? 0 : 1)] ?? 0);
     }
@@ -186,11 +192,47 @@ export class Scene implements ClusterObjects {
     assert.equal(status, 0, stderr);
   }
 
+  async #launch(): Promise<void> {
+    this.#agent = launchAgentIn({ netns: this.lab.outside.netns, root: this.kubelet.root }, this.lab, this.#objects);
+    await this.#agent.line(({ event }) => event === 'ready');
+  }
+
+  /** Does something while nothing of Postern is attached; afterwards there is an agent again, and guards where there were. */
+  async withoutAgent(go: () => Promise<void>): Promise<void> {
+    await this.agent.stop();
+    const { bpffs, stateDir, socket } = this.#objects;
+    const args = ['uninstall', '--bpffs', bpffs, '--state-dir', stateDir, '--socket', socket];
+    const { status, stdout, stderr } = await this.lab.outside.exec(POSTERN, args);
+    assert.equal(status, 0, stdout + stderr);
+    await go();
+    this.#counted = new Map();
+    await this.#launch();
+    for (const { kind, pod } of this.parties) if (kind === 'pod') await this.#settled(pod);
+  }
+
+  /** Another pod of the same kind at the same addresses, when this one is gone. */
+  async replace(party: Party): Promise<Party> {
+    const index = this.parties.indexOf(party);
+    await party.pod.remove();
+    this.parties.splice(index, 1);
+    const next = await this.add(party.kind, party.isHeld, party.number, 'next-');
+    // What is beyond knows it by its place.
+    this.parties.pop();
+    this.parties.splice(index, 0, next);
+    return next;
+  }
+
+  #settled({ name }: Pod): Promise<unknown> {
+    return this.agent.line(
+      ({ event, workloads }) => /^(?:un)?guarded$/.test(event) && (workloads as string[]).includes(name),
+    );
+  }
+
   /** A workload more; `number`, of 1 to 99, tells its addresses. */
-  async add(kind: Kind, isHeld: boolean, number: number): Promise<Party> {
+  async add(kind: Kind, isHeld: boolean, number: number, prefix = ''): Promise<Party> {
     const pod = await this.kubelet.run({
       namespace: 'shop',
-      name: `${kind}-${number}`,
+      name: `${prefix}${kind}-${number}`,
       labels: { role: isHeld ? 'held' : 'free' },
       addresses: kind === 'host' ? [] : ownOf(number),
       cni: kind === 'macvlan' ? 'macvlan' : 'bridge',
@@ -199,9 +241,7 @@ export class Scene implements ClusterObjects {
     if (kind === 'macvlan') await this.lab.ip(null, ['link set network master cni0']);
     const { actor } = pod.place;
     await actor.received();
-    await this.agent.line(
-      ({ event, workloads }) => /^(?:un)?guarded$/.test(event) && (workloads as string[]).includes(pod.name),
-    );
+    await this.#settled(pod);
     const party = new Party(this, kind, isHeld, pod, number);
     await party.sh('echo "0 2147483647" > /proc/sys/net/ipv4/ping_group_range');
     for (const family of FAMILIES) {

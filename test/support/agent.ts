@@ -16,7 +16,7 @@ export interface LogLine {
 
 /** Far longer than anything takes: what has not come by then never will. */
 const PATIENCE_MS = 300_000;
-const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
+export const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
 
 export class TestAgent {
   readonly lines: LogLine[] = [];

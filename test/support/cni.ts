@@ -68,7 +68,8 @@ async function addToBridge(lab: Lab, namespace: string, addresses: readonly stri
     `link add ${link} type veth peer name eth0 netns ${namespace}`,
     `link set ${link} master cni0`,
     `link set ${link} up`,
-    ...addresses.filter((address) => isIPv6(address)).map((address) => `route add ${address}/128 dev cni0`),
+    // It stays when the pod goes, and the next may have its address.
+    ...addresses.filter((address) => isIPv6(address)).map((address) => `route replace ${address}/128 dev cni0`),
   ]);
   await lab.ip(namespace, [
     ...added(addresses, 'eth0', subnet),
