@@ -6,16 +6,34 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { checksummed, ipv4, ipv6, udp } from '../packets/packet.ts';
+import { CHANGES } from './results.ts';
 import { FAMILIES, type Family, type Party, PORT, Scene, until } from './scene.ts';
 
+const tried = new Set<string>();
 let scene: Scene;
 before(async () => {
-  scene = await Scene.open(['pod', 'macvlan']);
+  scene = await Scene.open(['pod']);
 });
 after(() => scene?.close());
 
+/** What was refused since the last look was refused for what is written down. */
+async function told(name: string, { pod }: Party): Promise<void> {
+  const reasons = (await scene.reasons()).get(pod.name) ?? [];
+  assert(reasons.length > 0, 'nobody was told');
+  const expected = CHANGES[name];
+  assert(expected !== undefined, `${name} is in no table`);
+  assert.deepEqual(
+    reasons.filter((reason) => !expected.includes(reason)),
+    [],
+  );
+  tried.add(name);
+}
+
 /** Whether anything of theirs arrives: of the one that is held, then of the other, each with a guard. */
-async function tryOut(go: (party: Party) => Promise<unknown>): Promise<readonly [held: boolean, free: boolean]> {
+async function tryOut(
+  name: string,
+  go: (party: Party) => Promise<unknown>,
+): Promise<readonly [held: boolean, free: boolean]> {
   const [held, free] = [scene.party('pod', true), scene.party('pod', false)];
   await scene.reasons();
   await scene.forget();
@@ -28,7 +46,7 @@ async function tryOut(go: (party: Party) => Promise<unknown>): Promise<readonly 
   // A neighbour may be looked for first.
   await until(async () => (await scene.arrived()).has(free), 'only its policy stops it');
   const arrived = await scene.arrived();
-  assert(((await scene.reasons()).get(held.pod.name) ?? []).length > 0, 'nobody was told');
+  await told(name, held);
   return [arrived.has(held), arrived.has(free)];
 }
 
@@ -47,7 +65,7 @@ const wayOf = (party: Party, way: string, family: Family) => {
 describe('namespaces and devices of its own', () => {
   for (const family of FAMILIES) {
     test(`a bridge with another machine's interface (TAP), ${family}`, async () => {
-      const outcome = await tryOut(async (party) => {
+      const outcome = await tryOut("a bridge with another machine's interface (TAP)", async (party) => {
         const { own, evil } = party.addresses(family);
         const { hardware } = party;
         await party.sh(
@@ -66,7 +84,7 @@ describe('namespaces and devices of its own', () => {
     });
 
     test(`forwarded from a device of its own, from its own address, ${family}`, async () => {
-      const outcome = await tryOut(async (party) => {
+      const outcome = await tryOut('forwarded from a device of its own, from its own address', async (party) => {
         const { own, evil } = party.addresses(family);
         await party.sh(
           'ip tuntap add tap0 mode tap && ip link set tap0 up; echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; for d in all tap0; do echo 1 >/proc/sys/net/ipv4/conf/$d/accept_local; echo 0 >/proc/sys/net/ipv4/conf/$d/rp_filter; done',
@@ -79,32 +97,38 @@ describe('namespaces and devices of its own', () => {
     });
 
     test(`a question in a stranger's name, by a device of its own: the answer does not leave, ${family}`, async () => {
-      const outcome = await tryOut(async (party) => {
-        const { own, evil } = party.addresses(family);
-        await party.place.actor.listen('UDP', own, PORT);
-        await party.sh(
-          'ip tuntap add tap0 mode tap && ip link set tap0 up; for d in all tap0; do echo 0 >/proc/sys/net/ipv4/conf/$d/rp_filter; done',
-        );
-        const tap = party.hardwareOf('tap0');
-        await party.run('attacks', 'tap', 'tap0', frameTo(tap, family, evil, own));
-        await party.sh('ip link del tap0');
-      });
+      const outcome = await tryOut(
+        "a question in a stranger's name, by a device of its own: the answer does not leave",
+        async (party) => {
+          const { own, evil } = party.addresses(family);
+          await party.place.actor.listen('UDP', own, PORT);
+          await party.sh(
+            'ip tuntap add tap0 mode tap && ip link set tap0 up; for d in all tap0; do echo 0 >/proc/sys/net/ipv4/conf/$d/rp_filter; done',
+          );
+          const tap = party.hardwareOf('tap0');
+          await party.run('attacks', 'tap', 'tap0', frameTo(tap, family, evil, own));
+          await party.sh('ip link del tap0');
+        },
+      );
       assert.deepEqual(outcome, [false, true]);
     });
 
     test(`its process in the cgroup of another pod, or its socket brought along, ${family}`, async () => {
       const elsewhere = scene.lab.cgroup('elsewhere');
       for (const way of ['socket-made-after-a-move', 'stream-brought-along', 'datagram-brought-along']) {
-        const outcome = await tryOut((party) => {
-          const to = party.isHeld ? scene.party('pod', false).place.cgroup : elsewhere;
-          return party.sh(`TO=${to} ${wayOf(party, way, family)}`);
-        });
+        const outcome = await tryOut(
+          'its process in the cgroup of another pod, or its socket brought along',
+          (party) => {
+            const to = party.isHeld ? scene.party('pod', false).place.cgroup : elsewhere;
+            return party.sh(`TO=${to} ${wayOf(party, way, family)}`);
+          },
+        );
         assert.deepEqual(outcome, [false, true], way);
       }
     });
 
     test(`a socket of no cgroup of a pod's, in its namespace, ${family}`, async () => {
-      const outcome = await tryOut((party) => {
+      const outcome = await tryOut("a socket of no cgroup of a pod's, in its namespace", (party) => {
         const { own, evil, good } = party.addresses(family);
         return scene.lab
           .placeIn(party.place.netns, scene.lab.cgroup('elsewhere'))
@@ -114,7 +138,7 @@ describe('namespaces and devices of its own', () => {
     });
 
     test(`a cgroup inside its own, ${family}`, async () => {
-      const outcome = await tryOut((party) => {
+      const outcome = await tryOut('a cgroup inside its own', (party) => {
         const inner = path.join(party.place.cgroup ?? '', 'inner');
         return party.sh(`mkdir -p ${inner} && echo 0 >${inner}/cgroup.procs && ${wayOf(party, 'sendto', family)}`);
       });
@@ -123,7 +147,7 @@ describe('namespaces and devices of its own', () => {
   }
 
   test('a tunnel of its own (VXLAN)', async () => {
-    const outcome = await tryOut(async (party) => {
+    const outcome = await tryOut('a tunnel of its own (VXLAN)', async (party) => {
       const { own, evil } = party.addresses('IPv4');
       await party.sh(
         `ip link add vx0 type vxlan id 5 local ${own} remote ${evil} dstport 4789 && ip addr add 198.19.5.1/24 dev vx0 && ip link set vx0 up && ip neigh add 198.19.5.2 lladdr 02:00:00:00:00:05 dev vx0`,
@@ -225,6 +249,7 @@ describe('what is there already', () => {
       for (const speaker of speakers) assert.match(await speaker.speak(), /^(?:ECONNABORTED|silence) EPERM$/);
       assert.equal(await party.place.actor.tryUdp(party.addresses('IPv4').good, PORT, 10_000), 'ok');
       assert(!(await scene.arrived()).has(party));
+      await told('sockets that were opened before there was a guard, or any program', party);
     } finally {
       for (const speaker of speakers) await speaker.close();
     }
@@ -243,6 +268,7 @@ describe('what is there already', () => {
         assert.match(await speaker.speak(), /^(?:ECONNABORTED|silence) EPERM$/);
         assert.equal(await party.place.actor.tryUdp(party.addresses(family).good, PORT, 10_000), 'ok');
         assert(!(await scene.arrived()).has(party));
+        await told('sockets that were opened before the policy', party);
       } finally {
         await speaker.close();
         await party.pod.relabel({ role: 'free' });
@@ -251,48 +277,54 @@ describe('what is there already', () => {
     });
 
     test(`an answer of DNS that nobody asked for opens its own two ports, and no others, ${family}`, async () => {
-      const outcome = await tryOut(async (party) => {
-        const { own, evil } = party.addresses(family);
-        const name = '076578616d706c650474657374000001';
-        const address = '198.18.9.9';
-        const record = `c00c00010001000000ff0004${Buffer.from(address.split('.').map(Number)).toString('hex')}`;
-        await ask(evil, 53, own, `12348180000100010000000${'0'}${name}0001${record}`);
-        await scene.forget();
-        assert.equal(await answer(party, own, evil, PORT), party.isHeld ? 'EPERM' : 'sent');
-        assert.equal(await party.place.actor.tryTcp(evil, PORT, 5000), party.isHeld ? 'EPERM' : 'ok');
-      });
+      const outcome = await tryOut(
+        'an answer of DNS that nobody asked for opens its own two ports, and no others',
+        async (party) => {
+          const { own, evil } = party.addresses(family);
+          const name = '076578616d706c650474657374000001';
+          const address = '198.18.9.9';
+          const record = `c00c00010001000000ff0004${Buffer.from(address.split('.').map(Number)).toString('hex')}`;
+          await ask(evil, 53, own, `12348180000100010000000${'0'}${name}0001${record}`);
+          await scene.forget();
+          assert.equal(await answer(party, own, evil, PORT), party.isHeld ? 'EPERM' : 'sent');
+          assert.equal(await party.place.actor.tryTcp(evil, PORT, 5000), party.isHeld ? 'EPERM' : 'ok');
+        },
+      );
       assert.deepEqual(outcome, [false, true]);
     });
 
     test(`simultaneous open: a SYN that comes in meanwhile makes no reply of one that goes out, ${family}`, async () => {
-      const outcome = await tryOut(async (party) => {
-        const { own, evil, good } = party.addresses(family);
-        if (party.isHeld) {
-          // Where a refusal is told at once, there is no socket any more that a SYN could meet.
-          await party.pod.relabel({ role: 'silent' });
-          await isHeldNow(party, evil, 'timeout');
-        }
-        const child = party.place.spawn(scene.program('ways'), [
-          'simultaneous-open',
-          own,
-          evil,
-          good,
-          `${PORT}`,
-          '60000',
-        ]);
-        const ended = new Promise((resolve) => child.once('close', resolve));
-        await new Promise((resolve) => child.stdout?.once('data', resolve));
-        const args = ['simultaneous-open', evil, own, good, `${PORT}`, '300'];
-        const { stdout } = await scene.beyond.exec(scene.program('ways'), args);
-        // Of the other, who is answered before this one has begun, nothing is left to be met.
-        if (party.isHeld) assert.equal(stdout, 'ready\nsilence\n');
-        child.kill('SIGKILL');
-        await ended;
-        if (party.isHeld) {
-          await party.pod.relabel({ role: 'held' });
-          await isHeldNow(party, evil);
-        }
-      });
+      const outcome = await tryOut(
+        'simultaneous open: a SYN that comes in meanwhile makes no reply of one that goes out',
+        async (party) => {
+          const { own, evil, good } = party.addresses(family);
+          if (party.isHeld) {
+            // Where a refusal is told at once, there is no socket any more that a SYN could meet.
+            await party.pod.relabel({ role: 'silent' });
+            await isHeldNow(party, evil, 'timeout');
+          }
+          const child = party.place.spawn(scene.program('ways'), [
+            'simultaneous-open',
+            own,
+            evil,
+            good,
+            `${PORT}`,
+            '60000',
+          ]);
+          const ended = new Promise((resolve) => child.once('close', resolve));
+          await new Promise((resolve) => child.stdout?.once('data', resolve));
+          const args = ['simultaneous-open', evil, own, good, `${PORT}`, '300'];
+          const { stdout } = await scene.beyond.exec(scene.program('ways'), args);
+          // Of the other, who is answered before this one has begun, nothing is left to be met.
+          if (party.isHeld) assert.equal(stdout, 'ready\nsilence\n');
+          child.kill('SIGKILL');
+          await ended;
+          if (party.isHeld) {
+            await party.pod.relabel({ role: 'held' });
+            await isHeldNow(party, evil);
+          }
+        },
+      );
       assert.deepEqual(outcome, [false, true]);
     });
 
@@ -308,6 +340,10 @@ describe('what is there already', () => {
       assert.equal(await answer(next, own, evil, PORT + 1), 'EPERM');
       assert.equal(await next.place.actor.tryUdp(good, PORT, 10_000), 'ok');
       assert(!(await scene.arrived()).has(next));
+      await told('an address that another pod had: what may be answered was asked of that one', next);
     });
   }
 });
+
+test('whatever is tried is in the table, and nothing else is', () =>
+  assert.deepEqual([...tried].toSorted(), Object.keys(CHANGES).toSorted()));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What stops each way out, by the kind of workload that tries it. The test says that it is so, and SECURITY.md shows it to users.
+// What stops each way out: by the kind of workload that tries it, or, where a pod changes what is around it, in a pod with a guard. The
+// tests beside say that it is so, and test/docs/ways-out.test.ts that SECURITY.md shows just this to users.
 import type { Kind } from './scene.ts';
 
 export const ARRIVES = 'arrives';
@@ -124,4 +125,24 @@ export const RESULTS: Readonly<Record<string, Readonly<Record<Kind, Outcome>>>> 
   'tunnel: IP in IP': everywhere('no_rule'),
   'tunnel: GRE': everywhere('no_rule'),
   'tunnel: ESP, L2TP, EtherIP, DCCP, UDP-Lite, SCTP': everywhere('no_rule'),
+};
+
+/** Of changes.test.ts, by a pod with a guard: what its tests are called, and reasons that are told meanwhile. */
+export const CHANGES: Readonly<Record<string, readonly string[]>> = {
+  "a bridge with another machine's interface (TAP)": [
+    'spoofed_hardware_address',
+    'spoofed_neighbour',
+    'spoofed_source',
+  ],
+  'forwarded from a device of its own, from its own address': ['no_rule'],
+  "a question in a stranger's name, by a device of its own: the answer does not leave": ['no_rule'],
+  'its process in the cgroup of another pod, or its socket brought along': ['no_rule'],
+  "a socket of no cgroup of a pod's, in its namespace": ['no_rule'],
+  'a cgroup inside its own': ['no_rule'],
+  'a tunnel of its own (VXLAN)': ['no_rule'],
+  'sockets that were opened before there was a guard, or any program': ['no_rule'],
+  'sockets that were opened before the policy': ['no_rule'],
+  'an answer of DNS that nobody asked for opens its own two ports, and no others': ['no_rule'],
+  'simultaneous open: a SYN that comes in meanwhile makes no reply of one that goes out': ['no_rule'],
+  'an address that another pod had: what may be answered was asked of that one': ['no_rule'],
 };
