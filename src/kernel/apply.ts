@@ -510,6 +510,8 @@ export class Applier {
     // What was deleted when writes failed may be read still.
     this.#object.waitForPrograms();
     assume(this.#tables, readBack(this.#object));
+    // Whoever wrote patterns may have died before names had their classes by them.
+    this.#knownNames.mend(this.#tables.names.entries);
     this.#settings = this.readSettings();
     this.#isInDoubt = false;
   }

@@ -50,6 +50,11 @@ export class KnownNames {
    */
   reclassify(names: ReadonlyMap<NamePattern, Id>): void {
     this.#object.waitForPrograms();
+    this.mend(names);
+  }
+
+  /** The same where programs were waited for already since `names` was written. Throws KernelError. */
+  mend(names: ReadonlyMap<NamePattern, Id>): void {
     const { keys, values, count } = this.#object.dump('told');
     for (let at = 0; at < count; at++) {
       const told = decodeTold(values, at * TOLD_BYTES);

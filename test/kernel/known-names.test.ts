@@ -143,6 +143,24 @@ test('nothing of what a workload was told is left for the next that gets its slo
   assert.deepEqual(applier.readNames(), []);
 });
 
+test('an agent that died before names had their new classes is finished by the next', (t) => {
+  const object = load(t);
+  const applier = new Applier(object, OPTIONS);
+  applier.apply(step(names({ '*.example.org': id('2') })), WEB);
+  tellName(object, 1, 1, 'api.example.org');
+  // As it dies: the pattern is another's now, the name's class not yet.
+  const key = Buffer.alloc(NAMES.keyBytes);
+  NAMES.encodeKey('*.example.org', key, 0);
+  object.update('names', key, Buffer.from(id('3'), 'hex'), 1, 0);
+  assert.deepEqual(classes(object), { 'org.example.api': id('2') });
+  const workloads = applier.readBack().workloads;
+  const nothing = { epochs: new Map(), guards: new Map(), sources: new Map() };
+  const next = new Applier(object, OPTIONS, { workloads, ...nothing, isInPlace: true, mustRaise: false });
+  assert.deepEqual(classes(object), { 'org.example.api': id('3') });
+  next.apply(step(names({ '*.example.org': id('2') })), WEB);
+  assert.deepEqual(classes(object), { 'org.example.api': id('2') });
+});
+
 test('whoever takes over forgets what slots hold that are nobody’s', (t) => {
   const object = load(t);
   tellName(object, 5, 1, 'api.example.org');
