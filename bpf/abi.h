@@ -369,6 +369,7 @@ struct resolver_key {
 enum asked_kind {
 	ASKED_OF_SOCKET = 0, /* of its cgroup's programs: addresses and ports are 0, since they see one way translated */
 	ASKED_OF_GUARD = 1,
+	ASKED_BY_STREAM = 2, /* or that: a TCP connection itself, its id 0, whose `next` says where its next answer begins */
 };
 struct asked_key {
 	__u64 owner; /* cookie of the socket; of ASKED_OF_GUARD, of the namespace */
@@ -389,6 +390,8 @@ struct asked {
 	__u16 type; /* of the question */
 	__u32 asked_s;
 	__u32 order; /* number in asked_order */
+	__u32 next; /* of ASKED_BY_STREAM: the sequence number there */
+	__u32 reserved;
 	char name[NAME_BYTES];
 };
 
@@ -554,7 +557,8 @@ enum dns_loss {
 	DNS_FRAGMENT = 8, /* in fragments: what is behind the first can't be known to belong to it */
 	DNS_NOT_WORLD = 9, /* addresses outside of World: kept, but only policies that say `answers: Any` follow them */
 	DNS_BUSY = 10, /* no room to work in: others were at it on the same processor */
-	DNS_LOSS_COUNT = 11,
+	DNS_SEGMENTED = 11, /* over TCP, in more than one segment */
+	DNS_LOSS_COUNT = 12,
 };
 
 /* settings: ARRAY of one. */

@@ -165,17 +165,11 @@ static __noinline int read_name(struct __sk_buff *skb, struct dns_work *work)
 }
 
 /* Reads a message to the end of its question, whose text is then in the work. A dns_loss, or a dns_outcome. */
-static __noinline int read_question(struct __sk_buff *skb, const struct packet *packet, struct dns_work *work)
+static __noinline int read_question(struct __sk_buff *skb, struct dns_work *work)
 {
 	struct dns_header header;
-	__be16 words[2];
+	__be16 question[2];
 
-	/* By the datagram's own length, which was checked when it was parsed. */
-	work->begin = packet->base + packet->offset;
-	if (bpf_skb_load_bytes(skb, work->begin + __builtin_offsetof(struct udphdr, len), words, sizeof(words[0])))
-		return DNS_TRUNCATED_MESSAGE;
-	work->end = work->begin + bpf_ntohs(words[0]);
-	work->begin += sizeof(struct udphdr);
 	work->at = work->begin + sizeof(header);
 	if (work->at > work->end || bpf_skb_load_bytes(skb, work->begin, &header, sizeof(header)))
 		return DNS_TRUNCATED_MESSAGE;
@@ -186,26 +180,76 @@ static __noinline int read_question(struct __sk_buff *skb, const struct packet *
 		return DNS_BAD_HEADER;
 	if (!read_name(skb, work))
 		return DNS_BAD_NAME;
-	if (work->at + sizeof(words) > work->end || bpf_skb_load_bytes(skb, work->at, words, sizeof(words)))
+	if (work->at + sizeof(question) > work->end || bpf_skb_load_bytes(skb, work->at, question, sizeof(question)))
 		return DNS_TRUNCATED_MESSAGE;
-	work->at += sizeof(words);
-	work->type = bpf_ntohs(words[0]);
-	if (words[1] != bpf_htons(DNS_CLASS_IN) || (work->type != DNS_TYPE_A && work->type != DNS_TYPE_AAAA))
+	work->at += sizeof(question);
+	work->type = bpf_ntohs(question[0]);
+	if (question[1] != bpf_htons(DNS_CLASS_IN) || (work->type != DNS_TYPE_A && work->type != DNS_TYPE_AAAA))
 		return DNS_OF_NO_INTEREST;
 	return DNS_READ;
+}
+
+/* The message of a datagram, by its own length, which was checked when it was parsed. */
+static __always_inline bool find_in_datagram(struct __sk_buff *skb, const struct packet *packet, struct dns_work *work)
+{
+	__be16 length;
+
+	work->begin = packet->base + packet->offset;
+	if (bpf_skb_load_bytes(skb, work->begin + __builtin_offsetof(struct udphdr, len), &length, sizeof(length)))
+		return false;
+	work->end = work->begin + bpf_ntohs(length);
+	work->begin += sizeof(struct udphdr);
+	return true;
+}
+
+/* What a segment carries. */
+static __always_inline bool find_in_segment(struct __sk_buff *skb, const struct packet *packet, struct dns_work *work)
+{
+	__u8 header;
+
+	work->segment_end = packet->base + packet->end;
+	work->end = packet->base + packet->offset;
+	if (bpf_skb_load_bytes(skb, work->end + 4, &work->sequence, sizeof(work->sequence)) ||
+	    bpf_skb_load_bytes(skb, work->end + 12, &header, 1))
+		return false;
+	work->end += (header >> 4) * 4;
+	work->sequence = bpf_ntohl(work->sequence);
+	return true;
+}
+
+/* Asked for both families at once, and once more for a rainy day. */
+#define DNS_SEGMENT_MESSAGES 4
+
+/* The next message of a segment (RFC 1035, 4.2.2); false: there is none, or not all of it. `sequence` then is where the one behind begins. */
+static __noinline int next_in_segment(struct __sk_buff *skb, struct dns_work *work)
+{
+	__be16 length;
+
+	if (work->end >= work->segment_end)
+		return false;
+	if (work->end + sizeof(length) > work->segment_end || bpf_skb_load_bytes(skb, work->end, &length, sizeof(length))) {
+		/* Where the next one begins will never be known. */
+		work->is_lost = 1;
+		lose_dns(DNS_SEGMENTED);
+		return false;
+	}
+	work->begin = work->end + sizeof(length);
+	work->end = work->begin + bpf_ntohs(length);
+	work->sequence += sizeof(length) + bpf_ntohs(length);
+	if (work->end <= work->segment_end)
+		return true;
+	lose_dns(DNS_SEGMENTED);
+	return false;
 }
 
 static __always_inline void set_key(struct dns_work *work, const struct packet *packet, __u64 owner, __u32 slot,
 				    enum asked_kind kind)
 {
-	__be16 id = work->key.id;
-
 	__builtin_memset(&work->key, 0, sizeof(work->key));
 	work->key.owner = owner;
 	work->key.slot = slot;
 	work->key.kind = kind;
 	work->key.protocol = packet->protocol;
-	work->key.id = id;
 	if (kind == ASKED_OF_GUARD) {
 		copy_address(&work->key.local, &packet->local);
 		copy_address(&work->key.resolver, &packet->remote);
@@ -214,12 +258,31 @@ static __always_inline void set_key(struct dns_work *work, const struct packet *
 	}
 }
 
-/* A datagram that is let pass: is it to a resolver, and what is asked in it? A global function: the verifier reads it once. */
+/* A message to a resolver. */
+static __noinline int note_message(struct __sk_buff *skb, struct dns_work *work)
+{
+	int loss = read_question(skb, work);
+
+	if (loss >= 0 || (loss == DNS_READ && work->flags & DNS_FLAG_ANSWER))
+		lose_dns(DNS_UNREADABLE_QUESTION);
+	else if (loss == DNS_READ)
+		keep_question(work);
+	return 0;
+}
+
+/* Over TCP only the port that resolvers have by the RFC is looked at, so that all other connections cost no look. */
+#define DNS_PORT 53
+
+static __always_inline bool may_ask(const struct packet *packet)
+{
+	return packet->protocol == IPPROTO_UDP || (packet->protocol == IPPROTO_TCP && packet->remote_port == bpf_htons(DNS_PORT));
+}
+
+/* A packet that is let pass: is it to a resolver, and what is asked in it? A global function: the verifier reads it once. */
 __noinline int note_question(struct __sk_buff *skb, const struct packet *packet, __u64 owner, __u32 slot, enum asked_kind kind)
 {
 	struct dns_work *work;
 	__u32 index;
-	int loss;
 
 	if (!packet || !slot || packet->reason || packet->fragment == FRAGMENT_LATER ||
 	    !is_resolver(&packet->remote, packet->remote_port))
@@ -232,12 +295,14 @@ __noinline int note_question(struct __sk_buff *skb, const struct packet *packet,
 	work = bpf_map_lookup_elem(&dns_works, &index);
 	if (!work)
 		return 0;
-	loss = read_question(skb, packet, work);
-	if (loss >= 0 || (loss == DNS_READ && work->flags & DNS_FLAG_ANSWER)) {
-		lose_dns(DNS_UNREADABLE_QUESTION);
-	} else if (loss == DNS_READ) {
-		set_key(work, packet, owner, slot, kind);
-		keep_question(work);
+	set_key(work, packet, owner, slot, kind);
+	if (packet->protocol == IPPROTO_TCP) {
+		if (find_in_segment(skb, packet, work)) {
+			for (int i = 0; i < DNS_SEGMENT_MESSAGES && next_in_segment(skb, work); i++)
+				note_message(skb, work);
+		}
+	} else if (find_in_datagram(skb, packet, work)) {
+		note_message(skb, work);
 	}
 	give_work(work);
 	return 0;
@@ -415,7 +480,7 @@ static __always_inline void read_records(struct __sk_buff *skb, struct dns_work 
  * What a resolver answers: in order from the first byte to the last, or nothing of it is learned. Every address in it belongs to the name
  * that was asked for, whatever aliases stand between; who answers is trusted to say so.
  */
-static __noinline int learn(struct __sk_buff *skb, struct dns_work *work)
+static __always_inline int learn(struct __sk_buff *skb, struct dns_work *work)
 {
 	const struct settings *setting = read_settings();
 	__u32 records = work->records, at = work->at, rcode = work->flags & DNS_RCODE_MASK;
@@ -445,12 +510,70 @@ static __noinline int learn(struct __sk_buff *skb, struct dns_work *work)
 	return work->loss;
 }
 
-/* A datagram from a resolver. A global function, as above. */
+/* A message from a resolver. */
+static __noinline int learn_message(struct __sk_buff *skb, struct dns_work *work)
+{
+	int loss = read_question(skb, work);
+
+	if (loss == DNS_READ) {
+		work->now_s = coarse_s();
+		loss = work->flags & DNS_FLAG_ANSWER ? learn(skb, work) : DNS_BAD_HEADER;
+	}
+	if (loss >= 0)
+		lose_dns(loss);
+	return 0;
+}
+
+/*
+ * A resolver's segment. Only what begins where a message begins is read as one, and that is known from the connection's first byte on: or
+ * the text of one answer, which anybody may have written, could play another.
+ */
+static __always_inline void learn_segment(struct __sk_buff *skb, const struct packet *packet, struct dns_work *work)
+{
+	struct asked *stream;
+
+	if (!find_in_segment(skb, packet, work))
+		return;
+	work->key.kind |= ASKED_BY_STREAM;
+	work->key.id = 0;
+	work->is_lost = 0;
+	if (packet->tcp_flags & TCP_FLAG_BYTE_SYN) {
+		work->type = 0;
+		work->text_begin = TEXT_END;
+		work->asked.next = work->sequence + 1;
+		keep_question(work);
+		return;
+	}
+	if (work->end >= work->segment_end)
+		return;
+	stream = bpf_map_lookup_elem(&asked, &work->key);
+	if (!stream) {
+		lose_dns(DNS_UNASKED);
+		return;
+	}
+	if (stream->owner != work->key.owner || stream->slot != work->key.slot || stream->type ||
+	    stream->next != work->sequence) {
+		lose_dns(DNS_SEGMENTED);
+		return;
+	}
+	work->key.kind &= ~ASKED_BY_STREAM;
+	for (int i = 0; i < DNS_SEGMENT_MESSAGES && next_in_segment(skb, work); i++)
+		learn_message(skb, work);
+	/* What is behind them was not read: from here on nothing is. */
+	if (work->is_lost || work->end < work->segment_end) {
+		work->key.kind |= ASKED_BY_STREAM;
+		work->key.id = 0;
+		bpf_map_delete_elem(&asked, &work->key);
+		return;
+	}
+	stream->next = work->sequence;
+}
+
+/* What comes from a resolver. A global function, as above. */
 __noinline int learn_answer(struct __sk_buff *skb, const struct packet *packet, __u64 owner, __u32 slot, enum asked_kind kind)
 {
 	struct dns_work *work;
 	__u32 index;
-	int loss;
 
 	if (!packet)
 		return 0;
@@ -462,14 +585,11 @@ __noinline int learn_answer(struct __sk_buff *skb, const struct packet *packet, 
 	work = bpf_map_lookup_elem(&dns_works, &index);
 	if (!work)
 		return 0;
-	loss = read_question(skb, packet, work);
-	if (loss == DNS_READ) {
-		work->now_s = coarse_s();
-		set_key(work, packet, owner, slot, kind);
-		loss = work->flags & DNS_FLAG_ANSWER ? learn(skb, work) : DNS_BAD_HEADER;
-	}
-	if (loss >= 0)
-		lose_dns(loss);
+	set_key(work, packet, owner, slot, kind);
+	if (packet->protocol == IPPROTO_TCP)
+		learn_segment(skb, packet, work);
+	else if (find_in_datagram(skb, packet, work))
+		learn_message(skb, work);
 	give_work(work);
 	return 0;
 }

@@ -103,6 +103,8 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 	} else if (!subject->lasting) {
 		return;
 	}
+	if (direction == DIRECTION_EGRESS && may_ask(packet) && is_resolver(&packet->remote, packet->remote_port))
+		flags = RECORD_RESOLVER;
 	/* One that is put there later finds a connection that it could not have seen come in. */
 	if (direction == DIRECTION_INGRESS && !subject->netns)
 		flags = RECORD_OLD;
@@ -221,8 +223,7 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
 
 	count_decision(&decision, subject.slot, skb->gso_segs ?: 1, packet->length);
-	if (decision.verdict != VERDICT_DENY && packet->protocol == IPPROTO_UDP &&
-	    is_learning_here(&subject, netns_of(skb, &subject)))
+	if (decision.verdict != VERDICT_DENY && may_ask(packet) && is_learning_here(&subject, netns_of(skb, &subject)))
 		note_question(skb, packet, bpf_get_socket_cookie(skb), subject.slot, ASKED_OF_SOCKET);
 	if (decision.verdict == VERDICT_ALLOW || !anew)
 		return PASS;

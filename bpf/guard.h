@@ -222,7 +222,8 @@ static __always_inline bool is_vouched(const struct bpf_sock *sk, const struct r
 {
 	__u32 begun = begin_read(record);
 
-	if (!(begun & RECORD_WORD_FLAG(RECORD_GUARDED)) || !is_between(sk, packet))
+	if ((begun & RECORD_WORD_FLAG(RECORD_GUARDED | RECORD_RESOLVER)) != RECORD_WORD_FLAG(RECORD_GUARDED) ||
+	    !is_between(sk, packet))
 		return false;
 	if (record->direction == DIRECTION_INGRESS && is_closing(packet))
 		return false;
@@ -443,7 +444,7 @@ __noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
 	    !keep_fragment(packet, &subject, subject.netns, &decision))
 		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
 
-	if (decision.verdict != VERDICT_DENY && packet->protocol == IPPROTO_UDP)
+	if (decision.verdict != VERDICT_DENY && may_ask(packet))
 		note_question(skb, packet, subject.netns, subject.slot, ASKED_OF_GUARD);
 	counted = decision.verdict != VERDICT_DENY && is_counted(skb, packet, subject.cgroup);
 	if (counted)
@@ -486,19 +487,25 @@ __noinline int guard_inbound(struct __sk_buff *skb, const struct packet *packet,
 		return 0;
 	asker->owner = subject.netns;
 	asker->slot = subject.slot;
+	if (packet->protocol == IPPROTO_TCP) {
+		asker->is_known = may_ask(packet) && is_resolver(&packet->remote, packet->remote_port);
+		/* It answers the pod's own SYN. */
+		if (packet->tcp_flags & TCP_FLAG_BYTE_SYN && packet->tcp_flags & TCP_FLAG_BYTE_ACK)
+			return 0;
+	}
+	if (!has_ruleset(&subject))
+		goto learn;
 	/*
 	 * Whoever floods a pod with SYNs would otherwise cut off all that had called just before. A segment from outside to a connection
 	 * that was accepted proves as much as a SYN does.
 	 */
-	if (!has_ruleset(&subject))
-		goto learn;
 	if (packet->protocol == IPPROTO_TCP && packet->tcp_flags & TCP_FLAG_BYTE_ACK &&
 	    (post.nsid < 0 || !is_crowded(subject.slot) || !has_tcp_socket(skb, post.nsid, packet, &subject, ACCEPTED)))
 		return 0;
 	inbound = keep_inbound(packet, subject.slot, subject.netns);
 learn:
-	asker->is_known = packet->protocol == IPPROTO_UDP && inbound != INBOUND_QUESTION &&
-			  is_resolver(&packet->remote, packet->remote_port);
+	if (packet->protocol == IPPROTO_UDP)
+		asker->is_known = inbound != INBOUND_QUESTION && is_resolver(&packet->remote, packet->remote_port);
 	return 0;
 }
 
@@ -516,7 +523,7 @@ static __always_inline void watch_frame(struct __sk_buff *skb)
 	switch (packet.protocol) {
 	case IPPROTO_TCP:
 		if (packet.tcp_flags & TCP_FLAG_BYTE_ACK)
-			asks = !(packet.tcp_flags & TCP_FLAG_BYTE_SYN) && is_crowded(SLOT_UNKNOWN);
+			asks = may_ask(&packet) || (!(packet.tcp_flags & TCP_FLAG_BYTE_SYN) && is_crowded(SLOT_UNKNOWN));
 		else
 			asks = packet.tcp_flags & TCP_FLAG_BYTE_SYN;
 		break;

@@ -89,8 +89,8 @@ static __always_inline void watch_ingress(struct __sk_buff *skb)
 	if (!skb->sk)
 		return;
 	sk = bpf_sk_fullsock(skb->sk);
-	/* Of connections only their beginnings matter, and those come to listeners. */
-	if (!sk || (sk->type == SOCKET_STREAM && sk->state != BPF_TCP_LISTEN))
+	/* Of connections only their beginnings matter, and those come to listeners; but for those to a resolver. */
+	if (!sk || (sk->type == SOCKET_STREAM && sk->state != BPF_TCP_LISTEN && sk->dst_port != bpf_htons(DNS_PORT)))
 		return;
 	parse(skb, 0, &packet, DIRECTION_INGRESS);
 	if (packet.reason || packet.fragment)
@@ -100,6 +100,8 @@ static __always_inline void watch_ingress(struct __sk_buff *skb)
 		if (sk->state == BPF_TCP_LISTEN && sk->type == SOCKET_STREAM &&
 		    (packet.tcp_flags & (TCP_FLAG_BYTE_SYN | TCP_FLAG_BYTE_ACK)) == TCP_FLAG_BYTE_SYN)
 			mark_listener(skb, sk);
+		else if (packet.remote_port == bpf_htons(DNS_PORT))
+			note_answer(skb, &packet);
 		break;
 	case IPPROTO_UDP:
 		record = record_of(sk);

@@ -692,6 +692,84 @@ test('20,000 mutated answers teach what the obvious reading of them says, or not
   assert(taught > 1000 && taught < 19_000, `${taught} taught something`);
 });
 
+describe('over TCP', () => {
+  const FIRST = 0xffff_fff0;
+  const prefixed = (...messages: readonly Buffer[]) =>
+    Buffer.concat(messages.flatMap((bytes) => [Buffer.from([bytes.length >> 8, bytes.length & 0xff]), bytes]));
+  const query = (name: string, number: number) =>
+    encode({ type: 'query', id: number, questions: [{ type: 'A', name }] });
+  const leave = (bytes: Buffer) => {
+    programs.object.testRun('guard_out', ipv4({ to: RESOLVER4 }, tcp({ to: 53, bytes })), 1);
+    programs.forgetCounts();
+  };
+  let sequence: number;
+  const come = (bytes: Buffer, at = sequence) => {
+    const part = tcp({ from: 53, to: 40000, sequence: at, bytes });
+    programs.object.testRun('guard_in', ipv4({ from: RESOLVER4, to: LOCAL4 }, part), 1);
+    sequence = (sequence + bytes.length) >>> 0;
+  };
+  const answerTo = (name: string, number: number, address: string) => message(name, [a(name, address)], { id: number });
+  beforeEach(() => {
+    programs.row({
+      ruleset: RULESET,
+      flags: ROW_ISOLATED | ROW_NAMES,
+      entries: [DNS, on(6, 53, 53, { policy: 0 })],
+    });
+    const part = tcp({ from: 53, to: 40000, sequence: FIRST, flags: ['syn', 'ack'] });
+    programs.object.testRun('guard_in', ipv4({ from: RESOLVER4, to: LOCAL4 }, part), 1);
+    sequence = FIRST + 1;
+  });
+
+  test('two questions in a segment, two answers in one, and a third later', () => {
+    leave(prefixed(query('api.stripe.com', 1), query('a.buckets.example', 2)));
+    come(prefixed(answerTo('api.stripe.com', 1, SITE4), answerTo('a.buckets.example', 2, SITE4)));
+    leave(prefixed(query('b.buckets.example', 3)));
+    come(prefixed(answerTo('b.buckets.example', 3, '198.18.2.9')));
+    assert.deepEqual([connect(SITE4, 443), connect(SITE4, 80), connect('198.18.2.9', 80)], ['rule', 'rule', 'rule']);
+    assert.deepEqual(untaught(), {});
+  });
+
+  test('what plays an answer in the middle of another teaches nothing; what follows that one does', () => {
+    leave(prefixed(query('api.stripe.com', 1), query('a.buckets.example', 2)));
+    const forged = prefixed(answerTo('api.stripe.com', 1, SITE4));
+    const head = Buffer.concat([Buffer.from([0, 100 + forged.length]), Buffer.alloc(100)]);
+    come(head);
+    come(forged);
+    assert.deepEqual(untaught(), { segmented: 2 });
+    assert.deepEqual(programs.learned(), []);
+    come(prefixed(answerTo('a.buckets.example', 2, SITE4)));
+    assert.deepEqual([connect(SITE4, 443), connect(SITE4, 80)], ['no_rule', 'rule']);
+  });
+
+  test('a segment that comes again, or too early, teaches nothing', () => {
+    leave(prefixed(query('api.stripe.com', 1)));
+    const bytes = prefixed(answerTo('api.stripe.com', 1, SITE4));
+    come(bytes, sequence + 1);
+    come(bytes, sequence - 1);
+    assert.deepEqual([untaught(), programs.learned()], [{ segmented: 2 }, []]);
+  });
+
+  test('half a length, and nothing behind it is known', () => {
+    leave(prefixed(query('api.stripe.com', 1)));
+    come(Buffer.from([0]));
+    come(prefixed(answerTo('api.stripe.com', 1, SITE4)));
+    assert.deepEqual([untaught(), programs.learned()], [{ segmented: 1, unasked: 1 }, []]);
+  });
+
+  test('of a connection whose beginning nobody saw nothing is known', () => {
+    programs.forgetNames();
+    leave(prefixed(query('api.stripe.com', 1)));
+    come(prefixed(answerTo('api.stripe.com', 1, SITE4)));
+    assert.deepEqual([untaught(), programs.learned()], [{ unasked: 1 }, []]);
+  });
+
+  test('a question over TCP is not answered by a datagram', () => {
+    leave(prefixed(query('api.stripe.com', 7)));
+    arrive(message('api.stripe.com', [a('api.stripe.com', SITE4)]));
+    assert.deepEqual([untaught(), programs.learned()], [{ unasked: 1 }, []]);
+  });
+});
+
 test('what one workload was told is nothing to another', () => {
   resolve('api.stripe.com', [SITE4]);
   assert.deepEqual(

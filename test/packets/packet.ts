@@ -203,22 +203,26 @@ export interface Tcp {
   /** Default: ACK alone. */
   readonly flags?: readonly (keyof typeof FLAGS)[];
   readonly headerWords?: number;
-  readonly bytes?: number;
+  readonly sequence?: number;
+  /** Zeroes, or what is carried. */
+  readonly bytes?: number | Buffer;
 }
 
 export function tcp(fields: Tcp): Part {
   return {
     protocol: 6,
     bytes: () => {
-      const header = Buffer.alloc(20 + (fields.bytes ?? 0));
+      const payload = typeof fields.bytes === 'object' ? fields.bytes : Buffer.alloc(fields.bytes ?? 0);
+      const header = Buffer.alloc(20);
       header.writeUInt16BE(fields.from ?? 40000, 0);
       header.writeUInt16BE(fields.to, 2);
+      header.writeUInt32BE(fields.sequence ?? 0, 4);
       header.writeUInt8((fields.headerWords ?? 5) << 4, 12);
       header.writeUInt8(
         (fields.flags ?? ['ack']).reduce((sum, flag) => sum | FLAGS[flag], 0),
         13,
       );
-      return header;
+      return Buffer.concat([header, payload]);
     },
   };
 }

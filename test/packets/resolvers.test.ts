@@ -227,6 +227,32 @@ for (const guarded of [true, false]) {
     assert.equal(maps.learned().length, 100);
   });
 
+  test(`${where}: an answer that does not fit a datagram comes over TCP, and so may any`, async () => {
+    fill(guarded);
+    const told = await pod.exec('dig', [`@${UNBOUND[0]}`, '+short', '+bufsize=512', 'many.shop.example']);
+    assert.equal(told.stdout.trim().split('\n').length, 100, told.stderr);
+    assert.equal(maps.learned().length, 100);
+    maps.forgetNames();
+    for (const resolver of [...DNSMASQ, ...UNBOUND]) {
+      await pod.exec('dig', [`@${resolver}`, '+short', '+tcp', 'api.shop.example']);
+      assert.equal(await connect(SITE4), 'ok', resolver);
+      await pod.exec('dig', [
+        `@${resolver}`,
+        '+short',
+        '+tcp',
+        '+keepopen',
+        'other.example',
+        'api.shop.example',
+        'AAAA',
+      ]);
+      assert.equal(await connect(SITE6), 'ok', `${resolver}, the second on one connection`);
+      maps.forgetNames();
+      maps.bumpEpoch();
+      assert.deepEqual([await connect(SITE4), await connect(SITE6)], ['EPERM', 'EPERM']);
+    }
+    assert.deepEqual(maps.untaught(untaughtBefore), new Map());
+  });
+
   test(`${where}: a resolver of the workload's own making, in a namespace of its own, teaches nothing`, async () => {
     fill(guarded);
     const script = `ip link set lo up && ip addr add ${DNSMASQ[0]}/32 dev lo && ip addr add ${UNBOUND[0]}/32 dev lo &&
