@@ -157,6 +157,7 @@ export class Agent {
     this.#metrics = new Metrics({
       counts: () => this.#enforcement.counts(),
       losses: () => new Map([...this.#enforcement.losses(), ['log', this.#out.lost()]]),
+      untaught: () => this.#enforcement.untaught(),
       maps: () => this.#enforcement.maps(),
       problems: () => {
         const { problems } = this.#telling;

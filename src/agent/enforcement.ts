@@ -347,6 +347,12 @@ export class Enforcement {
     return new Map([...this.#applier.readLosses()].map(([why, count]) => [why, Number(count)]));
   }
 
+  /** Why DNS messages taught nothing, by why; totals. Throws KernelError. */
+  untaught(): ReadonlyMap<string, number> {
+    if (this.#isClosed) return new Map();
+    return new Map([...this.#applier.readUntaught()].map(([why, count]) => [why, Number(count)]));
+  }
+
   maps(): readonly { readonly map: string; readonly entries: number; readonly maxEntries: number }[] {
     return [...this.#applier.fills(), ...this.guards.fills()];
   }

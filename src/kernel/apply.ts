@@ -417,6 +417,11 @@ export class Applier {
     return this.#counters.losses();
   }
 
+  /** Why DNS messages taught nothing, by name; totals. Throws KernelError. */
+  readUntaught(): Map<string, bigint> {
+    return this.#counters.untaught();
+  }
+
   /** The name that has this number for the workload in this slot; null: it was forgotten. Throws KernelError. */
   nameOf(slot: number, number: number): string | null {
     return this.#knownNames.nameOf(slot, number)?.name ?? null;

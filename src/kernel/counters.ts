@@ -6,6 +6,7 @@ import {
   COUNTER_BYTES,
   COUNTER_KEY_BYTES,
   type CounterKey,
+  DNS_LOSS_NAMES,
   decodeCounter,
   decodeCounterKey,
   LOSS_NAMES,
@@ -249,11 +250,20 @@ export class Counters {
 
   /** What the programs could not do, by name: totals of all CPUs. */
   losses(): Map<string, bigint> {
-    const { keys, values, count } = this.#object.dump('losses');
+    return this.#totals('losses', LOSS_NAMES);
+  }
+
+  /** Why DNS messages taught nothing, by name (enum dns_loss): totals of all CPUs. */
+  untaught(): Map<string, bigint> {
+    return this.#totals('dns_losses', DNS_LOSS_NAMES);
+  }
+
+  #totals(map: string, names: ReadonlyMap<number, string>): Map<string, bigint> {
+    const { keys, values, count } = this.#object.dump(map);
     const cpus = count === 0 ? 0 : values.length / count / 8;
     const losses = new Map<string, bigint>();
     for (let index = 0; index < count; index++) {
-      const name = LOSS_NAMES.get(keys.readUInt32LE(index * 4));
+      const name = names.get(keys.readUInt32LE(index * 4));
       let sum = 0n;
       for (let cpu = 0; cpu < cpus; cpu++) sum += values.readBigUInt64LE((index * cpus + cpu) * 8);
       if (name !== undefined) losses.set(name, sum);

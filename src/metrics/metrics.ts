@@ -16,6 +16,8 @@ export interface Readings {
   counts(): readonly KernelCount[];
   /** By why: `rate`, `full`, …; totals. */
   losses(): ReadonlyMap<string, number>;
+  /** Why DNS messages taught nothing: `unasked`, `late`, …; totals. */
+  untaught(): ReadonlyMap<string, number>;
   maps(): readonly { readonly map: string; readonly entries: number; readonly maxEntries: number }[];
   problems(): { readonly error: number; readonly warning: number };
   /** By state: `enforced`, `open` (bound, and no policy selects it), `unbound` (no cgroup here). */
@@ -98,6 +100,16 @@ export class Metrics {
       collect() {
         this.reset();
         for (const [why, count] of readings.losses()) this.inc({ why }, count);
+      },
+    });
+    new Counter({
+      name: 'postern_dns_untaught_total',
+      help: 'Questions to resolvers that were not noted, and answers of theirs that taught no name, by why',
+      labelNames: ['why'],
+      registers,
+      collect() {
+        this.reset();
+        for (const [why, count] of readings.untaught()) this.inc({ why }, count);
       },
     });
     new Gauge({

@@ -147,6 +147,18 @@ test('the kernel counts on all its CPUs, and tells its losses by name', () => {
     ]);
     assert.deepEqual([...applier.readLosses().keys()].toSorted(), [...abi.LOSS_NAMES.values()].toSorted());
     assert([...applier.readLosses().values()].every((value) => value === 0n));
+    object.update(
+      'dns_losses',
+      Buffer.from([abi.DNS_LATE, 0, 0, 0]),
+      Buffer.from(new BigUint64Array(cpus).fill(3n).buffer),
+      1,
+      0,
+    );
+    assert.deepEqual(
+      [...applier.readUntaught()].filter(([, value]) => value !== 0n),
+      [['late', BigInt(3 * cpus)]],
+    );
+    assert.deepEqual([...applier.readUntaught().keys()].toSorted(), [...abi.DNS_LOSS_NAMES.values()].toSorted());
   } finally {
     object.close();
   }

@@ -10,6 +10,7 @@ import { listenAddress, Scrapes, serveMetrics } from '../../src/metrics/server.t
 const NO_READINGS: Readings = {
   counts: () => [],
   losses: () => new Map(),
+  untaught: () => new Map(),
   maps: () => [],
   problems: () => ({ error: 0, warning: 0 }),
   workloads: () => new Map(),
@@ -42,6 +43,7 @@ test('metrics are read when asked for, and readiness is told', async () => {
       },
     ],
     losses: () => new Map([['rate', 4]]),
+    untaught: () => new Map([['late', 5]]),
     maps: () => [{ map: 'verdicts', entries: 3, maxEntries: 100 }],
     problems: () => ({ error: 1, warning: 0 }),
     workloads: () => new Map([['enforced', 1]]),
@@ -81,6 +83,7 @@ test('metrics are read when asked for, and readiness is told', async () => {
         `postern_drop_count_total{${series}} ${packets}`,
         `postern_drop_bytes_total{${series}} ${packets * 60}`,
         'postern_events_lost_total{why="rate"} 4',
+        'postern_dns_untaught_total{why="late"} 5',
         'postern_map_entries{map="verdicts"} 3',
         'postern_map_max_entries{map="verdicts"} 100',
         'postern_policy_problems{severity="error"} 1',
