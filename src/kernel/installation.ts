@@ -6,6 +6,7 @@ import { renameSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { POSTERN_ABI } from '#build/generated/abi.ts';
+import { carryFlows } from './flows.ts';
 import { type Inheritance, inheritance, type MapSet } from './inheritance.ts';
 import type { LoadedObject, Native, ProgramInfo } from './native.ts';
 import { PinFolder, type PinnedLink, requireAlone, SOCKETS } from './pins.ts';
@@ -20,10 +21,9 @@ const GRACE = 'grace';
  */
 const KEPT: readonly (readonly string[])[] = [
   [SOCKETS],
-  [
-    ...['flows', 'flow_order', 'budgets'],
-    ...['asked', 'asked_order', 'texts', 'told', 'told_order', 'learned', 'learned_order'],
-  ],
+  ['budgets', 'asked', 'asked_order', 'texts', 'told', 'told_order', 'learned', 'learned_order'],
+  // Numbered by budgets, and so never kept without them.
+  ['flows', 'flow_order'],
   ['counters'],
   ['losses'],
   ['dns_losses'],
@@ -178,6 +178,7 @@ export class Installation {
       opened.close();
       for (const group of KEPT) {
         if (!group.every((map) => layouts[map] !== undefined && layouts[map] === wanted[map])) continue;
+        if (group.includes('flows') && kept.budgets !== each.budgets) continue;
         for (const map of group) kept[map] ??= each[map] ?? '';
       }
     }
@@ -212,9 +213,27 @@ export class Installation {
     this.#cgroup = cgroup;
     for (const folder of ['links', 'guards', 'programs']) pins.makeFolder(folder);
     for (const program of this.#object.programs()) this.#pinProgram(pins, program);
+    this.#carryFlows();
     for (const program of cgroupPrograms(this.#object)) {
       const there = pinned.find(({ name, info }) => name === program && info.cgroup === root);
       this.#links.set(program, there === undefined ? this.#create(pins, program, cgroup) : this.hold(program, there));
+    }
+    // Noted by programs that have just been replaced.
+    this.#carryFlows();
+  }
+
+  /** Where flows are noted in other maps than ours, which have other sizes. Throws KernelError. */
+  #carryFlows(): void {
+    for (const { maps } of this.#others) {
+      if (!('paths' in maps)) continue;
+      const { flows, flow_order, budgets } = maps.paths;
+      if (flows === undefined || flow_order === undefined || budgets === undefined) continue;
+      const from = this.#native.openMaps({ flows, flow_order, budgets });
+      try {
+        carryFlows(from, this.#object);
+      } finally {
+        from.close();
+      }
     }
   }
 
@@ -309,6 +328,11 @@ export class Installation {
     const { pins } = this;
     this.#isTakeover = false;
     if (pins === null) return;
+    if (this.#others.length > 0) {
+      // Those of guards, and what still ran when its link was given another.
+      this.#object.waitForPrograms();
+      this.#carryFlows();
+    }
     for (const { name, path: file } of pins.links()) if (!this.#links.has(name)) rmSync(file, { force: true });
     pins.forgetPrograms(new Set(pins.all().map(({ info }) => info.program)));
     for (const { name } of this.#others) if (name !== null) pins.removeSet(name);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Does what is enforced stay so while the agent is away, however it went, and does the next one take over without a trace in any packet?
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawnSync } from 'node:child_process';
 import {
   chownSync,
   existsSync,
@@ -15,6 +15,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { createInterface } from 'node:readline';
 import test from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { loadNative } from '../../src/kernel/native.ts';
@@ -503,6 +504,111 @@ test('guards at interfaces outlive the agent, too: inbound flows are answered, a
     [],
   );
 });
+
+/** Answers at once to `now`, and to whoever else asked whenever it is told so by a line; writes what came of each of those. */
+const LATE_SERVER = `
+const { createSocket } = require('node:dgram');
+const asked = [];
+for (const address of process.argv.slice(1)) {
+  const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
+  socket.on('message', (message, from) => {
+    if (String(message) === 'now') return socket.send(message, from.port, from.address, () => undefined);
+    asked.push({ socket, from });
+    console.log('asked');
+  });
+  socket.bind(53, address, () => console.log('bound'));
+}
+process.stdin.on('data', () => {
+  for (const { socket, from } of asked)
+    socket.send('late', from.port, from.address, (error) => console.log((error ? error.code : 'answered') + '\\ntold'));
+});`;
+/** Asks once for an answer that comes late, and from other sockets, each its own all the time, for one after the other. */
+const CLIENT = `
+const { createSocket } = require('node:dgram');
+for (const address of process.argv.slice(1)) {
+  const kind = address.includes(':') ? 'udp6' : 'udp4';
+  const late = createSocket(kind);
+  late.on('message', () => console.log('late'));
+  late.send('later', 53, address);
+  const socket = createSocket(kind);
+  let timer;
+  const ask = () => {
+    timer = setTimeout(() => { console.log('lost'); ask(); }, 5000);
+    socket.send('now', 53, address);
+  };
+  socket.on('message', () => { clearTimeout(timer); console.log('now'); setTimeout(ask, 1); });
+  ask();
+}`;
+
+/** Lines that a process writes, and a wait for so many of one kind. */
+function linesOf({ stdout }: ChildProcess): {
+  readonly all: string[];
+  until(line: string, count: number): Promise<void>;
+} {
+  assert.ok(stdout !== null);
+  const all: string[] = [];
+  const wakes = new Set<() => void>();
+  createInterface({ input: stdout }).on('line', (line) => {
+    all.push(line);
+    for (const wake of wakes) wake();
+  });
+  return {
+    all,
+    until: (line, count) =>
+      new Promise((resolve) => {
+        const wake = (): void => {
+          if (all.filter((one) => one === line).length < count) return;
+          wakes.delete(wake);
+          resolve();
+        };
+        wakes.add(wake);
+        wake();
+      }),
+  };
+}
+
+for (const { title, sizes } of [
+  { title: 'flows', sizes: ['flows=3000', 'flows=200000'] },
+  { title: 'workloads, and budgets with them', sizes: ['workloads=64', 'workloads=2000'] },
+]) {
+  test(`who asked before a restart with another size of ${title} is answered after it, by UDP and by TCP`, async (t) => {
+    const { lab, folder, web, actor } = await world(t);
+    const server = web.spawn(process.execPath, ['-e', LATE_SERVER, ...web.addresses]);
+    const answers = linesOf(server);
+    await answers.until('bound', 2);
+    for (const address of web.addresses) await actor.listen('TCP', address, 8080);
+    let agent = await startAgent(lab, folder);
+    const client = linesOf(lab.outside.spawn(process.execPath, ['-e', CLIENT, ...web.addresses]));
+    await answers.until('asked', 2);
+    await client.until('now', 10);
+    const open = await Promise.all(web.addresses.map((address) => lab.outside.actor.connect(address, 8080)));
+    assert.deepEqual(
+      open.map(({ outcome }) => outcome),
+      ['ok', 'ok'],
+    );
+    let sets: readonly string[] = [];
+    let turns = 0;
+    for (const size of [...sizes, null]) {
+      await agent.stop('SIGKILL');
+      agent = await startAgent(lab, folder, ...(size === null ? [] : ['--bpf-map-max', size]));
+      turns += 1;
+      const now = readdirSync(folder.bpffs).filter((name) => /^[0-9a-f]{16}-\d+$/.test(name));
+      assert.equal(now.length, 1);
+      assert.notDeepEqual(now, sets, 'it was filled beside');
+      sets = now;
+      server.stdin?.write('answer\n');
+      await answers.until('told', 2 * turns);
+      assert.equal(answers.all.filter((line) => line === 'answered').length, 2 * turns, answers.all.join(' '));
+      await client.until('late', 2 * turns);
+      await client.until('now', client.all.filter((line) => line === 'now').length + 10);
+      for (const { socket } of open)
+        assert.equal(await lab.outside.actor.exchange(socket ?? 0), 'ok', size ?? 'as before');
+      await isHeld(actor);
+    }
+    assert.ok(!client.all.includes('lost'), 'not one that went on asking went without');
+    await agent.stop();
+  });
+}
 
 test('counters go on over policy changes, kill -9 and takeover: none ever lower than before, none counted twice', async (t) => {
   const { lab, folder, web, actor } = await world(t);
