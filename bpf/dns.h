@@ -70,6 +70,8 @@ static __always_inline bool is_resolver(const struct address *address, __be16 po
 {
 	struct resolver_key key = {.port = port};
 
+	if (!learns_names)
+		return false;
 	copy_address(&key.address, address);
 	return bpf_map_lookup_elem(&resolvers, &key);
 }
@@ -275,6 +277,8 @@ static __noinline int note_message(struct __sk_buff *skb, struct dns_work *work)
 
 static __always_inline bool may_ask(const struct packet *packet)
 {
+	if (!learns_names)
+		return false;
 	return packet->protocol == IPPROTO_UDP || (packet->protocol == IPPROTO_TCP && packet->remote_port == bpf_htons(DNS_PORT));
 }
 
@@ -284,7 +288,7 @@ __noinline int note_question(struct __sk_buff *skb, const struct packet *packet,
 	struct dns_work *work;
 	__u32 index;
 
-	if (!packet || !slot || packet->reason || packet->fragment == FRAGMENT_LATER ||
+	if (!learns_names || !packet || !slot || packet->reason || packet->fragment == FRAGMENT_LATER ||
 	    !is_resolver(&packet->remote, packet->remote_port))
 		return 0;
 	if (packet->fragment) {
@@ -575,7 +579,7 @@ __noinline int learn_answer(struct __sk_buff *skb, const struct packet *packet, 
 	struct dns_work *work;
 	__u32 index;
 
-	if (!packet)
+	if (!learns_names || !packet)
 		return 0;
 	if (packet->fragment) {
 		lose_dns(DNS_FRAGMENT);

@@ -230,6 +230,8 @@ static __noinline int ask_names(__u64 ruleset, struct question *question)
 	question->names = (struct answer)NOTHING_SAID;
 	question->led = 0;
 	question->are_names_asked = 1;
+	if (!learns_names)
+		return 0;
 	if (question->name)
 		ask_name(ruleset, question, question->name, kind);
 	for (__u32 i = 0; i < NAMES_PER_ADDRESS && i < most; i++) {
@@ -249,6 +251,8 @@ static __noinline __u32 latest_name(__u32 slot, const struct address *address)
 	struct learned_key key = {.slot = slot};
 	__u32 latest = 0, expires_s = 0;
 
+	if (!learns_names)
+		return 0;
 	copy_address(&key.address, address);
 	for (__u32 i = 0; i < NAMES_PER_ADDRESS; i++) {
 		const struct learned *entry;

@@ -44,7 +44,7 @@ const PASSES = -1;
 
 let programs: Programs;
 before(() => {
-  programs = new Programs({
+  const sizes = {
     asked: 4096,
     asked_order: 4096,
     texts: 4096,
@@ -52,7 +52,8 @@ before(() => {
     told_order: 4096,
     learned: 16384,
     learned_order: 16384,
-  });
+  };
+  programs = new Programs(sizes, { learns_names: 1 });
 });
 after(() => programs.close());
 
