@@ -56,7 +56,8 @@ async function statusOf(folder: PolicyFolder): Promise<NodeStatus> {
   socket.on('data', (data) => {
     text += data;
   });
-  socket.end('GET /status HTTP/1.0\r\n\r\n');
+  // Not ended here: Node's server drops what it has not answered yet.
+  socket.write('GET /status HTTP/1.0\r\n\r\n');
   await once(socket, 'close');
   return JSON.parse(text.slice(text.indexOf('\r\n\r\n'))) as NodeStatus;
 }

@@ -18,8 +18,11 @@ after(() => scene?.close());
 
 /** What was refused since the last look was refused for what is written down. */
 async function told(name: string, { pod }: Party): Promise<void> {
-  const reasons = (await scene.reasons()).get(pod.name) ?? [];
-  assert(reasons.length > 0, 'nobody was told');
+  const reasons: string[] = [];
+  await until(async () => {
+    reasons.push(...((await scene.reasons()).get(pod.name) ?? []));
+    return reasons.length > 0;
+  }, 'somebody is told');
   const expected = CHANGES[name];
   assert(expected !== undefined, `${name} is in no table`);
   assert.deepEqual(

@@ -86,6 +86,7 @@ test('what a policy allows passes, the rest is refused at once and told, and met
         event: 'drop',
         workload: 'shop/web',
         cgroup: null,
+        name: null,
         address: SERVER,
         destination: null,
         port: 81,
