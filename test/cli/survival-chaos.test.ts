@@ -339,6 +339,8 @@ test(`an agent killed ${KILLS} times under load lets nothing through, refuses no
     await last.applied(() => pod.remove());
   }
   holdings.look();
+  // The guards of the last pod are given up a moment after it is gone.
+  for (let look = 0; look < 100 && descriptors(last) > idle + 2; look += 1) await pause(100);
   assert.ok(descriptors(last) <= idle + 2, `${idle} descriptors became ${descriptors(last)}`);
   const served = await server.counts<Record<string, number>>();
   assert.deepEqual([served.tcp81, served.udp54], [0, 0], 'nothing that is forbidden has come');
