@@ -51,7 +51,7 @@ test('the example', () => {
 });
 
 test('codes of lint are those of lint', () => {
-  const source = ['lint/tiers.ts', 'lint/between.ts', 'validate/cluster-network-policy.ts']
+  const source = ['lint/tiers.ts', 'lint/between.ts', 'validate/cluster-network-policy.ts', 'validate/domain-name.ts']
     .map((name) => readFileSync(new URL(`../../src/${name}`, import.meta.url), 'utf8'))
     .join('');
   const codes = [...page.matchAll(/`([a-z]+(?:_[a-z]+)+)`/g)].flatMap(([, code]) => code ?? []);
