@@ -60,7 +60,7 @@ function enforce(seed: number): Enforced {
       level: path.relative(cgroupMount(), folder).split('/').length,
     });
   }
-  const object = loadPrograms(native, SIZES, {}, true);
+  const object = loadPrograms(native, SIZES, {}, compiled.names.byPattern.size > 0);
   const applier = new Applier(object, { unknown: 'allow', hostNetns: 0n });
   for (const step of steps) applier.apply(step, bindings);
   const held = applier.readBack().workloads;

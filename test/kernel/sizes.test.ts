@@ -15,6 +15,7 @@ const NAMES = [
   'asked',
   'asked_order',
   'dns_losses',
+  'dns_works',
   'learned',
   'learned_order',
   'names',
