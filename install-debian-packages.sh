@@ -33,6 +33,7 @@ if [ "${1:-}" != image ]; then
 	want /usr/sbin/nginx nginx
 	want /usr/sbin/dnsmasq dnsmasq-base
 	want /usr/sbin/unbound unbound
+	want promtool prometheus
 fi
 if [ "${1:-}" = bench ]; then
 	want /usr/sbin/nft nftables
@@ -44,14 +45,14 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get -q update </dev/null
 
-# Debian's nginx starts a service when it is installed and at each boot; only the demo wants it, and runs one of its own.
+# Debian's nginx and prometheus start a service when they are installed and at each boot; tests and the demo run their own.
 # policy-rc.d (invoke-rc.d(8)): 101 forbids whatever is asked.
 policy=/usr/sbin/policy-rc.d
-case " $missing " in
-*" nginx "*) brings_service=yes ;;
-*) brings_service= ;;
-esac
-if [ -n "$brings_service" ] && [ ! -e $policy ]; then
+services=
+for package in $missing; do
+	case $package in nginx | prometheus) services="$services $package" ;; esac
+done
+if [ -n "$services" ] && [ ! -e $policy ]; then
 	trap 'rm -f $policy' EXIT
 	trap 'exit 130' INT TERM
 	printf '#!/bin/sh\nexit 101\n' >$policy
@@ -59,4 +60,6 @@ if [ -n "$brings_service" ] && [ ! -e $policy ]; then
 fi
 # shellcheck disable=SC2086 # a list of words
 apt-get -q install -y --no-install-recommends $missing </dev/null
-[ -z "$brings_service" ] || update-rc.d nginx disable
+for service in $services; do
+	update-rc.d "$service" disable
+done

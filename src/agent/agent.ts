@@ -169,6 +169,7 @@ export class Agent {
       since: () => (this.#isAttached ? this.#enforcement.sinceMs() : null),
       source: () => source.status(),
       guards: () => this.#guarding?.readings() ?? null,
+      isReady: () => this.#isReady && !this.#isFailing,
       loopDelayMs: () => this.#watchdog.takeLongestMs(),
     });
   }

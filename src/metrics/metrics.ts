@@ -33,6 +33,8 @@ export interface Readings {
     readonly unguarded: ReadonlyMap<string, number>;
     readonly framesBefore: number;
   } | null;
+  /** What /readyz says. */
+  isReady(): boolean;
   /** The longest that the event loop has kept its timers waiting since the last scrape. */
   loopDelayMs(): number;
 }
@@ -176,6 +178,14 @@ export class Metrics {
       name: 'postern_takeover_duration_seconds',
       help: "From the agent's start until it had taken over what an earlier one enforced; 0 where there was nothing to take over",
       registers,
+    });
+    new Gauge({
+      name: 'postern_ready',
+      help: '1: everything was read whole once and is enforced, and the kernel takes changes; what /readyz says',
+      registers,
+      collect() {
+        this.set(Number(readings.isReady()));
+      },
     });
     addSource(registers, readings);
     addGuards(registers, readings);

@@ -18,6 +18,7 @@ const NO_READINGS: Readings = {
   since: () => null,
   source: () => [],
   guards: () => null,
+  isReady: () => false,
   loopDelayMs: () => 0,
 };
 const WELL = { isReady: () => true, isAlive: () => true };
@@ -55,6 +56,7 @@ test('metrics are read when asked for, and readiness is told', async () => {
       unguarded: new Map([['host_network', 2]]),
       framesBefore: 5,
     }),
+    isReady: () => isReady,
     loopDelayMs: () => 250,
   };
   const metrics = new Metrics(readings);
@@ -98,6 +100,7 @@ test('metrics are read when asked for, and readiness is told', async () => {
         'postern_source_synced{kind="Pod"} 1',
         'postern_source_relists_total{kind="Pod"} 2',
         'postern_source_read_bytes_total{kind="Pod"} 7',
+        'postern_ready 1',
         'postern_event_loop_delay_seconds 0.25',
       ]) {
         assert.ok(text.split('\n').includes(line), `${line}\n${text}`);
