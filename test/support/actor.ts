@@ -2,17 +2,19 @@
 // A process that stands where a workload stands (its namespace, its cgroup) and makes real traffic on request.
 // Requests and answers are JSON lines on stdin and stdout; it knows nothing of policies. Started by lab.ts.
 import dgram from 'node:dgram';
+import { Resolver } from 'node:dns/promises';
 import net from 'node:net';
 import { createInterface } from 'node:readline';
 
 export interface Request {
   readonly id: number;
-  readonly op: 'listen' | 'connect' | 'exchange' | 'ended' | 'send' | 'received' | 'close';
+  readonly op: 'listen' | 'connect' | 'exchange' | 'ended' | 'send' | 'reach' | 'received' | 'close';
   readonly protocol?: 'TCP' | 'UDP';
   readonly address?: string;
   readonly port?: number;
   readonly socket?: number;
   readonly text?: string;
+  readonly names?: readonly string[];
   readonly timeoutMs?: number;
 }
 
@@ -138,6 +140,30 @@ function send(address: string, port: number, text: string, timeoutMs: number): P
   });
 }
 
+/** Asks the resolver at `address` for both families of each name, all at once and each once, and connects to `port` of whatever is answered. */
+async function reach(names: readonly string[], address: string, port: number, timeoutMs: number): Promise<Outcome> {
+  // One resolver for several would learn how fast answers come, and give up earlier than it was told.
+  const newResolver = () => {
+    const resolver = new Resolver({ timeout: timeoutMs, maxTimeout: timeoutMs, tries: 1 });
+    resolver.setServers([address]);
+    return resolver;
+  };
+  const reached = names.flatMap((name) =>
+    [newResolver().resolve4(name), newResolver().resolve6(name)].map(async (asked) => {
+      try {
+        const [to = ''] = await asked;
+        const { outcome, socket = 0 } = await connect(to, port, timeoutMs);
+        sockets.get(socket)?.destroy();
+        return outcome === 'ok' ? [] : [`${name} ${to} ${outcome}`];
+      } catch (error) {
+        return [`${name} ${error instanceof Error ? codeOf(error) : String(error)}`];
+      }
+    }),
+  );
+  const wrong = (await Promise.all(reached)).flat();
+  return { outcome: wrong.length === 0 ? 'ok' : wrong.join(', '), count: reached.length };
+}
+
 async function obey(request: Request): Promise<Outcome> {
   const { address = '', port = 0, socket = 0, text = 'postern', timeoutMs = 1000 } = request;
   switch (request.op) {
@@ -151,6 +177,8 @@ async function obey(request: Request): Promise<Outcome> {
       return ended(socket, timeoutMs);
     case 'send':
       return send(address, port, text, timeoutMs);
+    case 'reach':
+      return reach(request.names ?? [], address, port, timeoutMs);
     case 'received':
       return { outcome: 'ok', count: received };
     case 'close':

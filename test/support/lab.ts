@@ -81,6 +81,11 @@ export class Actor {
     return (await this.#ask({ op: 'send', address, port, timeoutMs })).outcome;
   }
 
+  /** Asks `resolver` for both families of each name at once, and connects to `port` of what it answers: `ok` if all do, else which did not. */
+  async reach(names: readonly string[], resolver: string, port: number, timeoutMs = 60_000): Promise<string> {
+    return (await this.#ask({ op: 'reach', names, address: resolver, port, timeoutMs })).outcome;
+  }
+
   /** Writes, and waits for the echo. */
   async exchange(socket: number, text = 'postern', timeoutMs = 1000): Promise<string> {
     return (await this.#ask({ op: 'exchange', socket, text, timeoutMs })).outcome;
