@@ -257,7 +257,7 @@ const app = path.join(folder, 'app');
 cpSync(path.join(BUILD, 'bundle/dist'), path.join(app, 'dist'), { recursive: true });
 cpSync(path.join(BUILD, '../package.json'), path.join(app, 'package.json'));
 symlinkSync(BUILD, path.join(app, 'build'));
-const postern = ['--max-semi-space-size=2', path.join(app, 'dist/cli/main.js')];
+const postern = ['--max-semi-space-size=2', '--disable-sigusr1', path.join(app, 'dist/cli/main.js')];
 const api = await ApiServer.start({ objects: objects(), history: 100_000 });
 try {
   for (let index = 0; index < PER_NODE; index++) lab.cgroup(`kubepods/burstable/pod0000-${index}`);
