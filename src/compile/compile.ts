@@ -4,7 +4,7 @@
 
 import { SPACE_NETWORKS, SPACE_NOT_WORLD } from '#build/generated/abi.ts';
 import type { List } from '../model/list-change.ts';
-import { NAMES_ENFORCED } from '../model/name.ts';
+import { NAMES_ENFORCED, type NamePattern } from '../model/name.ts';
 import type { Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import {
   type AddressKey,
@@ -69,6 +69,17 @@ export interface CompilerState {
   readonly rows?: RowTable;
   readonly identities?: IdentityTable;
   readonly held?: Held;
+  readonly derived?: Derived;
+}
+
+/** What follows from parts of a compile alone, and what these were: the same objects, as long as they are. */
+interface Derived {
+  readonly reached: Destinations;
+  readonly networks: ReadonlyMap<NetworkKey, Id>;
+  readonly names: { readonly of: NameTrie; readonly entries: ReadonlyMap<NamePattern, Id> };
+  readonly rows: RowTable['rows'];
+  readonly subjects: ReadonlySet<Id>;
+  readonly portSets: ReadonlyMap<Id, readonly PortPrefix[]>;
 }
 
 /** Workloads and their rulesets, and all that they depend on. */
@@ -96,28 +107,48 @@ export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
   const subjects = { destinations: reached, names };
   const rows = rowTable(rulesets.values(), subjects, cache, state?.rows);
   const extra = rowTable(options.extraRulesets ?? [], subjects, cache);
-  const identities = identityTable(reached, subjectsOf(rows, extra), state?.identities);
+  const derived = derive(reached, names, rows.rows, state?.derived);
+  const bridged = extra.rows.size === 0 ? derived.subjects : derived.subjects.union(subjectsOf(extra.rows));
+  const identities = identityTable(reached, bridged, state?.identities);
   cache.prune(rulesets, reached.identities.size + reached.networks.classes.size + names.classes.size);
   const clash = reached.clash || names.clash ? [clashProblem()] : [];
   return {
     tables: {
       identities: identities.entries,
-      networks: networksOf(reached),
-      names: new Map([...names.byPattern].map(([pattern, { id }]) => [pattern, id])),
+      networks: derived.networks,
+      names: derived.names.entries,
       rows: rows.rows,
-      portSets: portSetsOf(rows.rows.values()),
+      portSets: derived.portSets,
       rulesets: infos,
       resolvers: asked.names.size === 0 ? NO_RESOLVERS : resolversOf(snapshot),
       workloads,
     },
     ...{ rulesets, destinations: reached, names, demand, problems: [...problems, ...clash], overfull: held.overfull },
-    state: { cache, tracker, rows, identities, held },
+    state: { cache, tracker, rows, identities, held, derived },
   };
 }
 
-function subjectsOf(...tables: readonly RowTable[]): Set<Id> {
+function derive(reached: Destinations, names: NameTrie, rows: RowTable['rows'], before: Derived | undefined): Derived {
+  const isReachedSame =
+    before?.reached.networks === reached.networks &&
+    before.reached.zones === reached.zones &&
+    before.reached.notWorld === reached.notWorld;
+  const areRowsSame = before?.rows === rows;
+  return {
+    ...{ reached, rows },
+    networks: isReachedSame ? before.networks : networksOf(reached),
+    names:
+      before?.names.of === names
+        ? before.names
+        : { of: names, entries: new Map([...names.byPattern].map(([pattern, { id }]) => [pattern, id])) },
+    subjects: areRowsSame ? before.subjects : subjectsOf(rows),
+    portSets: areRowsSame ? before.portSets : portSetsOf(rows.values()),
+  };
+}
+
+function subjectsOf(rows: RowTable['rows']): Set<Id> {
   const subjects = new Set<Id>();
-  for (const { rows } of tables) for (const { subject } of rows.values()) subjects.add(subject);
+  for (const { subject } of rows.values()) subjects.add(subject);
   return subjects;
 }
 

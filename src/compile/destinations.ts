@@ -39,7 +39,7 @@ import { type Block, block } from './ruleset.ts';
 
 export interface Destinations {
   readonly byAddress: ShardedMap<Identity>;
-  readonly identities: ReadonlyMap<Id, Identity>;
+  readonly identities: ShardedMap<Identity>;
   readonly kinds: ReadonlyMap<number, Kind>;
   readonly networks: Trie;
   readonly zones: Trie;
@@ -86,15 +86,21 @@ export class DestinationTracker {
   #slices: ReadonlyMap<string, readonly EndpointSlice[]> = new Map();
   #plain = ShardedMap.empty<Identity>();
   #fronts = new Map<string, Front>();
-  #clusterIPs: ReadonlyMap<AddressKey, Identity> = new Map();
+  #clusterIPs = new Map<AddressKey, Identity>();
   /** Those whose endpoints are facts. */
   #named: readonly Service[] = [];
-  /** Addresses of Services, of what stands behind them, and of nodes: all that a front may depend on. */
-  #concerned: ReadonlySet<AddressKey> = new Set();
+  /** Names of Services by what their fronts depend on: their own addresses and those of what stands behind them. One, nearly always. */
+  #concerned: ReadonlyMap<AddressKey, string | readonly string[]> = new Map();
   #nodeFronts: ReadonlyMap<AddressKey, Identity> = new Map();
   #byAddress = ShardedMap.empty<Identity>();
   /** How many addresses have it. */
   #uses = new Map<Identity, number>();
+  /** Those that some address has, by id. */
+  #identities = ShardedMap.empty<Identity>();
+  /** How many of them have the kind with this code. */
+  #kindUses = new Map<number, { readonly kind: Kind; count: number }>();
+  /** Two of them had one id since the last reset. */
+  #mayClash = false;
   #result: Destinations | null = null;
 
   /** Throws nothing; pure in its last arguments. */
@@ -138,7 +144,7 @@ export class DestinationTracker {
     this.#plain = this.#plain.with(mapped(touched, (address) => this.#identityAt(address)));
     const isSettled =
       old !== null && old.services === snapshot.services && old.endpointSlices === snapshot.endpointSlices;
-    const fronted = this.#followServices(snapshot, touched, isSettled);
+    const fronted = isSettled ? this.#followBehind(touched) : this.#followServices(snapshot, touched);
     this.#result = this.#settle(touched.union(fronted));
     return this.#result;
   }
@@ -166,10 +172,13 @@ export class DestinationTracker {
     this.#fronts = new Map();
     this.#clusterIPs = new Map();
     this.#named = [];
-    this.#concerned = new Set();
+    this.#concerned = new Map();
     this.#nodeFronts = new Map();
     this.#byAddress = ShardedMap.empty();
     this.#uses = new Map();
+    this.#identities = ShardedMap.empty();
+    this.#kindUses = new Map();
+    this.#mayClash = false;
     this.#result = null;
   }
 
@@ -229,14 +238,39 @@ export class DestinationTracker {
     return plainIdentity(address, facts, context) ?? undefined;
   }
 
-  /**
-   * Gives the addresses whose front came, went or changed. `isSettled`: Services and slices are those of the last time, so that only
-   * what stands behind them may differ.
-   */
-  #followServices(snapshot: Snapshot, touched: ReadonlySet<AddressKey>, isSettled: boolean): Set<AddressKey> {
-    if (isSettled && touched.isDisjointFrom(this.#concerned)) return new Set();
+  /** Gives the addresses whose front changed. Services and slices are those of the last time: only what stands behind them may differ. */
+  #followBehind(touched: ReadonlySet<AddressKey>): Set<AddressKey> {
     const changed = new Set<AddressKey>();
-    const concerned = new Set<AddressKey>();
+    const names = new Set([...touched].flatMap((address) => this.#concerned.get(address) ?? []));
+    let areNodePortsSame = true;
+    for (const name of names) {
+      const front = this.#fronts.get(name);
+      if (front === undefined) continue;
+      for (const ip of front.ips) {
+        const identity = this.#frontIdentity(ip, front.ports);
+        if (this.#clusterIPs.get(ip) === identity) continue;
+        this.#clusterIPs.set(ip, identity);
+        changed.add(ip);
+      }
+      if (front.ports.some(({ nodePort }) => nodePort !== null)) areNodePortsSame = false;
+    }
+    if (!areNodePortsSame || this.#isNodeAmong(touched)) this.#followNodePorts(changed);
+    return changed;
+  }
+
+  #isNodeAmong(addresses: ReadonlySet<AddressKey>): boolean {
+    return [...addresses].some((address) => (this.#standing.get(address)?.nodes.length ?? 0) > 0);
+  }
+
+  /** Gives the addresses whose front came, went or changed. */
+  #followServices(snapshot: Snapshot, touched: ReadonlySet<AddressKey>): Set<AddressKey> {
+    const changed = new Set<AddressKey>();
+    const concerned = new Map<AddressKey, string | readonly string[]>();
+    const concern = (address: AddressKey, name: string): void => {
+      const others = [concerned.get(address) ?? []].flat();
+      if (others.length === 0) concerned.set(address, name);
+      else if (!others.includes(name)) concerned.set(address, [...others, name]);
+    };
     const fronts = new Map<string, Front>();
     const clusterIPs = new Map<AddressKey, Identity>();
     let areNodePortsSame = true;
@@ -247,10 +281,10 @@ export class DestinationTracker {
       const isKnown = known !== undefined && known.service === service && isSameList(known.slices, slices);
       const ports = isKnown ? known.ports : portsOf(service, slices);
       const isTouched = ports.some(({ backends }) => backends.some(({ address }) => touched.has(address)));
-      for (const { backends } of ports) for (const { address } of backends) concerned.add(address);
+      for (const { backends } of ports) for (const { address } of backends) concern(address, name);
       const ips: AddressKey[] = [];
       for (const ip of service.clusterIPs.map(keyOf)) {
-        concerned.add(ip);
+        concern(ip, name);
         if (clusterIPs.has(ip)) continue; // two Services with one address: the first has it
         const old = known?.ips.includes(ip) ? this.#clusterIPs.get(ip) : undefined;
         const stays = isKnown && !isTouched && !touched.has(ip) ? old : undefined;
@@ -270,12 +304,10 @@ export class DestinationTracker {
       for (const ip of ips) changed.add(ip);
       if (ports.some(({ nodePort }) => nodePort !== null)) areNodePortsSame = false;
     }
-    for (const [address, { nodes }] of this.#standing) if (nodes.length > 0) concerned.add(address);
     this.#concerned = concerned;
     this.#fronts = fronts;
     this.#clusterIPs = clusterIPs;
-    const isNodeTouched = [...touched].some((address) => (this.#standing.get(address)?.nodes.length ?? 0) > 0);
-    if (!areNodePortsSame || this.#result === null || isNodeTouched) this.#followNodePorts(changed);
+    if (!areNodePortsSame || this.#result === null || this.#isNodeAmong(touched)) this.#followNodePorts(changed);
     return changed;
   }
 
@@ -338,38 +370,49 @@ export class DestinationTracker {
   #settle(addresses: ReadonlySet<AddressKey>): Destinations {
     const now = (address: AddressKey): Identity | undefined =>
       this.#nodeFronts.get(address) ?? this.#clusterIPs.get(address) ?? this.#plain.get(address);
+    const changed = new Map<Id, Identity | undefined>();
     for (const address of addresses) {
       const [old, fresh] = [this.#byAddress.get(address), now(address)];
       if (old === fresh) continue;
-      if (old !== undefined) this.#count(old, -1);
-      if (fresh !== undefined) this.#count(fresh, 1);
+      if (old !== undefined) this.#count(old, -1, changed);
+      if (fresh !== undefined) this.#count(fresh, 1, changed);
     }
     this.#byAddress = this.#byAddress.with(mapped(addresses, now));
     const context = this.#context as Context;
-    const identities = new Map<Id, Identity>();
-    const kinds = new Map<number, Kind>([[KIND_STRANGER, STRANGER]]);
-    let { clash } = context.kinds;
-    for (const identity of this.#uses.keys()) {
-      clash ||= identities.has(identity.id);
-      identities.set(identity.id, identity);
-      kinds.set(identity.kind.code, identity.kind);
-    }
+    const all = (): [Id, Identity][] => [...this.#uses.keys()].map((identity) => [identity.id, identity]);
+    this.#identities = this.#mayClash
+      ? ShardedMap.empty<Identity>().with(all())
+      : this.#identities.with(changed.entries());
     this.#forgetUnused(context);
     return {
       byAddress: this.#byAddress,
-      identities,
-      kinds,
+      identities: this.#identities,
+      kinds: new Map([
+        [KIND_STRANGER, STRANGER],
+        ...[...this.#kindUses].map(([code, { kind }]) => [code, kind] as const),
+      ]),
       networks: this.#networks,
       zones: this.#zones,
       notWorld: this.#notWorld,
-      clash,
+      clash: context.kinds.clash || this.#identities.size < this.#uses.size,
     };
   }
 
-  #count(identity: Identity, by: number): void {
-    const uses = (this.#uses.get(identity) ?? 0) + by;
+  /** Adds to `changed`, by id, what came into use or went out of it. */
+  #count(identity: Identity, by: number, changed: Map<Id, Identity | undefined>): void {
+    const before = this.#uses.get(identity) ?? 0;
+    const uses = before + by;
     if (uses === 0) this.#uses.delete(identity);
     else this.#uses.set(identity, uses);
+    if (before !== 0 && uses !== 0) return;
+    const { id, kind } = identity;
+    const other = changed.has(id) ? changed.get(id) : this.#identities.get(id);
+    this.#mayClash ||= other !== undefined && other !== identity;
+    changed.set(id, uses === 0 ? undefined : identity);
+    const kindUse = this.#kindUses.get(kind.code) ?? { kind, count: 0 };
+    kindUse.count += uses === 0 ? -1 : 1;
+    if (kindUse.count === 0) this.#kindUses.delete(kind.code);
+    else this.#kindUses.set(kind.code, kindUse);
   }
 
   /** Contents that nobody has any more are dropped when they are the most. */

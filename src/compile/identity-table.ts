@@ -7,12 +7,15 @@ import { ShardedMap } from '../model/sharded-map.ts';
 import { type AddressKey, type Id, type IdentityEntry, NO_ID } from '../model/tables.ts';
 import type { Destinations } from './destinations.ts';
 import type { Identity } from './identity.ts';
+import type { Trie } from './prefixes.ts';
 
 export interface IdentityTable {
   readonly entries: ShardedMap<IdentityEntry>;
   readonly destinations: Destinations;
   /** Identities that some row is about. */
   readonly reached: ReadonlySet<Id>;
+  /** The network class of each host prefix. */
+  readonly hosts: ReadonlyMap<AddressKey, Id>;
 }
 
 export function identityTable(
@@ -27,10 +30,10 @@ export function identityTable(
       : undefined;
   const old = from?.destinations.byAddress ?? ShardedMap.empty<Identity>();
   const addresses = new Set<AddressKey>(byAddress.differences(old));
-  const turned = from === undefined ? new Set<Id>() : reached.symmetricDifference(from.reached);
+  const turned =
+    from === undefined || from.reached === reached ? new Set<Id>() : reached.symmetricDifference(from.reached);
   if (turned.size > 0) for (const [address, { id }] of byAddress) if (turned.has(id)) addresses.add(address);
-  const hosts = new Map<AddressKey, Id>();
-  for (const [at, { id }] of networks.prefixes) if (at.endsWith('/128')) hosts.set(at.slice(0, 32), id);
+  const hosts = from?.hosts ?? hostsOf(networks);
   if (from === undefined) for (const address of hosts.keys()) addresses.add(address);
 
   const entryAt = (address: AddressKey): IdentityEntry | undefined => {
@@ -49,7 +52,13 @@ export function identityTable(
     for (const address of addresses) yield [address, entryAt(address)];
   }
   const entries = (from?.entries ?? ShardedMap.empty<IdentityEntry>()).with(changes());
-  return { entries, destinations, reached };
+  return { entries, destinations, reached, hosts };
+}
+
+function hostsOf({ prefixes }: Trie): Map<AddressKey, Id> {
+  const hosts = new Map<AddressKey, Id>();
+  for (const [at, { id }] of prefixes) if (at.endsWith('/128')) hosts.set(at.slice(0, 32), id);
+  return hosts;
 }
 
 /** Would rules on entities take its address for another's if it were not held? Inside the cluster's ranges they would not. */

@@ -3,6 +3,7 @@
 // subjects came or went, only they are asked about.
 
 import { NAME_ANYWHERE } from '#build/generated/abi.ts';
+import { ShardedMap } from '../model/sharded-map.ts';
 import { type Id, NO_ID, type Row, type RowKey } from '../model/tables.ts';
 import type { Destinations } from './destinations.ts';
 import type { Identity, Kind } from './identity.ts';
@@ -180,6 +181,13 @@ function changeOf(one: Subjects, other: Subjects): Change | null {
 
 function between<V>(before: ReadonlyMap<Id, V>, after: ReadonlyMap<Id, V>): [come: V[], gone: Id[]] {
   if (before === after) return [[], []];
+  if (before instanceof ShardedMap && after instanceof ShardedMap) {
+    const differing = [...after.differences(before)];
+    return [
+      differing.filter((id) => !before.has(id)).flatMap((id): V[] => after.get(id) ?? []),
+      differing.filter((id) => !after.has(id)),
+    ];
+  }
   return [
     [...after].filter(([id]) => !before.has(id)).map(([, value]) => value),
     [...before.keys()].filter((id) => !after.has(id)),

@@ -14,7 +14,7 @@ import {
   UNKNOWN_DENY,
   type Workload,
 } from '#build/generated/abi.ts';
-import { type Id, NO_ID, type RulesetInfo, type Step } from '../model/tables.ts';
+import { type Id, NO_ID, type RulesetInfo, type Step, type Tables } from '../model/tables.ts';
 import { Affected } from './affected.ts';
 import { type CounterNames, type CounterReading, Counters } from './counters.ts';
 import type { Delta } from './diff.ts';
@@ -83,6 +83,12 @@ export class Applier {
   readonly #guarded: Map<bigint, bigint>;
   #settings: Settings;
   #rulesets: ReadonlyMap<Id, RulesetInfo> = new Map();
+  /** The own addresses that were worked out last, and from what. */
+  #selves = {
+    workloads: new Map() as Tables['workloads'],
+    slots: new Map() as ReadonlyMap<string, number>,
+    desired: new Map() as ReadonlyMap<SelfKey, true>,
+  };
   /** Rulesets that just went, by whose names events on their way are told. */
   #formerRulesets: ReadonlyMap<Id, RulesetInfo> = new Map();
   /** What the maps hold is not known for sure: a write failed in part. */
@@ -188,7 +194,7 @@ export class Applier {
     const changes = {
       portSets: portSets.delta(tables.portSets, bridgePortSets),
       rows: rows.delta(tables.rows, bridge),
-      selves: selves.delta(desiredSelves(step, assignment.slots)),
+      selves: selves.delta(this.#selvesOf(step, assignment.slots)),
       identities: identities.delta(tables.identities),
       networks: networks.delta(tables.networks),
       names: names.delta(tables.names),
@@ -251,6 +257,14 @@ export class Applier {
     this.#slots.commit(assignment);
     this.#counters.settle();
     identities.settle(tables.identities);
+    networks.settle(tables.networks);
+    names.settle(tables.names);
+    const settle = (): void => {
+      selves.settle(this.#selvesOf(step, assignment.slots));
+      rows.settle(tables.rows);
+      portSets.settle(tables.portSets);
+    };
+    if (changes.selves.deletes.size + changes.rows.deletes.size + changes.portSets.deletes.size === 0) settle();
     this.#mayDrain ||= changes.workloads.upserts.size > 0 || changes.workloads.deletes.size > 0;
     const gone = new Map([...this.#rulesets].filter(([id]) => !tables.rulesets.has(id)));
     this.#formerRulesets = new Map([...this.#formerRulesets, ...gone]);
@@ -260,6 +274,7 @@ export class Applier {
       selves.remove(changes.selves.deletes, forgetUndo);
       rows.remove(changes.rows.deletes, forgetUndo);
       portSets.remove(changes.portSets.deletes, forgetUndo);
+      settle();
       if (this.#settings.levels !== levels) this.#write({ ...this.#settings, levels });
       this.#drain();
       this.#formerRulesets = gone;
@@ -334,6 +349,13 @@ export class Applier {
         },
     );
     return [...tables, atOnce((must) => this.#auditEpochs(must)), atOnce((must) => this.#auditSettings(must))];
+  }
+
+  #selvesOf({ tables: { workloads } }: Step, slots: ReadonlyMap<string, number>): ReadonlyMap<SelfKey, true> {
+    if (this.#selves.workloads !== workloads || this.#selves.slots !== slots) {
+      this.#selves = { workloads, slots, desired: desiredSelves(workloads, slots) };
+    }
+    return this.#selves.desired;
   }
 
   #all() {
@@ -579,10 +601,10 @@ function desiredWorkloads(
   return workloads;
 }
 
-function desiredSelves({ tables }: Step, slots: ReadonlyMap<string, number>): Map<SelfKey, true> {
+function desiredSelves(workloads: Tables['workloads'], slots: ReadonlyMap<string, number>): Map<SelfKey, true> {
   const selves = new Map<SelfKey, true>();
   for (const [name, slot] of slots) {
-    for (const address of tables.workloads.get(name)?.selves ?? []) selves.set(`${slot}/${address}`, true);
+    for (const address of workloads.get(name)?.selves ?? []) selves.set(`${slot}/${address}`, true);
   }
   return selves;
 }

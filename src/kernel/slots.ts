@@ -6,6 +6,7 @@ import { SLOT_UNKNOWN } from '#build/generated/abi.ts';
 
 /** What an assignment would be; nothing holds until it is taken over by `commit`. */
 export interface Assignment {
+  /** The same map, where nobody's slot is another. */
   readonly slots: ReadonlyMap<string, number>;
   /** Slots that were nobody's. */
   readonly taken: ReadonlySet<number>;
@@ -53,7 +54,8 @@ export class Slots {
     }
     const freed = new Map<number, string>();
     for (const [name, slot] of this.#slots) if (!slots.has(name) && !claimed.has(name)) freed.set(slot, name);
-    return { slots, taken, freed, end };
+    const isSame = taken.size + freed.size + claimed.size === 0;
+    return { slots: isSame ? this.#slots : slots, taken, freed, end };
   }
 
   commit({ slots, taken, freed, end }: Assignment): void {

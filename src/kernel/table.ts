@@ -69,8 +69,8 @@ export class Table<K, V, EK, EV> {
   #size = 0;
   /** Another after each write. */
   #version = 0;
-  /** The version that the map holds whole, if that is certain. */
-  #settled: ShardedMap<V> | null = null;
+  /** What the map holds whole, if that is certain: whoever wants it never changes it. */
+  #settled: ReadonlyMap<K, V> | null = null;
 
   constructor(object: NativeObject, shape: TableShape<K, V, EK, EV>) {
     this.#object = object;
@@ -92,16 +92,20 @@ export class Table<K, V, EK, EV> {
   }
 
   delta(desired: ReadonlyMap<K, V>, bridge?: ReadonlyMap<K, V>): Delta<K, V> {
-    if (this.#settled !== null && desired instanceof ShardedMap && bridge === undefined) {
-      const keys = desired.differences(this.#settled) as Iterable<string> as Iterable<K>;
-      return diffOf(keys, this.#entries, desired, this.#shape.same);
+    const settled = this.#settled;
+    if (bridge === undefined || bridge.size === 0) {
+      if (settled === desired) return { upserts: new Map(), deletes: new Set(), inserted: 0 };
+      if (settled instanceof ShardedMap && desired instanceof ShardedMap) {
+        const keys = desired.differences(settled) as Iterable<string> as Iterable<K>;
+        return diffOf(keys, this.#entries, desired, this.#shape.same);
+      }
     }
     return diff(this.#entries, desired, this.#shape.same, bridge);
   }
 
   /** Everything of `desired` is written, and nothing else is left: the next delta looks only at what differs from it. */
   settle(desired: ReadonlyMap<K, V>): void {
-    this.#settled = desired instanceof ShardedMap ? desired : null;
+    this.#settled = desired;
   }
 
   /** Elements that the map holds after the upserts and before any deletion. */
