@@ -54,6 +54,11 @@ build/test/%.bpf.o: test/%.bpf.c | $(DEPS)
 	@mkdir -p $(@D)
 	clang $(BPF_FLAGS) -c $< -o $@
 
+# What sends frames from below IP.
+build/test/packets/frames: test/packets/frames.cc | $(DEPS)
+	@mkdir -p $(@D)
+	g++ -std=c++17 -O2 -Wall -Wextra -Werror -o $@ $<
+
 NATIVE := $(patsubst native/%.cc,build/native/%.o,$(wildcard native/*.cc))
 NATIVE_FLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror -DNAPI_VERSION=8 -DNAPI_CPP_EXCEPTIONS \
 	-isystem node_modules/node-api-headers/include -isystem node_modules/node-addon-api -MMD -MP
@@ -198,7 +203,7 @@ daemonset/install.yaml: $(shell find daemonset/chart daemonset/crds -type f) bui
 
 C_FILES := $(wildcard bpf/*.[ch] native/*.cc native/*.h test/*/*.bpf.c test/native/*.cc test/packets/run.cc test/support/*.cc bench/*.cc)
 TESTS = $(shell find test -name '*.test.ts' | sort)
-TEST_OBJECTS := build/bench.bpf.o $(patsubst test/%.bpf.c,build/test/%.bpf.o,$(wildcard test/*/*.bpf.c))
+TEST_OBJECTS := build/bench.bpf.o $(patsubst test/%.bpf.c,build/test/%.bpf.o,$(wildcard test/*/*.bpf.c)) build/test/packets/frames
 
 check: build
 	$(BIN)/biome check .

@@ -20,7 +20,7 @@ import test from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { loadNative } from '../../src/kernel/native.ts';
 import { PinFolder } from '../../src/kernel/pins.ts';
-import { launchAgent, launchAgentIn, PolicyFolder, startAgent, type TestAgent } from '../support/agent.ts';
+import { epochsOf, launchAgent, launchAgentIn, PolicyFolder, startAgent, type TestAgent } from '../support/agent.ts';
 import { type Actor, Lab, type Place } from '../support/lab.ts';
 
 const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
@@ -76,23 +76,6 @@ async function isHeld(actor: Actor): Promise<void> {
   }
 }
 
-/** Epochs that are not 0, by slot, from the one set that is pinned. */
-function epochs(folder: PolicyFolder): Map<number, number> {
-  const sets = readdirSync(folder.bpffs).filter((name) => /^[0-9a-f]{16}-\d+$/.test(name));
-  assert.equal(sets.length, 1, sets.join(', '));
-  const maps = loadNative().openMaps({ epochs: path.join(folder.bpffs, String(sets[0]), 'epochs') });
-  try {
-    const { values, count } = maps.dump('epochs');
-    return new Map(
-      Array.from({ length: count }, (_, slot) => [slot, values.readUInt32LE(slot * 4)] as const).filter(
-        ([, at]) => at > 0,
-      ),
-    );
-  } finally {
-    maps.close();
-  }
-}
-
 function programs(lab: Lab): number[] {
   const root = loadNative().cgroupId(lab.root);
   return loadNative()
@@ -109,7 +92,7 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
     await isHeld(actor);
     const established = await actor.connect(SERVER, 80);
     assert.equal(established.outcome, 'ok');
-    const before = { epochs: epochs(folder), programs: programs(lab) };
+    const before = { epochs: epochsOf(folder), programs: programs(lab) };
     assert.equal(before.programs.length, 6);
 
     await first.stop(signal);
@@ -122,14 +105,14 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
         ),
       );
     }
-    assert.deepEqual({ epochs: epochs(folder), programs: programs(lab) }, before);
+    assert.deepEqual({ epochs: epochsOf(folder), programs: programs(lab) }, before);
     await isHeld(actor);
     assert.equal(await actor.exchange(established.socket ?? 0), 'ok');
 
     const second = await startAgent(lab, folder);
     const taken = await second.line((line) => line.event === 'taken_over');
     assert.equal(typeof taken.since, 'string');
-    assert.deepEqual({ epochs: epochs(folder), programs: programs(lab) }, before, 'not a byte was written');
+    assert.deepEqual({ epochs: epochsOf(folder), programs: programs(lab) }, before, 'not a byte was written');
     await isHeld(actor);
     assert.equal(await actor.exchange(established.socket ?? 0), 'ok');
     await second.stop();

@@ -11,16 +11,18 @@ const HERE = path.join(import.meta.dirname, '../..');
 /** Ten times what it takes on two cores that nobody else uses. */
 const TIMEOUT_MS = 560_000;
 const TESTS = ['test/kernels/smoke.test.ts', 'test/packets/judge.test.ts', 'test/native/tc.test.ts'];
-/** That kernel has no tcx: guards are filters of clsact there. */
-const TCX = '/^tcx,|^a link that closes/';
-/** The program is the bundle that the image has: by software emulation its sources would take half a minute to be read at each start. */
-const BUNDLE = `cp -r build/bundle/dist . &&
-printf '#!/bin/sh\\nexec ${HERE}/node_modules/.bin/node ${HERE}/dist/cli/main.js "$@"\\n' >bin/postern`;
+/** That kernel has no tcx: guards are filters of clsact there. What doctor says is asked below. */
+const NOT_THERE = '/^tcx,|^a link that closes|^doctor /';
+/**
+ * The program is the bundle that the image has: by software emulation its sources would take half a minute to be read at each start. And
+ * types are stripped of each file once, not in each process: that takes Node some two seconds there.
+ */
+const BUNDLE = `cp -r build/bundle/dist . && sed -i s,src/cli/main.ts,dist/cli/main.js, bin/postern && export NODE_COMPILE_CACHE=/tmp/compiled`;
 
 test('on Linux 6.1 every program loads, sockets get their verdicts, and doctor says what that kernel lacks', async () => {
   const { status, output } = await runInGuest(
     `cd '${HERE}' && uname -r && ${BUNDLE} && bin/postern doctor -o json | tr -d '\\n' && echo &&
-exec node_modules/.bin/node --test --test-isolation=none --test-reporter=tap --test-skip-pattern='${TCX}' ${TESTS.join(' ')}`,
+exec node_modules/.bin/node --test --test-isolation=none --test-reporter=tap --test-skip-pattern='${NOT_THERE}' ${TESTS.join(' ')}`,
     TIMEOUT_MS,
   );
   assert.equal(status, 0, output);
@@ -28,7 +30,8 @@ exec node_modules/.bin/node --test --test-isolation=none --test-reporter=tap --t
   assert.match(release, /^6\.1\./);
   for (const line of ['# fail 0', '# cancelled 0', '# skipped 0', '# todo 0']) assert.ok(tap.includes(line), line);
   const passed = Number(/^# pass (\d+)$/m.exec(output)?.[1]);
-  assert.ok(passed >= 83, `${passed} tests passed`);
+  assert.ok(passed >= 82, `${passed} tests passed`);
+  assert.match(output, /^# guarded by clsact$/m);
   for (const side of ['ingress', 'egress']) assert.match(output, new RegExp(`^ok \\d+ - clsact, ${side}:`, 'm'));
 
   const { enforcement, findings } = JSON.parse(doctor) as { enforcement: boolean; findings: Finding[] };

@@ -3,8 +3,6 @@
 // programs does not walk past it.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import {
@@ -38,6 +36,7 @@ import {
 } from './packet.ts';
 import { id, Maps, on } from './programs.ts';
 
+const FRAMES = path.join(import.meta.dirname, '../../build/test/packets/frames');
 const RULESET = id(0xa);
 const CLOSED = id(0xb);
 const SILENT = id(0xc);
@@ -52,7 +51,6 @@ const FAMILIES = [
   { name: 'IPv6', own: LOCAL6, server: 'fd00::1:1', make: ipv6, icmp: icmp6, echo: 128, length: 128 },
 ] as const;
 
-let folder: string;
 let lab: Lab;
 let maps: Maps;
 let guards: Guards;
@@ -64,9 +62,6 @@ let hardware: { readonly pod: string; readonly host: string };
 const early: { readonly spoken: number; readonly idle: number }[] = [];
 
 before(async () => {
-  folder = mkdtempSync(path.join(tmpdir(), `postern-${process.pid}-`));
-  const source = path.join(import.meta.dirname, 'frames.cc');
-  execFileSync('g++', ['-std=c++17', '-O2', '-Wall', '-Wextra', '-Werror', '-o', path.join(folder, 'frames'), source]);
   lab = await Lab.create();
   await lab.addOutside(...FAMILIES.map(({ server }) => server));
   pod = await lab.workload('w', { addresses: FAMILIES.map(({ own }) => own) });
@@ -100,7 +95,6 @@ after(async () => {
   guards?.close();
   maps?.close();
   await lab?.close();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 function fill(watched: bigint): void {
@@ -129,7 +123,7 @@ async function send(from: 'pod' | 'host', ...frames: readonly Buffer[]): Promise
     return copy.toString('hex');
   });
   const args = [from === 'pod' ? 'eth0' : LINK, ...addressed];
-  const { stdout, stderr } = await place.exec(path.join(folder, 'frames'), args);
+  const { stdout, stderr } = await place.exec(FRAMES, args);
   assert.equal(stdout, `${frames.length}\n`, stderr);
 }
 

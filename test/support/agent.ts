@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // `postern agent` as a child process on a folder of its own, attached to a lab's cgroup, with its log lines at hand.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+import { loadNative } from '../../src/kernel/native.ts';
 import { Bpffs } from './bpffs.ts';
 import type { Lab } from './lab.ts';
 
@@ -138,6 +139,20 @@ export class PolicyFolder {
     rmSync(this.#base, { recursive: true, force: true });
     // With what is pinned there, whatever became of the agent.
     this.#mount.close();
+  }
+}
+
+/** Epochs that are not 0, by slot, from the one set that is pinned: what an agent changed of what workloads may do, it has counted there. */
+export function epochsOf({ bpffs }: PolicyFolder): Map<number, number> {
+  const [set, ...others] = readdirSync(bpffs).filter((name) => /^[0-9a-f]{16}-\d+$/.test(name));
+  if (set === undefined || others.length > 0) throw new Error(`not one set is pinned: ${[set, ...others].join(', ')}`);
+  const maps = loadNative().openMaps({ epochs: path.join(bpffs, set, 'epochs') });
+  try {
+    const { values, count } = maps.dump('epochs');
+    const all = Array.from({ length: count }, (_, slot) => [slot, values.readUInt32LE(slot * 4)] as const);
+    return new Map(all.filter(([, epoch]) => epoch > 0));
+  } finally {
+    maps.close();
   }
 }
 
