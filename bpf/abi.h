@@ -124,7 +124,14 @@ struct network_key {
  *   the class of each name that   only if the header has ROW_NAMES: kind 0 where the destination is in World; where it is not
  *   led this workload to it       (KIND_NOT_WORLD, SPACE_NOT_WORLD), NAME_ANYWHERE, and only rules whose policy says `answers: Any`
  */
-enum name_kind { NAME_ANYWHERE = 1 };
+enum name_kind {
+	NAME_ANYWHERE = 1,
+	NAME_ASKED = 2, /* may the name be asked? */
+};
+/*
+ * What may be asked of resolvers is told by rows of one entry, whose answer is final: subject 0 under NAME_ASKED says what holds of every
+ * name (no such row: all may be asked), the class of a name what holds of that one instead. `policy` is RULE_NONE, or a Limit's bit number.
+ */
 struct verdict_key {
 	content_id ruleset;
 	content_id subject;
@@ -229,6 +236,7 @@ enum reason {
 	REASON_UNKNOWN_ALLOWED = 10, /* workload unknown, --unknown allow */
 	REASON_UNKNOWN_HOST = 11, /* workload unknown, in the host's network namespace or outside the cgroup of all pods */
 	REASON_FRAGMENT = 12, /* later fragment of a datagram that was allowed */
+	REASON_SEARCH_DOMAIN = 13, /* asks DNS for an allowed name with a search domain behind it: a guard answers that there is none */
 
 	REASON_DENIED = 32, /* not a reason: the first number of refusals */
 	REASON_NO_RULE = 32, /* isolated, and no rule allows it: default deny */
@@ -257,6 +265,10 @@ enum reason {
 	REASON_SPOOFED_HARDWARE_ADDRESS = 63, /* from another Ethernet address than the pod's */
 	REASON_TCP_WITHOUT_SOCKET = 64, /* refused by policy, but opens nothing: the late answer of a socket that is gone */
 	REASON_MISPLACED_CHECKSUM = 65, /* whoever works out its checksum would write it over what was judged */
+	/* Questions to a resolver, where policies say which names may be asked (`dns.queries: AllowedNamesOnly`). */
+	REASON_NAME_NOT_ALLOWED = 72, /* a name that no policy lists */
+	REASON_QUERY_UNREADABLE = 73, /* no single standard question, so that nobody can tell what is asked */
+	REASON_QUERY_IN_PIECES = 74, /* its question is not whole in one packet, or not where its connection's next message begins */
 };
 
 enum direction {

@@ -21,7 +21,7 @@ import { FolderSource, type FolderSourceOptions } from '../source/folder-source.
 import type { ObjectSource } from '../source/source.ts';
 import { STATE, StateDir, StateError } from '../source/state.ts';
 import { examine, isEnforcementPossible, obstacles } from './examine.ts';
-import { resolverOption } from './resolver.ts';
+import { clusterDomainOption, resolverOption } from './resolver.ts';
 
 interface Options {
   readonly policies?: string;
@@ -44,6 +44,7 @@ interface Options {
   readonly checkInterval: number;
   readonly nodeName?: string;
   readonly resolver?: readonly string[];
+  readonly clusterDomain: string;
   readonly logLevel: Level;
 }
 
@@ -119,6 +120,7 @@ export function command(): Command {
       STATE,
     )
     .addOption(resolverOption())
+    .addOption(clusterDomainOption())
     .option(
       '--bpffs <dir>',
       'folder on a bpffs below which programs and maps are pinned, so that enforcement goes on without the agent; none: it ends with the agent',
@@ -239,11 +241,17 @@ interface Opened {
   readonly startsProgram: boolean;
 }
 
-function openFolder({ policies, nodeName, resolver = [], stateDir }: Options, { log }: AgentLog): Opened {
+function openFolder(
+  { policies, nodeName, resolver = [], clusterDomain, stateDir }: Options,
+  { log }: AgentLog,
+): Opened {
   const { state, kept } = openState(path.resolve(stateDir), log);
   const folder = path.resolve(policies ?? '');
   return {
-    source: new FolderSource({ folder, nodeName: nodeName ?? null, resolvers: resolver, state, kept }),
+    source: new FolderSource({
+      ...{ folder, nodeName: nodeName ?? null, state, kept },
+      dns: { resolvers: resolver, clusterDomain },
+    }),
     hooks: {},
     startsProgram: false,
   };
@@ -259,7 +267,7 @@ async function openCluster(options: Options, node: string, { log }: AgentLog): P
     kubeconfig: options.kubeconfig === undefined ? null : path.resolve(options.kubeconfig),
     context: options.context ?? null,
     nodeName: node,
-    resolvers: options.resolver ?? [],
+    dns: { resolvers: options.resolver ?? [], clusterDomain: options.clusterDomain },
     state,
     kept,
   });

@@ -6,12 +6,12 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { compile } from '../compile/compile.ts';
 import { IcmpKind, Protocol } from '../compile/numbers.ts';
 import { overfullProblems } from '../compile/overfull.ts';
-import { type Explanation, explainer, type Query, QueryError } from '../judge/explain.ts';
+import { type Explanation, explainer, type NameExplanation, type Query, QueryError } from '../judge/explain.ts';
 import type { IcmpType } from '../model/objects.ts';
 import { Folder } from '../source/folder.ts';
 import { readHost } from '../source/host.ts';
 import { ObjectStore } from '../source/store.ts';
-import { resolverOption } from './resolver.ts';
+import { clusterDomainOption, resolverOption } from './resolver.ts';
 import { printable } from './table.ts';
 
 interface Options {
@@ -22,9 +22,11 @@ interface Options {
   readonly protocol: keyof typeof Protocol;
   readonly icmpType?: IcmpType;
   readonly name?: readonly string[];
+  readonly ask?: string;
   readonly queries?: string;
   readonly nodeName?: string;
   readonly resolver?: readonly string[];
+  readonly clusterDomain: string;
   readonly ownNode: 'allow' | 'deny';
   readonly output: 'text' | 'json';
 }
@@ -45,9 +47,11 @@ export function command(): Command {
         'a name that DNS told the workload leads to this address; may be given several times',
       ).argParser((name: string, all: readonly string[] | undefined) => [...(all ?? []), name]),
     )
+    .option('--ask <name>', 'instead of --to: may DNS be asked for this name?')
     .option('--queries <file>', 'answer many: a file of JSON lines, or - for standard input')
     .option('--node-name <name>', 'the Node object that is this machine (for the entity Host, and for nodeServices)')
     .addOption(resolverOption())
+    .addOption(clusterDomainOption())
     .addOption(
       new Option(
         '--own-node <verdict>',
@@ -73,6 +77,7 @@ Reasons are those of metrics and drop logs, and no_address: the Pod or Service h
 Examples:
   postern explain --policies examples --from shop/web --to data/db --port 5432
   postern explain --policies examples --from shop/web --to service:data/db --port 5432 -o json
+  postern explain --policies examples --from shop/web --ask api.example.com
   postern explain --policies examples --queries questions.jsonl`,
     )
     .action(run);
@@ -84,7 +89,10 @@ async function run(options: Options, self: Command): Promise<void> {
   if (unreadable !== undefined) return self.error(`error: ${unreadable.path}: ${unreadable.message}`, { exitCode: 1 });
   const { snapshot, problems } = new ObjectStore(null).update(
     scan,
-    readHost(options.nodeName ?? null, options.resolver),
+    readHost(options.nodeName ?? null, {
+      resolvers: options.resolver ?? [],
+      clusterDomain: options.clusterDomain,
+    }),
   );
   const errors = problems.filter(({ severity }) => severity === 'error').length;
   if (errors > 0) {
@@ -94,12 +102,23 @@ async function run(options: Options, self: Command): Promise<void> {
   for (const { object, message, advice } of [...compiled.problems, ...overfullProblems(compiled.overfull)]) {
     process.stderr.write(`error: ${object ?? options.policies} ${message}; ${advice}\n`);
   }
-  const { answer, explain } = explainer(snapshot, compiled, problems);
+  const { answer, explain, explainName } = explainer(snapshot, compiled, problems);
   if (options.queries !== undefined) return answerAll(options.queries, answer);
 
-  const { from, to, port, protocol, icmpType, name: names } = options;
+  const { from, ask, output } = options;
+  const print = <T>(make: () => T, asText: (told: T) => string): void => {
+    try {
+      const told = make();
+      process.stdout.write(output === 'json' ? `${JSON.stringify(told, null, 2)}\n` : asText(told));
+    } catch (error) {
+      if (!(error instanceof QueryError)) throw error;
+      self.error(`error: ${error.message}`, { exitCode: 1 });
+    }
+  };
+  if (from !== undefined && ask !== undefined) return print(() => explainName({ from, ask }), nameText);
+  const { to, port, protocol, icmpType, name: names } = options;
   if (from === undefined || to === undefined) {
-    return self.error('error: --from and --to are needed; or --queries FILE for many', { exitCode: 1 });
+    return self.error('error: --from, and --to or --ask, are needed; or --queries FILE for many', { exitCode: 1 });
   }
   if (port === undefined && protocol !== 'ICMP') {
     return self.error(`error: --port is needed for ${protocol}; write --port N`, { exitCode: 1 });
@@ -107,17 +126,15 @@ async function run(options: Options, self: Command): Promise<void> {
   if (icmpType !== undefined && protocol !== 'ICMP') {
     return self.error(`error: --icmp-type is of ICMP, not of ${protocol}; write --protocol ICMP`, { exitCode: 1 });
   }
-  try {
-    const explanation = explain({
-      ...{ from, to, port: port ?? null, protocol },
-      ...(icmpType && { icmpType }),
-      ...(names && { names }),
-    });
-    process.stdout.write(options.output === 'json' ? `${JSON.stringify(explanation, null, 2)}\n` : text(explanation));
-  } catch (error) {
-    if (!(error instanceof QueryError)) throw error;
-    self.error(`error: ${error.message}`, { exitCode: 1 });
-  }
+  print(
+    () =>
+      explain({
+        ...{ from, to, port: port ?? null, protocol },
+        ...(icmpType && { icmpType }),
+        ...(names && { names }),
+      }),
+    text,
+  );
 }
 
 async function answerAll(file: string, answer: (query: Query) => object): Promise<void> {
@@ -226,6 +243,27 @@ function text(told: Explanation): string {
   const head = `${told.verdict.toUpperCase()}  ${told.from} -> ${where} ${told.protocol}${port}\n`;
   return head + lines.map(([name, value]) => `  ${name.padEnd(12)}${printable(value)}\n`).join('');
 }
+
+function nameText(told: NameExplanation): string {
+  const lines: [string, string][] = [
+    ['reason', `${told.reason}: ${NAME_MEANINGS[told.reason] ?? 'see the documentation of reasons'}`],
+    ['policy', told.policy ?? 'none'],
+  ];
+  if (told.onDeny !== null)
+    lines.push(['refusal', told.onDeny === 'Drop' ? 'Drop: silence' : 'Reject: REFUSED at once']);
+  if (told.limitedBy.length > 0) lines.push(['limited by', told.limitedBy.join(', ')]);
+  lines.push(['listed by', told.listedBy.length === 0 ? 'no policy on it' : told.listedBy.join(', ')]);
+  const head = `${told.verdict.toUpperCase()}  ${told.from} asks DNS for ${told.ask}\n`;
+  return head + lines.map(([name, value]) => `  ${name.padEnd(12)}${printable(value)}\n`).join('');
+}
+
+/** The same of a name that is asked for. */
+const NAME_MEANINGS: Readonly<Record<string, string>> = {
+  rule: 'policies list it, or it is the cluster’s own',
+  not_isolated: 'no policy says which names may be asked',
+  name_not_allowed: 'no policy lists it that would have to',
+  search_domain: 'an allowed name with a search domain behind it: a guard answers that there is none',
+};
 
 /** What a reason says to a user, in a few words. */
 const MEANINGS: Readonly<Record<string, string>> = {

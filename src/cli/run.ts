@@ -138,7 +138,7 @@ async function run(argv: readonly string[], options: Options): Promise<number> {
     });
     const name = path.basename(argv[0] ?? 'command');
     const binding = { path: cgroup.path, cgroup: native.cgroupId(cgroup.folder), level: levelOf(cgroup.path) };
-    const snapshot = runSnapshot(policies, name, cgroup.path, readHost(null));
+    const snapshot = runSnapshot(policies, name, cgroup.path, readHost(null, { clusterDomain: null }));
     const outcome = enforcement.enforce(snapshot, new Map([[`${NAMESPACE}/${name}`, binding]]), null);
     if (outcome.status === 'failed') throw outcome.error;
     if (outcome.status === 'refused') {

@@ -4,7 +4,7 @@
 
 import { SPACE_NETWORKS, SPACE_NOT_WORLD } from '#build/generated/abi.ts';
 import type { List } from '../model/list-change.ts';
-import { NAMES_ENFORCED, type NamePattern } from '../model/name.ts';
+import { CLUSTER_DOMAIN, NAMES_ENFORCED, type NamePattern } from '../model/name.ts';
 import type { Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import {
   type AddressKey,
@@ -22,6 +22,7 @@ import { policyName } from '../resolve/order.ts';
 import { andOwnNode } from '../resolve/own-node.ts';
 import { selections } from '../resolve/selection.ts';
 import { unitKey, unitSelections } from '../resolve/units.ts';
+import type { Domains } from './asking.ts';
 import { type Demand, demandOf, NO_DEMAND, union } from './demand.ts';
 import { type Destinations, DestinationTracker, destinations } from './destinations.ts';
 import { portSet } from './entries.ts';
@@ -120,7 +121,7 @@ export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
       rows: rows.rows,
       portSets: derived.portSets,
       rulesets: infos,
-      resolvers: asked.names.size === 0 ? NO_RESOLVERS : resolversOf(snapshot),
+      resolvers: asked.names.size === 0 && !asked.queries ? NO_RESOLVERS : resolversOf(snapshot),
       workloads,
     },
     ...{ rulesets, destinations: reached, names, demand, problems: [...problems, ...clash], overfull: held.overfull },
@@ -195,6 +196,8 @@ function workloadsOf(
   const beyond: Overfull[] = [];
   const ids = new Map<readonly Policy[], Map<string, Id>>();
   const byContent = new Map<string, Id>();
+  const { clusterDomain = CLUSTER_DOMAIN, searchDomains = [] } = snapshot.host;
+  const domains: Domains = { cluster: clusterDomain, search: searchDomains };
 
   const idFor = (policies: readonly Policy[], place: Place): Id => {
     if (policies.length === 0) return NO_ID;
@@ -222,7 +225,7 @@ function workloadsOf(
     const [enforced, shadow] = [selected.enforced, selected.shadow].map((each) =>
       ownNode ? andOwnNode(each) : each,
     ) as [readonly Policy[], readonly Policy[]];
-    const place: Place = { hostNetwork: pod.hostNetwork, hosts: hostsOf(pod, snapshot, nodes), names };
+    const place: Place = { hostNetwork: pod.hostNetwork, hosts: hostsOf(pod, snapshot, nodes), names, domains };
     const enforcedId = idFor(enforced, place);
     workloads.set(`${pod.namespace}/${pod.name}`, {
       ...{ namespace: pod.namespace, name: pod.name, uid: pod.uid, cgroup: pod.cgroup, hostNetwork: pod.hostNetwork },
@@ -231,7 +234,9 @@ function workloadsOf(
       selves: pod.hostNetwork ? [] : pod.addresses.map(keyOf),
     });
   }
-  const here: Place = { hostNetwork: true, hosts: hostsOf({ node: snapshot.host.node }, snapshot, nodes), names };
+  const here: Place = {
+    ...{ hostNetwork: true, hosts: hostsOf({ node: snapshot.host.node }, snapshot, nodes), names, domains },
+  };
   for (const [unit, selection] of unitSelections(snapshot)) {
     const { enforced, shadow } = selection;
     beyond.push(...overfull(unitKey(unit), selection));

@@ -4,6 +4,7 @@
 
 import type { NamePattern } from '../model/name.ts';
 import { keysOf } from '../resolve/selector.ts';
+import { askedPatterns } from './asking.ts';
 import type { Block, Clause, OwnedEntity, Ruleset, ZoneExcept } from './ruleset.ts';
 
 export interface Demand {
@@ -26,6 +27,8 @@ export interface Demand {
   readonly owned: ReadonlySet<OwnedEntity>;
   readonly hosts: ReadonlySet<string>;
   readonly names: ReadonlySet<NamePattern>;
+  /** Some ruleset says which names may be asked: it matters who is a resolver. */
+  readonly queries: boolean;
 }
 
 export const NO_DEMAND: Demand = {
@@ -43,6 +46,7 @@ export const NO_DEMAND: Demand = {
   owned: new Set(),
   hosts: new Set(),
   names: new Set(),
+  queries: false,
 };
 
 /** What either asks. */
@@ -62,12 +66,13 @@ export function union(a: Demand, b: Demand): Demand {
     owned: a.owned.union(b.owned),
     hosts: a.hosts.union(b.hosts),
     names: a.names.union(b.names),
+    queries: a.queries || b.queries,
   };
 }
 
 /** Does `a` ask all that `b` asks? */
 export function covers(a: Demand, b: Demand): boolean {
-  return coversAddresses(a, b) && b.names.isSubsetOf(a.names);
+  return coversAddresses(a, b) && b.names.isSubsetOf(a.names) && (a.queries || !b.queries);
 }
 
 /** The same of what depends on whose an address is: which names does not. */
@@ -117,6 +122,7 @@ export function demandOf(rulesets: Iterable<Ruleset>): Demand {
     owned: gather(parts, ({ owned }) => owned),
     hosts: gather(parts, ({ hosts }) => hosts),
     names: gather(parts, ({ names }) => names),
+    queries: parts.some(({ queries }) => queries),
   };
 }
 
@@ -126,7 +132,7 @@ function gather<T>(parts: readonly Demand[], of: (demand: Demand) => ReadonlySet
   return all;
 }
 
-function ofOne({ clauses, hosts }: Ruleset): Demand {
+function ofOne({ clauses, hosts, asking }: Ruleset): Demand {
   const podKeys = new Set<string>();
   const namespaceKeys = new Set<string>();
   const nodeKeys = new Set<string>();
@@ -181,8 +187,10 @@ function ofOne({ clauses, hosts }: Ruleset): Demand {
       }
     }
   }
+  for (const pattern of asking === null ? [] : askedPatterns(asking)) names.add(pattern);
   return {
     ...{ pods, podKeys, namespaceKeys, nodes, nodeKeys, namedPorts, services },
+    queries: asking !== null,
     ...{
       blocks,
       namedBlocks,

@@ -2,14 +2,14 @@
 // The rows of rulesets on all subjects. A row is a function of its two contents, so what was worked out is kept; where only a few
 // subjects came or went, only they are asked about.
 
-import { NAME_ANYWHERE } from '#build/generated/abi.ts';
+import { NAME_ANYWHERE, NAME_ASKED } from '#build/generated/abi.ts';
 import { ShardedMap } from '../model/sharded-map.ts';
 import { type Id, NO_ID, type Row, type RowKey } from '../model/tables.ts';
 import type { Destinations } from './destinations.ts';
 import type { Identity, Kind } from './identity.ts';
 import type { NameClass, NameTrie } from './names.ts';
 import type { NetworkClass } from './prefixes.ts';
-import { headerRow, identityRow, nameRow, networkRow, type RowSource, zoneRow } from './rows.ts';
+import { askedRow, headerRow, identityRow, nameRow, networkRow, type RowSource, zoneRow } from './rows.ts';
 import { hasNames, hasZones, type Ruleset } from './ruleset.ts';
 
 export function rowKey(ruleset: Id, subject: Id, kind: number): RowKey {
@@ -33,7 +33,7 @@ export class RowCache implements RowSource {
   readonly zone = (of: Ruleset, zone: NetworkClass, kind: Kind): Row | null =>
     hasZones(of) ? this.#keep(of, `${zone.id}/${kind.code}`, () => zoneRow(of, zone, kind)) : null;
   readonly name = (of: Ruleset, name: NameClass, kind: number): Row | null =>
-    hasNames(of) ? this.#keep(of, `${name.id}/${kind}`, () => nameRow(of, name, kind)) : null;
+    speaksOfNames(of) ? this.#keep(of, `${name.id}/${kind}`, () => nameRow(of, name, kind)) : null;
 
   #keep({ id }: Ruleset, subject: string, make: () => Row | null): Row | null {
     let asked = this.#byRuleset.get(id);
@@ -140,6 +140,7 @@ function allOf(ruleset: Ruleset, { destinations, names }: Subjects, source: RowS
   const { identities, networks, zones, kinds } = destinations;
   const rows = new Map<RowKey, Row>();
   keep(rows, source.header(ruleset));
+  keep(rows, askedRow(ruleset));
   for (const identity of identities.values()) keep(rows, source.identity(ruleset, identity));
   for (const network of networks.classes.values()) keep(rows, source.network(ruleset, network));
   if (hasZones(ruleset)) {
@@ -147,7 +148,7 @@ function allOf(ruleset: Ruleset, { destinations, names }: Subjects, source: RowS
       for (const kind of kinds.values()) keep(rows, source.zone(ruleset, zone, kind));
     }
   }
-  if (hasNames(ruleset)) for (const name of names.classes.values()) keepName(rows, ruleset, name, source);
+  if (speaksOfNames(ruleset)) for (const name of names.classes.values()) keepName(rows, ruleset, name, source);
   return rows;
 }
 
@@ -155,7 +156,11 @@ function keep(rows: Map<RowKey, Row>, row: Row | null): void {
   if (row !== null) rows.set(rowKey(row.ruleset, row.subject, row.kind), row);
 }
 
-const NAME_KINDS = [0, NAME_ANYWHERE];
+const NAME_KINDS = [0, NAME_ANYWHERE, NAME_ASKED];
+
+function speaksOfNames(ruleset: Ruleset): boolean {
+  return hasNames(ruleset) || ruleset.asking !== null;
+}
 
 function keepName(rows: Map<RowKey, Row>, ruleset: Ruleset, name: NameClass, source: RowSource): void {
   for (const kind of NAME_KINDS) keep(rows, source.name(ruleset, name, kind));

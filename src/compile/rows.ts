@@ -5,6 +5,7 @@
 import {
   FINAL_SILENT,
   NAME_ANYWHERE,
+  NAME_ASKED,
   PROTOCOL_ANY,
   REASON_NO_READY_ENDPOINT,
   ROW_ENTRIES,
@@ -18,6 +19,7 @@ import {
 import type { Entity, Port } from '../model/objects.ts';
 import { type Answer, type Id, NO_ID, type Row } from '../model/tables.ts';
 import { matches } from '../resolve/selector.ts';
+import { askedOutcome } from './asking.ts';
 import { compose, type Outcome } from './compose.ts';
 import {
   type Contribution,
@@ -64,7 +66,7 @@ export interface RowSource {
   readonly identity: (ruleset: Ruleset, identity: Identity) => Row | null;
   readonly network: (ruleset: Ruleset, network: NetworkClass) => Row | null;
   readonly zone: (ruleset: Ruleset, zone: NetworkClass, kind: Kind) => Row | null;
-  /** `kind` 0: of an address in World; NAME_ANYWHERE: of any other. */
+  /** `kind` 0: of an address in World; NAME_ANYWHERE: of any other; NAME_ASKED: of the name itself, when DNS is asked for it. */
   readonly name: (ruleset: Ruleset, name: NameClass, kind: number) => Row | null;
 }
 
@@ -110,7 +112,18 @@ export function zoneRow(ruleset: Ruleset, zone: NetworkClass, kind: Kind): Row |
   return row(ruleset, zone.id, kind.code, entries(zoneContributions(ruleset, zone, kind)));
 }
 
+/** What holds of every name that DNS is asked for; null: it may be. */
+export function askedRow(ruleset: Ruleset): Row | null {
+  return ruleset.asking === null ? null : finalRow(ruleset, NO_ID, askedOutcome(ruleset.asking, []));
+}
+
 export function nameRow(ruleset: Ruleset, { id, patterns }: NameClass, kind: number): Row | null {
+  if (kind === NAME_ASKED) {
+    const { asking } = ruleset;
+    if (asking === null) return null;
+    const outcome = askedOutcome(asking, patterns);
+    return isSame(outcome, askedOutcome(asking, [])) ? null : finalRow(ruleset, id, outcome);
+  }
   const contributions = contribute(ruleset, (peer, { ports }) =>
     peer.type === 'names' &&
     (kind !== NAME_ANYWHERE || peer.anywhere) &&
@@ -119,6 +132,11 @@ export function nameRow(ruleset: Ruleset, { id, patterns }: NameClass, kind: num
       : [],
   );
   return row(ruleset, id, kind, entries(contributions));
+}
+
+function finalRow(ruleset: Ruleset, name: Id, outcome: Outcome): Row | null {
+  const [protocol, first, last] = EVERY_PORT;
+  return row(ruleset, name, NAME_ASKED, [{ protocol, first, last, answer: finalAnswer(outcome) }]);
 }
 
 function row(

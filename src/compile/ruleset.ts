@@ -7,6 +7,7 @@ import { idOf } from '../model/hash.ts';
 import type { NamePattern } from '../model/name.ts';
 import type { Entity, Peer, Policy, Port, Rule, Selector } from '../model/objects.ts';
 import type { Id, PolicyRef, RuleRef, RulesetInfo } from '../model/tables.ts';
+import { type Asking, askingOf, type Domains, isOfUnion, limitsQueries } from './asking.ts';
 import { Action } from './numbers.ts';
 
 export type Tier = 'admin' | 'policy' | 'baseline' | 'limit';
@@ -68,14 +69,17 @@ export interface Ruleset {
   readonly hostNetwork: boolean;
   /** Which addresses are its own node's; empty unless some rule asks. */
   readonly hosts: readonly string[];
+  /** Which names may be asked; null: all. */
+  readonly asking: Asking | null;
 }
 
 /** What a workload adds to its policies. */
 export interface Place {
   readonly hostNetwork: boolean;
   readonly hosts: readonly string[];
-  /** Names that DNS told it count; else `domainNames` match nothing. */
+  /** Names that DNS told it count; else `domainNames` match nothing, and all may be asked. */
   readonly names: boolean;
+  readonly domains: Domains;
 }
 
 const contents = new WeakMap<Policy, string>();
@@ -83,8 +87,8 @@ const contents = new WeakMap<Policy, string>();
 function contentOf(policy: Policy): string {
   let content = contents.get(policy);
   if (content === undefined) {
-    const { kind, namespace, name, effect, priority, onDeny, rules } = policy;
-    content = JSON.stringify([kind, namespace, name, effect, priority, onDeny, rules]);
+    const { kind, namespace, name, effect, priority, onDeny, rules, allowedNames } = policy;
+    content = JSON.stringify([kind, namespace, name, effect, priority, onDeny, rules, allowedNames]);
     contents.set(policy, content);
   }
   return content;
@@ -110,7 +114,8 @@ function asksHost(policy: Policy): boolean {
 export function rulesetContent(policies: readonly Policy[], place: Place): string {
   const hosts = policies.some(asksHost) ? place.hosts : [];
   const where = `${place.hostNetwork ? 'host' : 'pod'}${place.names ? ' names' : ''}`;
-  return `${where}\n${JSON.stringify(hosts)}\n${policies.map(contentOf).join('\n')}`;
+  const domains = place.names && policies.some(limitsQueries) ? JSON.stringify(place.domains) : '';
+  return `${where}${domains}\n${JSON.stringify(hosts)}\n${policies.map(contentOf).join('\n')}`;
 }
 
 /** Those of the policies on a workload that are Limits, where they are more than it may have; else none. */
@@ -125,7 +130,12 @@ export function tooManyLimits(policies: readonly Policy[]): readonly Policy[] {
  */
 function closing(limits: readonly Policy[]): Policy {
   const beyond = limits[MAX_LIMITS] as Policy;
-  return { ...beyond, rules: [], onDeny: limits.every(({ onDeny }) => onDeny === 'Drop') ? 'Drop' : 'Reject' };
+  return {
+    ...beyond,
+    rules: [],
+    onDeny: limits.every(({ onDeny }) => onDeny === 'Drop') ? 'Drop' : 'Reject',
+    allowedNames: { only: limits.some(limitsQueries), names: [] },
+  };
 }
 
 /** @param all policies in told order, at least one. */
@@ -155,13 +165,11 @@ export function ruleset(all: readonly Policy[], place: Place): Ruleset {
   const info: RulesetInfo = {
     id,
     admin: flatten('admin', tier('Admin')),
-    policy: flatten(
-      'policy',
-      policies.filter(({ effect }) => effect === 'Isolate' || effect === 'Grant'),
-    ),
+    policy: flatten('policy', policies.filter(isOfUnion)),
     baseline: flatten('baseline', tier('Baseline')),
     limits: held.map(ref),
     isolating: isolating.map(ref),
+    asking: place.names ? all.filter((policy) => isOfUnion(policy) && limitsQueries(policy)).map(ref) : [],
   };
   held.forEach((policy, bit) => {
     for (const rule of policy.rules) {
@@ -179,6 +187,7 @@ export function ruleset(all: readonly Policy[], place: Place): Ruleset {
     limitsSilent: held.reduce((mask, { onDeny }, bit) => (onDeny === 'Drop' ? mask | (1 << bit) : mask), 0),
     hostNetwork: place.hostNetwork,
     hosts: policies.some(asksHost) ? place.hosts : [],
+    asking: place.names ? askingOf(all.filter(isOfUnion), held, place.domains) : null,
   };
 }
 

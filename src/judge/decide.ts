@@ -7,6 +7,7 @@ import {
   KIND_NOT_WORLD,
   KIND_STRANGER,
   NAME_ANYWHERE,
+  NAME_ASKED,
   REASON_ADMIN_ACCEPT,
   REASON_ADMIN_DENY,
   REASON_BASELINE_ACCEPT,
@@ -15,8 +16,11 @@ import {
   REASON_LIMIT,
   REASON_LOOPBACK,
   REASON_MISSING_ROW,
+  REASON_NAME_NOT_ALLOWED,
   REASON_NO_RULE,
   REASON_NOT_ISOLATED,
+  REASON_QUERY_IN_PIECES,
+  REASON_QUERY_UNREADABLE,
   REASON_RULE,
   REASON_SELF,
   ROW_ISOLATED,
@@ -72,7 +76,22 @@ export function decide(compiled: Compiled, workload: WorkloadEntry, flow: Flow):
   const reader = readerOf(compiled);
   const enforced = judge(reader, workload.enforced, flow);
   const shadow = workload.shadow === workload.enforced ? enforced : judge(reader, workload.shadow, flow);
-  const isSelf = flow.address !== null && workload.selves.includes(flow.address);
+  return together(workload, enforced, shadow, flow);
+}
+
+/** May the workload ask resolvers for this name (lower case, A-labels, no final dot)? Whether it may reach one is `decide`'s question. */
+export function decideQuery(compiled: Compiled, workload: WorkloadEntry, name: string): Decision {
+  const reader = readerOf(compiled);
+  const [enforced, shadow] = [workload.enforced, workload.shadow].map((id) => judgeQuery(reader, id, name)) as [
+    Outcome,
+    Outcome,
+  ];
+  return together(workload, enforced, shadow);
+}
+
+/** What both rulesets say as one; `flow` only where it may be to oneself. */
+function together(workload: WorkloadEntry, enforced: Outcome, shadow: Outcome, flow?: Flow): Decision {
+  const isSelf = flow !== undefined && flow.address !== null && workload.selves.includes(flow.address);
   if (enforced.denied) {
     if (isSelf) return allowed({ ...NO_POLICY, reason: REASON_SELF }, NO_ID);
     return { verdict: 'deny', outcome: enforced, ruleset: workload.enforced, shadow: shadow.denied ? null : shadow };
@@ -144,6 +163,17 @@ export function judge(tables: TableReader, ruleset: Id, { address, protocol, por
   return compose(settings, answer);
 }
 
+/** One ruleset's: what it says of the name's class, or of every name. */
+export function judgeQuery(tables: TableReader, ruleset: Id, name: string): Outcome {
+  if (ruleset === NO_ID) return NO_POLICY;
+  const every = tables.row(ruleset, NO_ID, NAME_ASKED);
+  if (every === undefined) return NO_POLICY;
+  const subject = tables.nameClass(name);
+  const own = subject === NO_ID ? undefined : tables.row(ruleset, subject, NAME_ASKED);
+  const answer = (own ?? every).entries[0]?.answer;
+  return answer === undefined ? { ...NO_POLICY, denied: true, reason: REASON_MISSING_ROW } : final(answer);
+}
+
 const STRANGER = { id: NO_ID, network: NO_ID, kind: KIND_STRANGER };
 
 function final({ final: code, policy }: Answer): Outcome {
@@ -176,6 +206,11 @@ export function tell(
       return byRule(info.baseline[rule]);
     case REASON_LIMIT:
       return { policy: info.limits[rule] ?? null, rule: null, isolatedBy: [] };
+    case REASON_NAME_NOT_ALLOWED:
+    case REASON_QUERY_UNREADABLE:
+    case REASON_QUERY_IN_PIECES:
+      if (rule !== RULE_NONE) return { policy: info.limits[rule] ?? null, rule: null, isolatedBy: [] };
+      return { policy: info.asking[0] ?? null, rule: null, isolatedBy: [] };
     case REASON_NO_RULE:
       return { policy: info.isolating[0] ?? null, rule: null, isolatedBy: info.isolating };
     default:

@@ -3,19 +3,20 @@
 // a kernel.
 
 import { REASON_LIMIT, REASON_NAMES, REASON_NO_READY_ENDPOINT, REASON_NO_RULE } from '#build/generated/abi.ts';
+import { limitsQueries } from '../compile/asking.ts';
 import type { Compiled } from '../compile/compile.ts';
 import { IcmpKind, Protocol } from '../compile/numbers.ts';
 import { overfullNote } from '../compile/overfull.ts';
 import { addressKey, addressText } from '../model/address.ts';
 import { matchesName, NAMES_ENFORCED, WILDCARD } from '../model/name.ts';
-import type { IcmpType, Pod, Problem, Snapshot } from '../model/objects.ts';
+import type { IcmpType, Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type PolicyRef, type WorkloadEntry } from '../model/tables.ts';
 import { policyName } from '../resolve/order.ts';
 import { OWN_NODE } from '../resolve/own-node.ts';
 import { unitKey } from '../resolve/units.ts';
 import { workloadName } from '../tell/workload.ts';
 import { asciiName } from '../validate/domain-name.ts';
-import { type Decision, decide, type Told, tell } from './decide.ts';
+import { type Decision, decide, decideQuery, type Told, tell } from './decide.ts';
 
 export interface Query {
   /** `namespace/pod`, or `node/NAME.service`: a systemd unit of this node. */
@@ -55,6 +56,29 @@ export interface Explanation extends Answer {
   /** Of a denial: the Audit policy that would allow it if it were enforced. */
   readonly wouldAllow: string | null;
   readonly notes: readonly string[];
+}
+
+/** May a name be asked of DNS? */
+export interface NameQuery {
+  /** As in `Query`. */
+  readonly from: string;
+  readonly ask: string;
+}
+
+export interface NameExplanation {
+  readonly verdict: 'allow' | 'audit' | 'deny';
+  readonly from: string;
+  /** As DNS compares names. */
+  readonly ask: string;
+  /** Of a refusal: the policy that says that only its names may be asked. */
+  readonly policy: string | null;
+  readonly reason: string;
+  /** As in `Explanation`: answered with REFUSED (or EPERM), or silence. */
+  readonly onDeny: 'Reject' | 'Drop' | null;
+  /** Policies that list the name. */
+  readonly listedBy: readonly string[];
+  /** Policies that say that only listed names may be asked, Audit ones among them. */
+  readonly limitedBy: readonly string[];
 }
 
 /** A question that cannot be answered: a sentence that says what to write instead. */
@@ -132,12 +156,7 @@ export function explainer(snapshot: Snapshot, compiled: Compiled, problems: read
       query.protocol === 'ICMP' ? (query.icmpType === undefined ? 0 : IcmpKind[query.icmpType]) : (query.port ?? 0);
     const key = address === null ? null : addressKey(address);
     const told = query.names ?? (address === null ? [query.to] : []);
-    const names = told.map((name) => {
-      const ascii = asciiName(name);
-      if (ascii === null || ascii.startsWith(WILDCARD))
-        throw new QueryError(`"${name}" is no domain name; write one whole name, such as api.example.com`);
-      return ascii;
-    });
+    const names = told.map(wholeName);
     return decide(compiled, workload(query.from), { address: key, protocol, port, names });
   };
 
@@ -189,6 +208,7 @@ export function explainer(snapshot: Snapshot, compiled: Compiled, problems: read
       notes: [
         ...at.notes,
         ...(isName ? nameNotes(query.to, held, decision?.verdict !== 'deny', areNamesAsked) : []),
+        ...(isName && areNamesAsked ? askedNotes(explainName({ from: query.from, ask: query.to })) : []),
         ...serviceNotes(query, decision),
         ...otherNotes(query, at, decision),
         ...problemNotes(decision, told, held, isName, problems),
@@ -198,7 +218,39 @@ export function explainer(snapshot: Snapshot, compiled: Compiled, problems: read
     };
   };
 
-  return { answer, explain };
+  const explainName = ({ from, ask: asked }: NameQuery): NameExplanation => {
+    const name = wholeName(asked);
+    const entry = workload(from);
+    const { verdict, outcome, ruleset } = decideQuery(compiled, entry, name);
+    const { policy } = tell(compiled.tables.rulesets.get(ruleset), outcome);
+    const held = compiled.rulesets.get(entry.shadow)?.policies ?? [];
+    return {
+      ...{ verdict, from, ask: name },
+      policy: policy === null ? null : policyName(policy),
+      reason: REASON_NAMES.get(outcome.reason) ?? 'unknown',
+      onDeny: verdict !== 'deny' ? null : outcome.silent ? 'Drop' : 'Reject',
+      listedBy: held.filter((one) => lists(one, name)).map(policyName),
+      limitedBy: held.filter(limitsQueries).map(policyName),
+    };
+  };
+
+  return { answer, explain, explainName };
+}
+
+/** Throws QueryError. */
+function wholeName(text: string): string {
+  const ascii = asciiName(text);
+  if (ascii === null || ascii.startsWith(WILDCARD))
+    throw new QueryError(`"${text}" is no domain name; write one whole name, such as api.example.com`);
+  return ascii;
+}
+
+function lists({ allowedNames, rules }: Policy, name: string): boolean {
+  const isMatch = (pattern: string): boolean => matchesName(pattern, name);
+  return (
+    (allowedNames?.names ?? []).some(isMatch) ||
+    rules.some(({ peers }) => peers.some((peer) => peer.type === 'domainNames' && peer.names.some(isMatch)))
+  );
 }
 
 /** A unit that no policy selects here. */
@@ -256,6 +308,15 @@ function nameNotes(
       return rule.notEnforced === null ? [] : [`${told}, but ${rule.notEnforced}: it allows nothing`];
     }),
   ];
+}
+
+/** Who may not ask for a name is never told of its addresses. */
+function askedNotes({ verdict, policy }: NameExplanation): string[] {
+  if (verdict === 'allow') return [];
+  const by = policy === null ? '' : `: ${policy} says which names may be`;
+  const what =
+    verdict === 'deny' ? 'DNS may not be asked for it' : 'DNS might not be asked for it, were Audit policies enforced';
+  return [what + by];
 }
 
 /** Rules that are not as written (see their codes in parse and validate), and policies in whose place something else holds. */

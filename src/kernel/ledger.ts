@@ -6,7 +6,7 @@ import path from 'node:path';
 import type { Id, RulesetInfo } from '../model/tables.ts';
 
 /** Raise it when what is written changes shape: an older file is then left aside, and all series begin anew. */
-const LEDGER_VERSION = 1;
+const LEDGER_VERSION = 2;
 /** Ten times what 20,000 lines and the names of 1,000 rulesets take. */
 const MAX_BYTES = 64 * 1024 * 1024;
 export const LEDGER_FILES: readonly string[] = ['counters', 'counters.next', 'counters.part'];
@@ -152,7 +152,7 @@ function isRuleset(one: unknown): one is RulesetInfo {
   const { id, ...lists } = one as Record<string, unknown>;
   return (
     typeof id === 'string' &&
-    ['admin', 'policy', 'baseline', 'limits', 'isolating'].every((name) => {
+    ['admin', 'policy', 'baseline', 'limits', 'isolating', 'asking'].every((name) => {
       const list = lists[name];
       return Array.isArray(list) && list.every((ref: unknown) => typeof ref === 'object' && ref !== null);
     })

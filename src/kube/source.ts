@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // An API server as a source of objects. Joins what each kind's reflector hears, and tells of it when all is known, a burst at a time.
 // Writes nothing to the cluster; knows not what becomes of what it tells.
-import { readHost } from '../source/host.ts';
+import { type DnsSettings, readHost } from '../source/host.ts';
 import type { ObjectSource, SourceStatus } from '../source/source.ts';
 import type { KeptObject, StateDir } from '../source/state.ts';
 import type { Contents } from '../source/store.ts';
@@ -20,8 +20,7 @@ export interface KubeSourceOptions {
   readonly context: string | null;
   /** The Node object that is this machine. */
   readonly nodeName: string | null;
-  /** Addresses of resolvers that are trusted beside the machine's. */
-  readonly resolvers?: readonly string[];
+  readonly dns?: DnsSettings;
   /** A StateDir of its own: what a cluster said must not hold for a folder. null: nothing is remembered. */
   readonly state: StateDir | null;
   /** What `state` kept from an earlier run. */
@@ -34,7 +33,7 @@ const HOST_MS = 5000;
 
 export class KubeSource implements ObjectSource {
   readonly #nodeName: string | null;
-  readonly #resolvers: readonly string[];
+  readonly #dns: DnsSettings;
   readonly #pace: Pace;
   readonly #connection: Connection;
   readonly #cluster: Cluster;
@@ -55,9 +54,9 @@ export class KubeSource implements ObjectSource {
   /** Whether reaching the API server takes a program that is started for it. */
   readonly startsProgram: boolean;
 
-  private constructor({ nodeName, resolvers = [], state, kept, pace = PACE }: KubeSourceOptions, access: Access) {
+  private constructor({ nodeName, dns = {}, state, kept, pace = PACE }: KubeSourceOptions, access: Access) {
     this.#nodeName = nodeName;
-    this.#resolvers = resolvers;
+    this.#dns = dns;
     this.#pace = pace;
     this.#connection = new Connection(access);
     this.startsProgram = access.startsProgram;
@@ -117,7 +116,7 @@ export class KubeSource implements ObjectSource {
     // Half of the objects would be another cluster: without a Deny, without a namespace's labels.
     this.#isSynced ||= this.#reflectors.every((reflector) => reflector.status().synced);
     if (!this.#isSynced) return;
-    const contents = this.#cluster.contents(readHost(this.#nodeName, this.#resolvers));
+    const contents = this.#cluster.contents(readHost(this.#nodeName, this.#dns));
     if (contents === this.#told) return;
     this.#told = contents;
     this.#onContents(contents, this.#firstMs);

@@ -17,6 +17,9 @@ export const LABEL_BYTES = 63;
 
 export const WILDCARD = '*.';
 
+/** kubelet's `clusterDomain` as kubeadm and nearly everybody has it. */
+export const CLUSTER_DOMAIN = 'cluster.local';
+
 /** Every wildcard that could match a name, the longest first: of `a.b.org` `*.b.org` and `*.org`. */
 export function wildcardsOver(name: string): NamePattern[] {
   const labels = name.split('.');

@@ -160,6 +160,14 @@ export interface Rule {
   readonly notEnforced: string | null;
 }
 
+/** `dns` of our kinds: what else than the `domainNames` of its rules may be asked, and whether that is all. */
+export interface AllowedNames {
+  /** `queries: AllowedNamesOnly`. */
+  readonly only: boolean;
+  /** `names`. */
+  readonly names: readonly NamePattern[];
+}
+
 /** Which object of the API server this is, and which version of its spec (ObjectMeta of apimachinery meta/v1). */
 export interface ObjectVersion {
   readonly uid: string;
@@ -180,6 +188,8 @@ export interface Policy {
   readonly onDeny: 'Reject' | 'Drop';
   /** hostNetwork pods are held too. */
   readonly hostNetwork: boolean;
+  /** What may be asked of DNS, where the policy says so. Absent: any name. */
+  readonly allowedNames?: AllowedNames;
   readonly rules: readonly Rule[];
   /** Of the object that it was read from, where that says so: a file mostly does not. No verdict depends on it. */
   readonly version?: ObjectVersion;
@@ -204,6 +214,10 @@ export interface Host {
   readonly addresses: readonly string[];
   /** Trusted resolvers (resolv.conf). */
   readonly resolvers: readonly string[];
+  /** What libc puts behind names (resolv.conf), as DNS compares names. Absent: none. */
+  readonly searchDomains?: readonly string[];
+  /** The zone of the cluster's own names; null: there is no cluster. Absent: `CLUSTER_DOMAIN`. */
+  readonly clusterDomain?: string | null;
 }
 
 /** Something wrong with the input that a user can mend. Data, never an exception. */

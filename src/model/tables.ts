@@ -79,6 +79,8 @@ export interface RulesetInfo {
   readonly limits: readonly PolicyRef[];
   /** By told order: the first is named in a default denial. */
   readonly isolating: readonly PolicyRef[];
+  /** Isolates and Grants that say which names may be asked; the first is named where one may not. */
+  readonly asking: readonly PolicyRef[];
 }
 
 export interface WorkloadEntry {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A valid EgressPolicy or ClusterEgressPolicy, its schema's defaults filled in, in the model's shape.
 import type { ClusterEgressPolicy, EgressPolicy } from '#build/generated/policy-types.ts';
+import type { NamePattern } from '../model/name.ts';
 import type { Entity, Peer, PodPeer, Policy, Port, Rule, Subject } from '../model/objects.ts';
 import { EVERYTHING } from '../resolve/selector.ts';
 import { asciiName } from '../validate/domain-name.ts';
@@ -49,7 +50,18 @@ function settings(spec: Spec) {
     mode: spec.mode ?? 'Enforce',
     onDeny: spec.onDeny ?? 'Reject',
     hostNetwork: spec.hostNetwork === 'Include',
+    ...allowedNames(spec),
   } as const;
+}
+
+function allowedNames({ dns }: Spec): Pick<Policy, 'allowedNames'> {
+  const only = dns?.queries === 'AllowedNamesOnly';
+  const names = asciiNames(dns?.names);
+  return only || names.length > 0 ? { allowedNames: { only, names } } : {};
+}
+
+function asciiNames(names: readonly string[] | undefined | null): NamePattern[] {
+  return [...new Set((names ?? []).flatMap((name) => asciiName(name) ?? []))];
 }
 
 export function parseSubject({
@@ -138,7 +150,7 @@ function parsePeer(
   }
   return {
     type: 'domainNames',
-    names: [...new Set((peer.domainNames ?? []).flatMap((name) => asciiName(name) ?? []))],
+    names: asciiNames(peer.domainNames),
     anywhere,
   };
 }

@@ -2,7 +2,7 @@
 // A folder of YAML as a source of objects. Joins what the watch reads, what the store holds valid, and what the machine knows of itself.
 import type { Host } from '../model/objects.ts';
 import { Folder, FolderWatch, type Scan } from './folder.ts';
-import { readHost } from './host.ts';
+import { type DnsSettings, readHost } from './host.ts';
 import type { ObjectSource, SourceStatus } from './source.ts';
 import type { KeptObject, StateDir } from './state.ts';
 import { type Contents, ObjectStore } from './store.ts';
@@ -12,8 +12,7 @@ export interface FolderSourceOptions {
   readonly folder: string;
   /** The Node object that is this machine, or null. */
   readonly nodeName: string | null;
-  /** Addresses of resolvers that are trusted beside the machine's. */
-  readonly resolvers?: readonly string[];
+  readonly dns?: DnsSettings;
   readonly state: StateDir;
   /** What `state` kept from an earlier run. */
   readonly kept: ReadonlyMap<string, readonly KeptObject[]>;
@@ -21,16 +20,16 @@ export interface FolderSourceOptions {
 
 export class FolderSource implements ObjectSource {
   readonly #nodeName: string | null;
-  readonly #resolvers: readonly string[];
+  readonly #dns: DnsSettings;
   readonly #store: ObjectStore;
   readonly #watch: FolderWatch;
   #scan: Scan | null = null;
   #host: Host | null = null;
   #onContents: (contents: Contents, heardMs: number) => void = () => undefined;
 
-  constructor({ folder, nodeName, resolvers = [], state, kept }: FolderSourceOptions) {
+  constructor({ folder, nodeName, dns = {}, state, kept }: FolderSourceOptions) {
     this.#nodeName = nodeName;
-    this.#resolvers = resolvers;
+    this.#dns = dns;
     this.#store = new ObjectStore(state, kept);
     this.#watch = new FolderWatch(new Folder(folder), (scan, heardMs) => this.#take(scan, heardMs));
   }
@@ -58,7 +57,7 @@ export class FolderSource implements ObjectSource {
 
   /** A scan in which nothing is new is passed over. */
   #take(scan: Scan, heardMs: number): void {
-    const host = readHost(this.#nodeName, this.#resolvers);
+    const host = readHost(this.#nodeName, this.#dns);
     const isSame =
       this.#scan !== null && equalScans(this.#scan, scan) && JSON.stringify(host) === JSON.stringify(this.#host);
     if (isSame) return;

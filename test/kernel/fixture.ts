@@ -50,6 +50,7 @@ export function info(ruleset: Id): RulesetInfo {
     baseline: [],
     limits: [],
     isolating: [policy],
+    asking: [],
   };
 }
 

@@ -196,7 +196,7 @@ test('a ledger of another map, of another version or with anything else in it is
   const file = path.join(folder, 'counters');
   const text = readFileSync(file, 'utf8');
   for (const [from, to] of [
-    ['"version":1', '"version":2'],
+    ['"version":2', '"version":1'],
     ['["ff"]', '["fg"]'],
     ['"shop/web",3', '"shop/web","3"'],
     ['"1","2"', '"1","-2"'],

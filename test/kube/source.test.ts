@@ -70,7 +70,7 @@ async function begin(server: ApiServer, { pace, state, kubeconfig }: RunOptions 
     kubeconfig: kubeconfig ?? server.kubeconfig,
     context: null,
     nodeName: 'n1',
-    resolvers: ['169.254.20.10'],
+    dns: { resolvers: ['169.254.20.10'] },
     state: dir,
     kept: dir?.read().kept ?? new Map(),
     pace: { ...QUICK, ...pace },

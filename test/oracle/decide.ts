@@ -17,7 +17,8 @@ import {
 import { actionOn, clusterNetworkPolicySelects, hasEgressRules } from './clusternetworkpolicy.ts';
 import type { Destination } from './destination.ts';
 import { egressPolicySelects, egressRuleMatches } from './egresspolicy.ts';
-import type { Host, Pod, Policy, Protocol } from './kubernetes.ts';
+import type { EgressPolicy, Host, Pod, Policy, Protocol } from './kubernetes.ts';
+import { matchesAny, withoutEnd } from './name.ts';
 import { affectsEgress, networkPolicyRuleMatches, networkPolicySelects } from './networkpolicy.ts';
 
 export interface Query {
@@ -65,6 +66,54 @@ export function decide(objects: readonly unknown[], host: Host, query: Query): D
   const shadow = policiesOn(cluster, from);
   const enforced = shadow.filter((policy) => !isAudit(policy));
   return audit(judge(cluster, enforced, destination), judge(cluster, shadow, destination));
+}
+
+/** "queries: AllowedNamesOnly: other names may not be asked." Whether a resolver may be reached is another question. */
+export function decideName(objects: readonly unknown[], host: Host, from: string, name: string): Decision {
+  const cluster = clusterOf(objects, host);
+  const pod = findPod(cluster, from) ?? unitOf(cluster, from);
+  if (pod === null) throw new TypeError(`no such pod: ${from}`);
+  const shadow = policiesOn(cluster, pod);
+  const enforced = shadow.filter((policy) => !isAudit(policy));
+  return audit(judgeName(host, enforced, name), judgeName(host, shadow, name));
+}
+
+/** "NXDOMAIN for an allowed name with a search domain behind it." */
+function judgeName(host: Host, ruleset: readonly Policy[], name: string): Decision {
+  const own = ruleset.filter((policy): policy is EgressPolicy => !isUpstream(policy));
+  if (!own.some((policy) => policy.spec.dns?.queries === 'AllowedNamesOnly')) return told('allow', 'not_isolated');
+  const refusedBy = refusingName(own, name);
+  if (refusedBy === null) return told('allow', 'rule');
+  for (const domain of host.searchDomains ?? []) {
+    const before = withoutEnd(name, domain);
+    if (before !== null && refusingName(own, before) === null) return told('allow', 'search_domain');
+  }
+  return told('deny', 'name_not_allowed', nameOf(refusedBy));
+}
+
+/**
+ * "AllowedNamesOnly holds if any policy on the workload says it: from an Isolate or Grant, the names of all its Isolate and Grant policies may
+ * be asked; from a Limit, that Limit's own; the cluster's zone always." Where more Limits hold it than may be, none of them lists anything.
+ */
+function refusingName(policies: readonly EgressPolicy[], name: string): EgressPolicy | null {
+  if (matchesAny(['cluster.local', '*.cluster.local'], name)) return null;
+  const says = (policy: EgressPolicy) => policy.spec.dns?.queries === 'AllowedNamesOnly';
+  const limits = policies.filter((policy) => effectOf(policy) === 'Limit');
+  if (limits.length > 8) {
+    if (limits.some(says)) return limits[8] ?? null;
+  } else {
+    const missing = limits.find((limit) => says(limit) && !matchesAny(listed(limit), name));
+    if (missing !== undefined) return missing;
+  }
+  const union = policies.filter((policy) => effectOf(policy) !== 'Limit');
+  const saying = union.find(says);
+  return saying === undefined || matchesAny(union.flatMap(listed), name) ? null : saying;
+}
+
+/** "the names (`domainNames`, `dns.names`)": a rule that cannot be enforced yet has names, too. */
+function listed({ spec }: EgressPolicy): string[] {
+  const peers = (spec.egress ?? []).flatMap((rule) => rule.to ?? []);
+  return [...(spec.dns?.names ?? []), ...peers.flatMap((peer) => peer.domainNames ?? [])];
 }
 
 function told(verdict: 'allow' | 'deny', reason: string, policy: string | null = null, rule: number | null = null) {

@@ -84,6 +84,7 @@ function generateHost(random: Random, families: Families, nodes: readonly Node[]
     node: here?.metadata.name ?? random.pick([null, null, 'elsewhere']),
     addresses: here === null ? own : [...internalAddresses(here), ...(random.chance(0.5) ? own : [])],
     resolvers: random.sample(resolvers, random.below(4)),
+    searchDomains: random.sample(['corp.example', 'example.org', 'org', 'b.example.org'], random.below(3)),
   };
 }
 

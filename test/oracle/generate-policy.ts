@@ -329,6 +329,15 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
     };
   }
 
+  function dns(): EgressPolicy['spec']['dns'] {
+    const names = random.sample(NAMES, random.below(3));
+    return {
+      ...random.pick([{ answers: 'Any' }, { answers: 'World' }, {}]),
+      ...random.pick([{ queries: 'AllowedNamesOnly' }, { queries: 'AllowedNamesOnly' }, { queries: 'Any' }, {}]),
+      ...(names.length > 0 ? { names } : {}),
+    };
+  }
+
   function egressSpec(hasOwn: boolean): EgressPolicy['spec'] {
     const rules = Array.from({ length: random.below(4) }, () => egressRule(hasOwn)).map((rule, i) =>
       random.chance(0.2) ? { name: `rule-${i}`, ...rule } : rule,
@@ -341,7 +350,7 @@ function policyWriter(random: Random, cluster: GeneratedCluster) {
       ...(effect === undefined ? {} : { effect }),
       ...(mode === undefined ? {} : { mode }),
       ...(random.chance(0.2) ? { onDeny: random.pick(['Drop', 'Reject']) } : {}),
-      ...(random.chance(0.2) ? { dns: random.pick([{ answers: 'Any' }, { answers: 'World' }, {}]) } : {}),
+      ...(random.chance(0.4) ? { dns: dns() } : {}),
       ...(rules.length > 0 || random.chance(0.5) ? { egress: rules } : {}),
     };
   }

@@ -139,7 +139,7 @@ function containerFlows(pod: Pod): Flow[] {
 }
 
 /** Names that DNS may have told: some that patterns mean, and their neighbours. */
-const TOLD_NAMES = [
+export const TOLD_NAMES = [
   ...['api.example.com', 'www.example.com', 'example.com', 'example.org', 'www.example.org', 'a.b.example.org'],
   ...['b.example.org', 'x.a.b.example.org', 'notexample.org', 'WWW.Example.Org.', 'www.xn--bcher-kva.example'],
 ];

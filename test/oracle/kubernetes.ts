@@ -126,7 +126,7 @@ export interface EgressPolicy {
     effect?: Maybe<string>;
     mode?: Maybe<string>;
     onDeny?: Maybe<string>;
-    dns?: Maybe<{ answers?: Maybe<string> }>;
+    dns?: Maybe<{ answers?: Maybe<string>; queries?: Maybe<string>; names?: Maybe<string[]> }>;
     egress?: Maybe<EgressRule[]>;
   };
 }
@@ -171,4 +171,6 @@ export interface Host {
   readonly node: string | null;
   readonly addresses: readonly string[];
   readonly resolvers: readonly string[];
+  /** Of resolv.conf. Absent: none. */
+  readonly searchDomains?: readonly string[];
 }

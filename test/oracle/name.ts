@@ -21,7 +21,19 @@ export function namesLead(
   const { address } = destination;
   const isNode = isOneOf(address, cluster.host.addresses);
   if (answers !== 'Any' && (isNode || !isEntity(cluster, 'World', destination))) return false;
-  return names.some((name) => patterns.some((pattern) => matches(pattern, name)));
+  return names.some((name) => matchesAny(patterns, name));
+}
+
+export function matchesAny(patterns: readonly string[], name: string): boolean {
+  return patterns.some((pattern) => matches(pattern, name));
+}
+
+/** What is before a search domain; null: the name does not end in it, or there is nothing. */
+export function withoutEnd(name: string, domain: string): string | null {
+  const [labels, end] = [labelsOf(name), labelsOf(domain)];
+  const before = labels.slice(0, -end.length);
+  const ends = before.length > 0 && end.every((label, index) => label === labels[before.length + index]);
+  return ends ? before.join('.') : null;
 }
 
 /** "*. is one or more whole labels, never the bare domain; case and a final dot are ignored, U-labels converted." */

@@ -8,7 +8,7 @@ import path from 'node:path';
 import test from 'node:test';
 import type { Host } from '../../src/model/objects.ts';
 import type { Scan } from '../../src/source/folder.ts';
-import { resolversIn } from '../../src/source/host.ts';
+import { resolversIn, searchDomainsIn } from '../../src/source/host.ts';
 import { StateDir } from '../../src/source/state.ts';
 import { type Contents, ObjectStore } from '../../src/source/store.ts';
 
@@ -246,4 +246,15 @@ test('resolvers are the nameservers of resolv.conf, in order, without zones', ()
   const text =
     '# x\nsearch corp.example\nnameserver 198.18.0.53\n nameserver fe80::1%eth0\nnameserver 198.18.0.53\nnameserver x\n';
   assert.deepEqual(resolversIn(text), ['198.18.0.53', 'fe80::1']);
+});
+
+test('search domains are those of the last line of resolv.conf that says any, as DNS compares names', () => {
+  assert.deepEqual(searchDomainsIn('domain a.example\nsearch Corp.Example. b.example corp.example\n'), [
+    'corp.example',
+    'b.example',
+  ]);
+  assert.deepEqual(searchDomainsIn('search corp.example\ndomain a.example\n'), ['a.example']);
+  for (const text of ['', 'nameserver 198.18.0.53\n', 'search .\n', 'search *.example\n', '#search a.example\n']) {
+    assert.deepEqual(searchDomainsIn(text), [], text);
+  }
 });
