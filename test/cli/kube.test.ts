@@ -2,14 +2,18 @@
 // `postern agent --kube` as a node runs it: an API server over HTTPS, pods as kubelet and a CNI make them, in both cgroup drivers.
 // Are they held from their first packet, through edits, with the API server away and back, and with CRDs that come late?
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
 import path from 'node:path';
 import test from 'node:test';
 import { parseAllDocuments } from 'yaml';
+import type { NodeStatus } from '../../src/agent/node-status.ts';
+import { ask } from '../../src/cli/ask.ts';
 import { PolicyFolder, TestAgent } from '../support/agent.ts';
 import { ApiServer, type JsonObject } from '../support/apiserver/server.ts';
-import { connectFromTheStart, type Driver, Kubelet, type KubeObject } from '../support/kubelet.ts';
+import { connectFromTheStart, type Driver, Kubelet, type KubeObject, type Pod } from '../support/kubelet.ts';
 import { cgroupMount, Lab } from '../support/lab.ts';
 
 const NODE = 'node-a';
@@ -68,6 +72,9 @@ interface World {
    * sees that it is in the host's network namespace, which the machine's own first process may hide.
    */
   launchIn(cgroup: string, ...args: readonly string[]): TestAgent;
+  readonly socket: string;
+  /** The command line of such an agent. */
+  agentArguments(...args: readonly string[]): string[];
 }
 
 async function world(
@@ -103,7 +110,7 @@ async function world(
         'pipe',
       ),
     );
-  return { lab, api, kubelet, launch, launchIn };
+  return { lab, api, kubelet, launch, launchIn, socket: folder.socket, agentArguments: (...args) => all(args) };
 }
 
 async function readiness(agent: TestAgent): Promise<number> {
@@ -322,6 +329,127 @@ for (const driver of ['cgroupfs', 'systemd'] as const) {
       process.kill(Number(pid), 'SIGTERM');
     assert.equal((await agent.ended()).status, 0, agent.errors);
     assert.equal(await unit.actor.tryTcp(SERVER, 81), 'EPERM', 'what is pinned outlives it');
+  });
+}
+
+/**
+ * A node of its own, the lab's outside, as a DaemonSet with hostPID sees it: one pid namespace, whose first process is in the node's network
+ * namespace, for all that is started here.
+ */
+class NodeProcesses {
+  readonly #lab: Lab;
+  readonly #first: string;
+
+  private constructor(lab: Lab, first: string) {
+    this.#lab = lab;
+    this.#first = first;
+  }
+
+  static async start(lab: Lab): Promise<NodeProcesses> {
+    const script = ['--pid', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', 'echo up; exec sleep infinity'];
+    const unshare = lab.outside.spawn('unshare', script);
+    await once(unshare.stdout ?? unshare, 'data');
+    const children = readFileSync(`/proc/${unshare.pid}/task/${unshare.pid}/children`, 'utf8').trim();
+    assert.match(children, /^\d+$/);
+    return new NodeProcesses(lab, children);
+  }
+
+  spawn(netns: string, cgroup: string, command: string, ...args: readonly string[]): ChildProcess {
+    const enter = ['--target', this.#first, '--pid', '--mount', '--', command, ...args];
+    return this.#lab.spawnIn(netns, cgroup, 'nsenter', enter, 'pipe');
+  }
+}
+
+const commandLine = (pid: string) => readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+
+for (const driver of ['cgroupfs', 'systemd'] as const) {
+  test(`${driver}: with guards on, an API server that is a static pod of this very node may change: nobody is needed to know it`, async (t) => {
+    const { lab, api, kubelet, agentArguments, socket } = await world(t, { driver });
+    const node = await NodeProcesses.start(lab);
+    kubelet.makeRoot();
+    // Every pod of the namespace, those in the host's network too.
+    const all = (port: number): KubeObject => {
+      const policy = egress(port);
+      return { ...policy, spec: { ...(policy.spec as object), podSelector: {}, hostNetwork: 'Include' } };
+    };
+    api.put(all(80));
+
+    // The API server proper is this process; on the node, what answers at its address is the static pod's.
+    const door = path.join(api.folder, 'door');
+    const { port } = new URL(api.url);
+    const served = createServer((client) => {
+      const server = connect(Number(port), '127.0.0.1');
+      for (const [one, other] of [
+        [client, server],
+        [server, client],
+      ] as const)
+        one.on('error', () => other.destroy()).pipe(other);
+    }).listen(door);
+    await once(served, 'listening');
+    t.after(() => served.close());
+    const relay = `require('node:net').createServer((client) => {
+      const server = require('node:net').connect('${door}');
+      client.on('error', () => server.destroy()).pipe(server);
+      server.on('error', () => client.destroy()).pipe(client);
+    }).listen(${port}, '127.0.0.1', () => console.log('up'))`;
+    const manifest = { ...WEB, namespace: 'kube-system', name: 'kube-apiserver', addresses: [], hostNetwork: true };
+    const runServer = async (): Promise<Pod> => {
+      // Its uid is kubelet's hash of the manifest: another each time.
+      const pod = kubelet.plan(manifest);
+      pod.makeCgroup();
+      const { netns, cgroup } = await pod.makeNetwork();
+      await once(node.spawn(netns, cgroup ?? '', process.execPath, '-e', relay).stdout ?? served, 'data');
+      return pod;
+    };
+    const first = await runServer();
+    await first.announce();
+
+    const own = kubelet.plan({ ...WEB, name: 'postern', addresses: [], hostNetwork: true });
+    own.makeCgroup();
+    const { netns, cgroup } = await own.makeNetwork();
+    await own.report();
+    const home = cgroup ?? '';
+    const agent = new TestAgent(node.spawn(netns, home, POSTERN, ...agentArguments()));
+    await agent.line((line) => line.event === 'ready');
+    const web = await kubelet.run(WEB);
+    node.spawn(web.place.netns, web.place.cgroup ?? '', 'sleep', 'infinity');
+    await agent.line((line) => line.event === 'guarded' && JSON.stringify(line.workloads) === '["shop/web"]');
+    assert.equal(await web.place.actor.tryTcp(SERVER, 80), 'ok');
+    assert.equal(await web.place.actor.tryTcp(SERVER, 81), 'EPERM');
+    const stranger = kubelet.plan({ ...WEB, name: 'stranger', addresses: ['198.18.2.2'] });
+    stranger.makeCgroup();
+    assert.equal(await (await stranger.makeNetwork()).actor.tryTcp(SERVER, 80), 'EPERM', 'the unknown are refused');
+
+    const from = agent.lines.length;
+    await lab.removeCgroup(first.place.cgroup ?? '');
+    await agent.line((line) => line.event === 'source_problem', from);
+    const second = await runServer();
+    await agent.line((line) => line.event === 'source_mended', from);
+    const applied = await agent.applied(() => void api.put(all(81)));
+    assert.deepEqual(applied.changed, ['shop/web'], "and not the agent's own pod, which it selects as well");
+    assert.equal(await web.place.actor.tryTcp(SERVER, 81), 'ok');
+    await agent.line((line) => line.why === 'host_network' && String(line.workloads).includes(second.uid));
+    const series = (
+      await lab.outside.exec('curl', ['-sf', String((await agent.line((one) => one.event === 'ready')).metrics)])
+    ).stdout;
+    assert.match(series, /^postern_forward_count_total\{workload="unknown".*reason="unknown_host"\} [1-9]/m);
+
+    // Now it can be told of, and goes on.
+    await agent.applied(() => second.announce());
+    await agent.applied(() => void api.put(all(80)));
+    assert.equal(await web.place.actor.tryTcp(SERVER, 81), 'EPERM');
+
+    const { guards } = JSON.parse(await ask(socket, '/status')) as NodeStatus;
+    const guarded = guards.filter(({ interfaces }) => interfaces.length > 0).map(({ workload }) => workload);
+    assert.deepEqual(guarded, ['shop/web']);
+    const isOwn = (text: string) => text.includes(own.name) || text.includes(own.uid);
+    assert.ok(!guards.some(({ workload }) => isOwn(workload)), 'nobody guards the guard');
+    assert.ok(!agent.lines.some(({ bound, changed, workloads }) => isOwn(JSON.stringify([bound, changed, workloads]))));
+    assert.equal(await own.place.actor.tryTcp(SERVER, 81), 'ok');
+    // nsenter passes no signal on.
+    for (const pid of readFileSync(path.join(home, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean))
+      if (/--kube/.test(commandLine(pid)) && !/^nsenter/.test(commandLine(pid))) process.kill(Number(pid), 'SIGTERM');
+    assert.equal((await agent.ended()).status, 0, agent.errors);
   });
 }
 
