@@ -54,8 +54,8 @@ build/test/%.bpf.o: test/%.bpf.c | $(DEPS)
 	@mkdir -p $(@D)
 	clang $(BPF_FLAGS) -c $< -o $@
 
-# What sends frames from below IP.
-build/test/packets/frames: test/packets/frames.cc | $(DEPS)
+# What sends frames from below IP, and floods of datagrams.
+build/test/packets/frames build/test/support/flood: build/test/%: test/%.cc | $(DEPS)
 	@mkdir -p $(@D)
 	g++ -std=c++17 -O2 -Wall -Wextra -Werror -o $@ $<
 
@@ -203,7 +203,7 @@ daemonset/install.yaml: $(shell find daemonset/chart daemonset/crds -type f) bui
 
 C_FILES := $(wildcard bpf/*.[ch] native/*.cc native/*.h test/*/*.bpf.c test/native/*.cc test/packets/run.cc test/support/*.cc bench/*.cc)
 TESTS = $(shell find test -name '*.test.ts' | sort)
-TEST_OBJECTS := build/bench.bpf.o $(patsubst test/%.bpf.c,build/test/%.bpf.o,$(wildcard test/*/*.bpf.c)) build/test/packets/frames
+TEST_OBJECTS := build/bench.bpf.o $(patsubst test/%.bpf.c,build/test/%.bpf.o,$(wildcard test/*/*.bpf.c)) build/test/packets/frames build/test/support/flood
 
 check: build
 	$(BIN)/biome check .
@@ -241,7 +241,7 @@ build/bench/traffic: bench/traffic.cc | $(DEPS)
 	@mkdir -p $(@D)
 	g++ -std=c++17 -O2 -Wall -Wextra -Werror -pthread -o $@ $<
 
-bench: build build/bench.bpf.o build/bench/traffic build/bundle/.built build/.debian-bench
+bench: build build/bench.bpf.o build/bench/traffic build/test/support/flood build/bundle/.built build/.debian-bench
 	$(NODE) bench/run.ts $(BENCH_FLAGS)
 
 clean:

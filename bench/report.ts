@@ -3,6 +3,7 @@
 
 import { table } from '../src/cli/table.ts';
 import type { ClusterCosts, Quantiles } from './cluster.ts';
+import type { FloodCost } from './floods.ts';
 import type { Results } from './results.ts';
 import { rounded, type Spread } from './statistics.ts';
 import { type FilterName, MEASURES } from './traffic.ts';
@@ -16,7 +17,7 @@ const FILTERS: Readonly<Record<FilterName, string>> = {
   ipset: 'iptables, ipset',
 };
 
-export function report({ goals, growth, trafficRatios, packet, traffic, cluster, machine }: Results): string {
+export function report({ goals, growth, trafficRatios, packet, traffic, cluster, floods, machine }: Results): string {
   const { kernel, cpu, cpus, date, commit } = machine;
   return [
     `${cpu}, ${cpus} CPUs, Linux ${kernel}, ${date}, commit ${commit}\n`,
@@ -52,6 +53,7 @@ export function report({ goals, growth, trafficRatios, packet, traffic, cluster,
     ),
     `postern agent --kube, ${cluster.pods} pods of ${cluster.podBytes} bytes, ${cluster.services} Services, ${cluster.policies} policies, ${cluster.localPods} pods here\n`,
     table(['CLUSTER', 'VALUE'], clusterRows(cluster)),
+    floodTable(floods),
     table(
       ['GOAL', '', 'LIMIT', 'VALUE', ''],
       goals.map(({ goal, bound, limit, value, met }) => [
@@ -63,6 +65,15 @@ export function report({ goals, growth, trafficRatios, packet, traffic, cluster,
       ]),
     ),
   ].join('\n');
+}
+
+export function floodTable(floods: readonly FloodCost[]): string {
+  return table(
+    ['FLOOD OF', 'COUNT', 'A SECOND', 'AGENT, % OF A CPU', 'TOLD'],
+    floods.map(({ of, count, perSecond, agentCpu, told }) => [
+      ...[of, String(count), String(perSecond), String(rounded(agentCpu * 100)), String(told)],
+    ]),
+  );
 }
 
 function range({ median, min, max }: Spread, unit: number): string {

@@ -4,6 +4,7 @@
 import { execFileSync } from 'node:child_process';
 import { cpus, release } from 'node:os';
 import type { ClusterCosts } from './cluster.ts';
+import type { FloodCost } from './floods.ts';
 import type { PacketCosts, Series } from './packet-cost.ts';
 import { rounded, type Spread } from './statistics.ts';
 import { type FilterName, MEASURES, type Measure, type Outcome, type TrafficPlan } from './traffic.ts';
@@ -62,6 +63,8 @@ export interface Results {
   };
   /** `postern agent --kube` on a large cluster. */
   readonly cluster: ClusterCosts;
+  /** One workload's, and what the agent runs for meanwhile. */
+  readonly floods: readonly FloodCost[];
   readonly machine: Machine;
 }
 
@@ -80,13 +83,17 @@ export interface Machine {
 /** The clock of a test run ticks in whole ns, so a growth of nothing can't be told from one of a few in a hundred. */
 const CLOCK_ERROR = 0.05;
 
-export function resultsOf(
-  costs: PacketCosts,
-  traffic: readonly Outcome[],
-  { rounds, turnMs }: TrafficPlan,
-  cluster: ClusterCosts,
-  machine: Machine,
-): Results {
+export interface Measurements {
+  readonly costs: PacketCosts;
+  readonly traffic: readonly Outcome[];
+  readonly plan: TrafficPlan;
+  readonly cluster: ClusterCosts;
+  readonly floods: readonly FloodCost[];
+  readonly machine: Machine;
+}
+
+export function resultsOf({ costs, traffic, plan, cluster, floods, machine }: Measurements): Results {
+  const { rounds, turnMs } = plan;
   const growth = costs.series.map(growthOf);
   return {
     goals: [...packetGoals(costs, growth), ...trafficGoals(traffic), ...clusterGoals(cluster)],
@@ -99,7 +106,7 @@ export function resultsOf(
       ...{ rounds: costs.rounds, repeats: costs.repeats },
     },
     traffic: { rates: traffic.map(ratesOf), rounds, turnMs },
-    ...{ cluster, machine },
+    ...{ cluster, floods, machine },
   };
 }
 

@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 // `make bench`: what Postern costs, by the packet, on real traffic beside other filters, and on a large cluster. Prints a table and writes results.json and
 // prefixes.svg beside this file. Needs root. `--quick` only shows that it works: few rounds and sizes, written below build/.
+// `--floods` measures these alone, and puts what they come to into the results.json that is there.
 
 import { spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { loadNative, type NativeObject } from '../src/kernel/native.ts';
 import { Lab, resultOf } from '../test/support/lab.ts';
 import type { ClusterCosts } from './cluster.ts';
+import { type FloodCost, measureFloods } from './floods.ts';
 import type { PacketCosts } from './packet-cost.ts';
 import { plot } from './plot.ts';
-import { report } from './report.ts';
-import { machineOf, resultsOf } from './results.ts';
+import { floodTable, report } from './report.ts';
+import { machineOf, type Results, resultsOf } from './results.ts';
 import { measureTraffic, type Outcome, type TrafficPlan } from './traffic.ts';
 
-const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false } } });
+const { values } = parseArgs({
+  options: { quick: { type: 'boolean', default: false }, floods: { type: 'boolean', default: false } },
+});
 const plan: TrafficPlan = values.quick
   ? { sizes: [1000], rounds: 20, turnMs: 20 }
   : { sizes: [1000, 100_000], rounds: 160, turnMs: 40 };
@@ -62,22 +66,35 @@ for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => process.exit(128 + constants.signals[signal]));
 }
 
+const flooded = values.quick ? 10_000 : 1_000_000;
+if (values.floods) {
+  const floods = await measureFloods(flooded);
+  const file = path.join(import.meta.dirname, 'results.json');
+  const results = JSON.parse(readFileSync(file, 'utf8')) as Results;
+  if (!values.quick) writeFileSync(file, `${JSON.stringify({ ...results, floods }, null, 2)}\n`);
+  process.stdout.write(floodTable(floods));
+  process.exit();
+}
+
 const lab = await Lab.create();
 const objects: NativeObject[] = [];
 let costs: PacketCosts;
 let traffic: Outcome[];
 let cluster: ClusterCosts;
+let floods: readonly FloodCost[];
 try {
   // First: the kernel gives back only slowly what the millions of entries below take, and its memory is measured here.
   cluster = await clusterCosts(lab);
   costs = await packetCosts(lab);
+  progress('floods');
+  floods = await measureFloods(flooded);
   traffic = await measureTraffic(loadNative(), lab, plan, objects, progress);
 } finally {
   for (const object of objects) object.close();
   await lab.close();
 }
 
-const results = resultsOf(costs, traffic, plan, cluster, machineOf());
+const results = resultsOf({ costs, traffic, plan, cluster, floods, machine: machineOf() });
 const { cpu, kernel, date } = results.machine;
 const files = { results: path.join(folder, 'results.json'), plot: path.join(folder, 'prefixes.svg') };
 writeFileSync(files.results, `${JSON.stringify(results, null, 2)}\n`);

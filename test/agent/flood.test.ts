@@ -1,73 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
-// What does one workload's flood of refusals do to the others, and to the agent? Counts alone are looked at, never how fast it went.
+// What do one workload's floods do to the others, and what of them does the agent get to see? Counts alone are looked at, never how fast it
+// went; bench/floods.ts measures what they take of the processor.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import test from 'node:test';
-import { EVENTS_BURST, EVENTS_PER_SECOND } from '#build/generated/abi.ts';
-import { PolicyFolder, startAgent } from '../support/agent.ts';
-import { Lab } from '../support/lab.ts';
+import {
+  EVENTS_BURST,
+  EVENTS_PER_SECOND,
+  FLOWS_PER_WORKLOAD,
+  FRAGMENTS_PER_WORKLOAD,
+  TEXTS_PER_WORKLOAD,
+} from '#build/generated/abi.ts';
+import { FloodedNode, SERVER } from '../support/flood.ts';
 
-const SERVER = '198.18.1.1';
-const DATAGRAMS = 1_000_000;
+const REFUSED = 1_000_000;
+const ALLOWED = 50_000;
 
-function pod(name: string, cgroup: string): string {
-  return `apiVersion: v1
-kind: Pod
-metadata: {name: ${name}, namespace: shop, annotations: {postern.dev/cgroup: ${cgroup}}}
-spec: {containers: [{name: c, image: i}]}
----
-`;
+async function start(t: test.TestContext): Promise<FloodedNode> {
+  const node = await FloodedNode.start();
+  t.after(() => node.close());
+  return node;
 }
 
-const POLICY = `apiVersion: postern.dev/v1alpha1
-kind: EgressPolicy
-metadata: {name: all, namespace: shop}
-spec:
-  podSelector: {}
-  egress: [{to: [{networks: [${SERVER}/32]}], ports: [{port: 80}]}]
-`;
-
 test('a million refused datagrams are counted to the last; no more of them are told than its budget, and all of another that is quiet', async (t) => {
-  const lab = await Lab.create();
-  const folder = new PolicyFolder();
-  const base = mkdtempSync(path.join(tmpdir(), `postern-flood-${process.pid}-`));
-  t.after(async () => {
-    await lab.close();
-    folder.close();
-    rmSync(base, { recursive: true, force: true });
-  });
-  const program = path.join(base, 'flood');
-  execFileSync('g++', ['-O2', '-Wall', '-Werror', '-o', program, path.join(import.meta.dirname, 'flood.cc')]);
-  await lab.addOutside(SERVER);
-  await lab.outside.actor.listen('TCP', SERVER, 80);
-  const loud = await lab.workload('loud', { addresses: ['198.18.2.1'] });
-  const quiet = await lab.workload('quiet', { addresses: ['198.18.2.5'] });
-  folder.write('pods.yaml', pod('loud', loud.cgroupPath) + pod('quiet', quiet.cgroupPath));
-  folder.write('policy.yaml', POLICY);
-  const agent = await startAgent(lab, folder);
-
+  const node = await start(t);
+  const { agent, quiet } = node;
   const beganMs = performance.now();
-  const flood = loud.exec(program, [SERVER, String(DATAGRAMS)], { timeoutMs: 300_000 });
+  const flood = node.flood('refused', REFUSED);
   await agent.line(({ event, workload }) => event === 'drop' && workload === 'shop/loud');
   // As many as are told of one workload at once, and each a kind of its own.
   for (let port = 1001; port <= 1020; port += 1) {
     assert.equal(await quiet.actor.tryTcp(SERVER, 80), 'ok');
     assert.equal(await quiet.actor.tryTcp(SERVER, port), 'EPERM');
   }
-  const { status, stdout } = await flood;
-  assert.deepEqual([status, stdout.trim()], [0, String(DATAGRAMS)]);
+  assert.equal((await flood).said, REFUSED);
 
-  const metrics = await agent.metrics();
+  const metrics = await node.metrics();
   const refused = (name: string) =>
     metrics.get(
       `postern_drop_count_total{workload="shop/${name}",direction="egress",policy="EgressPolicy/shop/all",reason="no_rule"}`,
     );
-  assert.deepEqual([refused('loud'), refused('quiet')], [DATAGRAMS, 20]);
+  assert.deepEqual([refused('loud'), refused('quiet')], [REFUSED, 20]);
   const lost = (why: string) => metrics.get(`postern_events_lost_total{why="${why}"}`) ?? 0;
-  const read = DATAGRAMS - lost('events_rate') - lost('events_full');
+  const read = REFUSED - lost('events_rate') - lost('events_full');
   const seconds = (performance.now() - beganMs) / 1000;
   assert.equal(lost('events_full'), 0, 'nobody else finds the buffer full');
   assert.ok(read > 0 && read <= EVENTS_BURST + EVENTS_PER_SECOND * (seconds + 1), `${read} in ${seconds} s`);
@@ -75,4 +49,25 @@ test('a million refused datagrams are counted to the last; no more of them are t
   assert.equal(await agent.stop(), 0);
   const told = new Set(agent.lines.flatMap((line) => (line.workload === 'shop/quiet' ? [line.port] : [])));
   assert.equal(told.size, 20, 'nothing of the quiet one is missing');
+});
+
+test('of new flows and new names the agent hears nothing, however many: each is judged, and what is past a budget is counted', async (t) => {
+  const node = await start(t);
+  const from = node.agent.lines.length;
+  assert.equal((await node.flood('flows', ALLOWED)).said, 0, 'refused');
+  const passed = (metrics: ReadonlyMap<string, number>) =>
+    metrics.get(
+      'postern_forward_count_total{workload="shop/loud",direction="egress",policy="EgressPolicy/shop/all",reason="rule"}',
+    );
+  const flows = await node.metrics();
+  assert.equal(passed(flows), ALLOWED);
+  const flowsKept = FLOWS_PER_WORKLOAD - FRAGMENTS_PER_WORKLOAD;
+  assert.equal(flows.get('postern_events_lost_total{why="flows_evicted"}'), ALLOWED - flowsKept);
+
+  const { said } = await node.flood('names', ALLOWED);
+  const names = await node.metrics();
+  assert.equal(said, ALLOWED, 'answered');
+  assert.equal(passed(names), 2 * ALLOWED);
+  assert.equal(names.get('postern_events_lost_total{why="texts_evicted"}'), ALLOWED - TEXTS_PER_WORKLOAD);
+  assert.deepEqual(node.agent.lines.slice(from), []);
 });

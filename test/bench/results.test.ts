@@ -55,6 +55,9 @@ function outcome(ofNone: number, ofOthers: number): Outcome {
   };
 }
 
+const results = (packets: PacketCosts, traffic: readonly Outcome[], clusters: ClusterCosts) =>
+  resultsOf({ costs: packets, traffic, plan, cluster: clusters, floods: [], machine });
+
 function missed(goals: readonly Goal[]): string[] {
   return goals.filter(({ met }) => !met).map(({ goal }) => goal);
 }
@@ -68,15 +71,15 @@ test('the middle of numbers, in any order, even or odd', () => {
 });
 
 test('growth is from the smallest count to the largest, over the empty program', () => {
-  const { growth } = resultsOf(costs(60, [50, 220, 1000]), [], plan, cluster(1, 1), machine);
+  const { growth } = results(costs(60, [50, 220, 1000]), [], cluster(1, 1));
   assert.deepEqual(growth[0], { of: 'addresses', from: 10, to: 1_000_000, known: 1, hot: 1.1, random: 5 });
 });
 
 test('goals are met at their bounds and missed beyond them', () => {
-  const atBounds = resultsOf(costs(65, [50, 260, 1400]), [outcome(0.97, 1.001)], plan, cluster(50, 64), machine);
+  const atBounds = results(costs(65, [50, 260, 1400]), [outcome(0.97, 1.001)], cluster(50, 64));
   assert.deepEqual(missed(atBounds.goals), []);
   assert.equal(atBounds.goals.length, 15);
-  const beyond = resultsOf(costs(66, [55, 262, 1404]), [outcome(0.969, 1)], plan, cluster(101, 201), machine);
+  const beyond = results(costs(66, [55, 262, 1404]), [outcome(0.969, 1)], cluster(101, 201));
   assert.equal(missed(beyond.goals).length, beyond.goals.length);
 });
 
