@@ -69,7 +69,7 @@ enum guard_flags {
 	GUARD_HARDWARE_ADDRESS = 1, /* `hardware_address` is known: frames under another are refused */
 };
 struct guard {
-	__u64 cgroup; /* key of workloads */
+	__u64 cgroup; /* key of workloads; 0: the pod is gone, and nothing leaves any more */
 	__u64 netns; /* cookie of the pod's network namespace, as flows have it */
 	__s32 nsid; /* that namespace by the number that the host's has for it; -1: it has none */
 	__u32 flags; /* guard_flags */

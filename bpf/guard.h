@@ -420,10 +420,15 @@ __noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
 	if (packet->protocol == IPPROTO_UDP && !packet->reason && !packet->fragment && is_known_datagram(skb, packet))
 		return true;
 	if (!find_by_interface(skb, &subject, &post)) {
-		/* Nobody here is in the host's namespace. */
-		decide_unknown(&subject, packet, 0, &decision);
-		if (decision.reason == REASON_UNKNOWN_WORKLOAD && skb->protocol == bpf_htons(ETH_P_ARP))
-			allow(&decision, 0, REASON_NEIGHBOUR_DISCOVERY);
+		if (post.ifindex && !subject.cgroup) {
+			/* Left behind by a pod that is gone, and its policy with it, which alone could tell what of it may leave. */
+			deny(&decision, 0, REASON_UNKNOWN_WORKLOAD);
+		} else {
+			/* Nobody here is in the host's namespace. */
+			decide_unknown(&subject, packet, 0, &decision);
+			if (decision.reason == REASON_UNKNOWN_WORKLOAD && skb->protocol == bpf_htons(ETH_P_ARP))
+				allow(&decision, 0, REASON_NEIGHBOUR_DISCOVERY);
+		}
 	} else if ((reason = check_frame(skb, &post, packet))) {
 		refuse_unread(&subject, &decision, reason);
 	} else if (skb->protocol == bpf_htons(ETH_P_ARP)) {

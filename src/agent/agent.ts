@@ -394,6 +394,7 @@ export class Agent {
       metrics: this.#metrics,
       onRepaired: (repaired) => this.#drift.note(repaired),
       mount,
+      deniesUnknown: this.#options.unknown === 'deny',
       isReady,
     });
   }
@@ -588,6 +589,7 @@ export class Agent {
     const bound = this.#bind(snapshot);
     const own = this.#standingGround().ownBeside(bound.bindings);
     const local = this.#here.bindable.of(snapshot.pods);
+    this.#guarding?.letGo(bound.bindings);
     const outcome = this.#enforcement.enforce(snapshot, bound.bindings, own, local, (overfull) =>
       blamed(overfull, this.#enforced),
     );

@@ -8,7 +8,7 @@ import { type GuardNews, Guards } from '../guard/guards.ts';
 import type { Guardable, Unguarded } from '../guard/pod-watch.ts';
 import type { Native } from '../kernel/native.ts';
 import type { Metrics } from '../metrics/metrics.ts';
-import type { Tables } from '../model/tables.ts';
+import { NO_ID, type Tables } from '../model/tables.ts';
 import type { Repaired } from './drift-watch.ts';
 import type { Enforcement } from './enforcement.ts';
 import { names } from './names.ts';
@@ -22,6 +22,8 @@ export interface GuardingOptions {
   readonly onRepaired: (repaired: Repaired) => void;
   /** The cgroup2 mount. */
   readonly mount: string;
+  /** What is in no bound cgroup is denied. */
+  readonly deniesUnknown: boolean;
   /** Until this is resolved, guards that are there are let alone. */
   readonly isReady: Promise<void>;
 }
@@ -62,11 +64,18 @@ export class Guarding {
 
   /** `strangers`: pods' folders beside the bound, whose interfaces are guarded as well, though nobody knows whose they are. */
   hold(bindings: Bindings, tables: Tables | null, strangers: Bindings): void {
-    const own = (name: string) => tables?.workloads.get(name)?.selves ?? [];
-    const held = [...bindings].map(([name, binding]) => this.#guardable(name, binding, own(name)));
+    const held = [...bindings].map(([name, binding]) => {
+      const { selves = [], enforced = NO_ID } = tables?.workloads.get(name) ?? {};
+      return this.#guardable(name, binding, selves, enforced !== NO_ID);
+    });
     const known = new Set(held.map(({ cgroup }) => cgroup));
     const others = [...strangers].filter(([, { cgroup }]) => !known.has(cgroup));
-    this.#guards.hold([...held, ...others.map(([name, binding]) => this.#guardable(name, binding, []))]);
+    this.#guards.hold([...held, ...others.map(([name, binding]) => this.#guardable(name, binding, [], false))]);
+  }
+
+  /** To be called before policy forgets all but these: nothing leaves any more by interfaces of those of the others that are gone. */
+  letGo(staying: Bindings): void {
+    this.#guards.letGo(new Set([...staying.values()].map(({ cgroup }) => cgroup)));
   }
 
   /** How many interfaces are guarded how; how many workloads have a way out without a guard, and why; frames sent before there was one. */
@@ -90,8 +99,14 @@ export class Guarding {
     return this.#guards.close();
   }
 
-  #guardable(name: string, { path: below, cgroup }: Binding, addresses: Guardable['addresses']): Guardable {
-    return { name, folder: path.join(this.#options.mount, below), cgroup, addresses };
+  #guardable(
+    name: string,
+    { path: below, cgroup }: Binding,
+    addresses: Guardable['addresses'],
+    isRuled: boolean,
+  ): Guardable {
+    const { mount, deniesUnknown } = this.#options;
+    return { name, folder: path.join(mount, below), cgroup, addresses, isHeld: isRuled || deniesUnknown };
   }
 
   #tell(news: GuardNews): void {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keeps a guard at every way out of every pod: hears of processes and interfaces, looks, plans, attaches, and looks again until nothing is left
 // to do. Knows no policy.
+import path from 'node:path';
 import { setImmediate } from 'node:timers/promises';
+import { podUidOf } from '../bind/pod-folder.ts';
 import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
-import type { Guard, GuardMode, Post } from '../kernel/guards.ts';
+import { type Guard, type GuardMode, NOBODY, type Post } from '../kernel/guards.ts';
 import { type Interface, KernelError, type Native } from '../kernel/native.ts';
 import { type HeldGuard, plan, type Step, type Wanted, want } from './plan.ts';
 import { type Guardable, PodWatch, type Situation, type Unguarded } from './pod-watch.ts';
@@ -122,6 +124,7 @@ export class Guards {
     let isChanged = this.#isFirst;
     for (const [cgroup, watch] of this.#watches) {
       if (named.has(cgroup)) continue;
+      if (this.#isGone(watch)) this.#leave(watch);
       watch.close();
       this.#watches.delete(cgroup);
       isChanged = true;
@@ -138,6 +141,37 @@ export class Guards {
     }
     this.#isFirst = false;
     if (isChanged) this.#look();
+  }
+
+  /**
+   * Before policy forgets all but these: what pods that are gone have left behind (connections that the kernel still ends, frames in a
+   * queue) does not leave, from now on and as long as their interfaces are there.
+   */
+  letGo(staying: ReadonlySet<bigint>): void {
+    for (const [cgroup, watch] of this.#watches) if (!staying.has(cgroup) && this.#isGone(watch)) this.#leave(watch);
+  }
+
+  /** The folder of a pod's uid is not made again. One at a path that its object names may be, by who begins anew there. */
+  #isGone({ cgroup, pod: { folder, isHeld } }: PodWatch): boolean {
+    if (!isHeld || podUidOf(path.basename(folder)) === null) return false;
+    try {
+      return this.#options.native.cgroupId(folder) !== cgroup;
+    } catch {
+      return true;
+    }
+  }
+
+  #leave({ cgroup }: PodWatch): void {
+    const { posts } = this.#options;
+    for (const [ifindex, guard] of posts.held) {
+      if (guard.cgroup !== cgroup || !this.#confirmed.has(ifindex)) continue;
+      try {
+        posts.update({ ...guard, cgroup: NOBODY });
+      } catch (error) {
+        // It is taken away at the next look, as if nothing were left behind.
+        if (!isFailure(error)) throw error;
+      }
+    }
   }
 
   /** Guarded interfaces, by how. */

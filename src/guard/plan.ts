@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which interface should be guarded for whom, and what is to be done about those that are guarded now? Pure.
-import type { Guard } from '../kernel/guards.ts';
+import { type Guard, NOBODY } from '../kernel/guards.ts';
 import type { Interface } from '../kernel/native.ts';
 import type { AddressKey } from '../model/tables.ts';
 import {
@@ -53,6 +53,7 @@ const NOT_A_COOKIE = 1n << 63n;
 /**
  * An interface is a pod's if its other end is in the namespace of the pod's sandbox; else if it was the pod's already (a workload
  * may move it into a namespace of its own, and is held all the same); else if it is in another namespace of the pod's processes.
+ * One that a pod has left behind which is gone stays nobody's as long as it is there, unless another pod has it.
  */
 export function want(
   pods: readonly Pod[],
@@ -83,9 +84,12 @@ export function want(
   for (const one of host) {
     const guard = held.get(one.ifindex);
     if (guard === undefined || guards.has(one.ifindex) || !guard.isInPlace || !guard.isConfirmed) continue;
-    if (!known.has(guard.cgroup) || one.linkNsid === null) continue;
-    const { mac, cgroup, netns, sources } = guard;
-    guards.set(one.ifindex, { ifindex: one.ifindex, mac, cgroup, netns, nsid: one.linkNsid, sources });
+    const { ifindex, mac, cgroup, netns, nsid, sources } = guard;
+    if (cgroup === NOBODY) {
+      guards.set(ifindex, { ifindex, mac, cgroup, netns, nsid, sources });
+    } else if (known.has(cgroup) && one.linkNsid !== null) {
+      guards.set(ifindex, { ifindex, mac, cgroup, netns, nsid: one.linkNsid, sources });
+    }
   }
   for (const pod of inOrder) {
     for (const namespace of pod.namespaces.slice(1)) {

@@ -19,6 +19,8 @@ export interface Guardable {
   readonly cgroup: bigint;
   /** What it may send from, as the API says; empty: nothing is said yet. */
   readonly addresses: readonly AddressKey[];
+  /** Nobody may send in its place when it is gone: policy holds it, or what is unknown is denied. */
+  readonly isHeld: boolean;
 }
 
 /** Why nothing stands at some way out of a pod: none is a host's end, the kernel `refused`, or there is no way out to be seen. */

@@ -13,12 +13,15 @@ import { KernelError, type Native, type NativeObject, type Side } from './native
 import type { PinFolder, PinnedLink } from './pins.ts';
 import { type Audit, Table } from './table.ts';
 
+/** The cgroup of a guard whose pod is gone: nothing leaves by it any more. No cgroup has this id. */
+export const NOBODY = 0n;
+
 /** What the programs at an interface of the host must know. */
 export interface Guard {
   readonly ifindex: number;
   /** Hardware address of the pod's end, 12 hex digits. */
   readonly mac: string;
-  /** The pod's, by which the kernel finds its policy. */
+  /** The pod's, by which the kernel finds its policy; `NOBODY`. */
   readonly cgroup: bigint;
   /** Under which the guard keeps what came in: the namespace's cookie, or a number that no namespace has. */
   readonly netns: bigint;

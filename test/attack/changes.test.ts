@@ -338,11 +338,41 @@ describe('what is there already', () => {
       await ask(evil, PORT + 1, own, '78');
       assert.equal(await answer(former, own, evil, PORT + 1), 'sent');
       await until(async () => (await scene.arrived()).has(former), 'it may be answered');
-      // By its address what arrives beyond could be either's: what became of the answer, its sender is told.
       const next = await scene.replace(former);
+      await scene.forget();
       assert.equal(await answer(next, own, evil, PORT + 1), 'EPERM');
       assert.equal(await next.place.actor.tryUdp(good, PORT, 10_000), 'ok');
+      // Nor does anything of the one that is gone, whose connections the kernel goes on ending: the address is the same.
+      assert(!(await scene.arrived()).has(next));
       await told('an address that another pod had: what may be answered was asked of that one', next);
+    });
+
+    test(`what a pod that is gone has left to send, while its interface is there, ${family}`, async () => {
+      const party = scene.party('pod', true);
+      const { evil, good } = party.addresses(family);
+      await party.pod.relabel({ role: 'free' });
+      await isHeldNow(party, evil, 'ok');
+      const speaker = await openSpeaker(party, evil);
+      assert.equal(await speaker.speak(), 'echo echo');
+      // Where a refusal is told at once, there is no connection any more that could send again.
+      await party.pod.relabel({ role: 'silent' });
+      await isHeldNow(party, evil, 'timeout');
+      assert.match(await speaker.speak(), /^silence /);
+      assert.equal(await party.place.actor.tryUdp(good, PORT, 10_000), 'ok');
+      await scene.reasons();
+      await scene.forget();
+      try {
+        await scene.lab.removeCgroup(path.dirname(party.place.cgroup ?? ''));
+        await speaker.close();
+        await until(
+          async () => (await scene.reasons()).get('unknown')?.includes('unknown_workload') ?? false,
+          'it is sent again, and refused',
+        );
+        assert(!(await scene.arrived()).has(party));
+        tried.add('what a pod that is gone has left to send, while its interface is there');
+      } finally {
+        await scene.replace(party);
+      }
     });
   }
 });

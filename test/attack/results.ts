@@ -144,5 +144,6 @@ export const CHANGES: Readonly<Record<string, readonly string[]>> = {
   'sockets that were opened before the policy': ['no_rule'],
   'an answer of DNS that nobody asked for opens its own two ports, and no others': ['no_rule'],
   'simultaneous open: a SYN that comes in meanwhile makes no reply of one that goes out': ['no_rule'],
+  'what a pod that is gone has left to send, while its interface is there': ['unknown_workload'],
   'an address that another pod had: what may be answered was asked of that one': ['no_rule'],
 };

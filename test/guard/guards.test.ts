@@ -443,6 +443,28 @@ test('a sandbox that is made anew, a container that is restarted, a pod whose ne
   await node.lab.ip(sandbox, ['addr add 198.18.1.5/32 dev eth0', 'link set eth0 up']);
 });
 
+test('a guard stays at what a held pod has left behind, over a restart of the agent, too, and goes with it', async () => {
+  await node.start();
+  const { pod, place } = await node.run('web', { addresses: ['198.18.1.1'] });
+  const { pod: open } = await node.run('open', { namespace: 'open', addresses: ['198.18.1.2'] });
+  const [first = ''] = await node.guarded(pod);
+  const [second = ''] = await node.guarded(open);
+  for (const { place } of [pod, open]) await node.lab.removeCgroup(path.dirname(place.cgroup ?? ''));
+  await until(async () => (await node.guardsAt(second)).join() === '0,0', 'no policy held it');
+  assert.deepEqual(await node.guardsAt(first), [1, 1]);
+  // Somebody who is no pod's: what is unknown would be let pass.
+  const elsewhere = node.lab.cgroup('elsewhere');
+  const ghost = node.lab.placeIn(place.netns, elsewhere).actor;
+  assert.equal(await ghost.tryTcp(SERVER, ALLOWED, 300), 'timeout');
+  await node.agent?.stop('SIGKILL');
+  await node.start();
+  assert.deepEqual(await node.guardsAt(first), [1, 1]);
+  assert.equal(await ghost.tryTcp(SERVER, ALLOWED, 300), 'timeout');
+  await node.lab.removeCgroup(elsewhere);
+  await pod.remove();
+  await until(async () => (await node.metrics()).get('postern_guards{mode="tcx"}') === 0, 'no guard is left');
+});
+
 test('a thousand interfaces on the node', async () => {
   const lines = Array.from({ length: 500 }, (_, index) => `link add many${index} type veth peer name ynam${index}`);
   await node.lab.ip(null, lines);

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { type HeldGuard, type Pod, plan, want } from '../../src/guard/plan.ts';
 import { pairsOf } from '../../src/guard/ways-out.ts';
-import type { Guard } from '../../src/kernel/guards.ts';
+import { type Guard, NOBODY } from '../../src/kernel/guards.ts';
 import type { Interface } from '../../src/kernel/native.ts';
 import { addressKey } from '../../src/model/address.ts';
 
@@ -130,6 +130,18 @@ test("another pod's sandbox goes before what was held, and both before a namespa
   const own = wanted([intruder], host).guards.get(9);
   assert.equal(own?.cgroup, B);
   assert.equal(own?.netns, 7n | NOT_A_COOKIE);
+});
+
+test('what a pod has left behind that is gone is nobody’s as long as it is there, or the next pod’s', () => {
+  const host = [veth(9, 2, 7)];
+  const left = { ...guardOf([pod(A, [inside(7, 2, 9)])], host, 9), cgroup: NOBODY };
+  assert.deepEqual(wanted([], host, [held(left)]).guards.get(9), left);
+  // Its other end is in no namespace any more that the host has a number for.
+  assert.deepEqual(wanted([], [veth(9, 2, null)], [held(left)]).guards.get(9), left);
+  assert.equal(wanted([pod(B, [inside(7, 2, 9)])], host, [held(left)]).guards.get(9)?.cgroup, B);
+  assert.equal(wanted([], [], [held(left)]).guards.size, 0);
+  assert.equal(wanted([], host, [held(left, { isConfirmed: false })]).guards.size, 0, 'it may be at another by now');
+  assert.equal(wanted([], host, [held(left, { isInPlace: false })]).guards.size, 0);
 });
 
 test('two that claim one sandbox never take turns', () => {

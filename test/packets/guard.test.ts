@@ -403,6 +403,14 @@ describe('whom it holds', () => {
       }
     });
   }
+  test('what a pod that is gone has left behind is refused, ARP too, whatever the unknown may do', () => {
+    for (const [what, frame] of [...refusable, ['what a rule allows', syn(LOCAL4, TO4)] as const]) {
+      programs.guard(LOOPBACK, { cgroup: 0n });
+      assert.equal(reason(frame), 'unknown_workload', what);
+    }
+    arrive(ipv4({ from: TO4, to: LOCAL4 }, udp({ from: 7, to: 8 })));
+    assert.equal(programs.flows().length, 0, 'nobody is there who could answer');
+  });
   test('an interface that nobody has named is an unknown workload’s, never the host’s', () => {
     programs.reset();
     programs.row({ ruleset: RULESET, flags: ROW_ISOLATED });
