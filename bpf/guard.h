@@ -439,7 +439,7 @@ __noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
 		decide_icmp(skb, post.nsid, packet, &subject, subject.netns, &decision);
 	} else if (packet->protocol == IPPROTO_TCP) {
 		if (guard_tcp(skb, packet, &subject, &decision, &moment))
-			keep_inbound(packet, subject.slot, subject.netns);
+			keep_inbound(skb, NO_NAMESPACE, packet, subject.slot, subject.netns);
 	} else if (packet->protocol == IPPROTO_UDP) {
 		guard_udp(skb, packet, &subject, &decision, &moment);
 	} else {
@@ -507,7 +507,7 @@ __noinline int guard_inbound(struct __sk_buff *skb, const struct packet *packet,
 	if (packet->protocol == IPPROTO_TCP && packet->tcp_flags & TCP_FLAG_BYTE_ACK &&
 	    (post.nsid < 0 || !is_crowded(subject.slot) || !has_tcp_socket(skb, post.nsid, packet, &subject, ACCEPTED)))
 		return 0;
-	inbound = keep_inbound(packet, subject.slot, subject.netns);
+	inbound = keep_inbound(skb, post.nsid, packet, subject.slot, subject.netns);
 learn:
 	if (packet->protocol == IPPROTO_UDP)
 		asker->is_known = inbound != INBOUND_QUESTION && is_resolver(&packet->remote, packet->remote_port);

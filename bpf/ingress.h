@@ -59,7 +59,7 @@ __noinline int note_inbound(struct __sk_buff *skb, const struct packet *packet)
 		return 0;
 	netns = netns_of(skb, &subject);
 	if (!subject.netns || subject.netns != netns)
-		keep_inbound(packet, subject.slot, netns);
+		keep_inbound(skb, NO_NAMESPACE, packet, subject.slot, netns);
 	return 0;
 }
 

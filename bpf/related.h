@@ -152,8 +152,43 @@ enum inbound {
 	INBOUND_UNKNOWN = 2, /* nothing was known of its flow */
 };
 
-/* Somebody outside asked: notes it, so that the answer passes. What this workload asked first stays its own question. */
-static __noinline int keep_inbound(const struct packet *packet, __u32 slot, __u64 netns)
+/* Has the socket that this datagram comes to asked its sender? A socket remembers whom it asked last; whom before is in `flows`. */
+static __noinline int answers_socket(struct __sk_buff *skb, __s64 nsid, const struct packet *packet)
+{
+	struct bpf_sock_tuple tuple = {};
+	const struct record *record;
+	struct bpf_sock *socket;
+	bool asked = false;
+
+	if (packet->ipv6) {
+		copy_address((struct address *)&tuple.ipv6.saddr, &packet->remote);
+		copy_address((struct address *)&tuple.ipv6.daddr, &packet->local);
+		tuple.ipv6.sport = packet->remote_port;
+		tuple.ipv6.dport = packet->local_port;
+		socket = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv6), nsid, 0);
+	} else {
+		tuple.ipv4.saddr = ((const half_word *)&packet->remote)[3];
+		tuple.ipv4.daddr = ((const half_word *)&packet->local)[3];
+		tuple.ipv4.sport = packet->remote_port;
+		tuple.ipv4.dport = packet->local_port;
+		socket = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), nsid, 0);
+	}
+	if (!socket)
+		return false;
+	record = record_of(socket);
+	if (record) {
+		__u32 begun = begin_read(record);
+		asked = record->direction == DIRECTION_EGRESS && is_of(record, packet) && is_whole(record, begun);
+	}
+	bpf_sk_release(socket);
+	return asked;
+}
+
+/*
+ * Somebody outside asked: notes it, so that the answer passes. What this workload asked first stays its own question, as long as either
+ * side goes on. `nsid` is of a guard, which may not have seen what was asked before it stood there; NO_NAMESPACE: no socket is looked for.
+ */
+static __noinline int keep_inbound(struct __sk_buff *skb, __s64 nsid, const struct packet *packet, __u32 slot, __u64 netns)
 {
 	__u64 now_ns = bpf_ktime_get_ns();
 	struct flow inbound = {
@@ -167,13 +202,12 @@ static __noinline int keep_inbound(const struct packet *packet, __u32 slot, __u6
 	flow_key_of(&key, packet, slot, netns);
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow || !is_fresh(flow, now_ns, FLOW_INBOUND_NS)) {
-		keep_flow(&key, &inbound);
+		if (nsid == NO_NAMESPACE || packet->protocol != IPPROTO_UDP || !answers_socket(skb, nsid, packet))
+			keep_flow(&key, &inbound);
 		return INBOUND_UNKNOWN;
 	}
-	if (flow->direction == DIRECTION_EGRESS)
-		return flow->detail & FLOW_RESOLVER ? INBOUND_ANSWER : INBOUND_QUESTION;
 	refresh(flow, now_ns);
-	return INBOUND_QUESTION;
+	return flow->direction == DIRECTION_EGRESS && flow->detail & FLOW_RESOLVER ? INBOUND_ANSWER : INBOUND_QUESTION;
 }
 
 /* Does this ICMP error quote a packet that its destination sent us in a flow we know? */

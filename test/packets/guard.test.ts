@@ -321,14 +321,26 @@ for (const { name, asked, answer, called, segment, pinged, pong, unreachable } o
       assert.equal(programs.moveFlows({ netns: 2n }), 1);
       assert.equal(reason(answer(53000, 1000)), 'no_rule');
     });
-    test('what was asked for is no question: an answer to it opens nothing', () => {
-      assert.equal(reason(answer(40000, 53)), 'rule');
-      arrive(asked(53, 40000));
-      programs.bind(id(0xc));
-      programs.row({ ruleset: id(0xc), flags: ROW_ISOLATED });
-      programs.bumpEpoch();
-      assert.equal(reason(answer(40000, 53)), 'no_rule');
-    });
+    for (const [what, pass] of [
+      ['what was asked for is no question: an answer to it opens nothing', () => arrive(asked(53, 40000))],
+      [
+        'as long as either side goes on',
+        () => {
+          for (let minute = 0; minute < 4; minute += 1) {
+            programs.ageFlows(60);
+            arrive(asked(53, 40000));
+          }
+        },
+      ],
+    ] as const)
+      test(what, () => {
+        assert.equal(reason(answer(40000, 53)), 'rule');
+        pass();
+        programs.bind(id(0xc));
+        programs.row({ ruleset: id(0xc), flags: ROW_ISOLATED });
+        programs.bumpEpoch();
+        assert.equal(reason(answer(40000, 53)), 'no_rule');
+      });
   });
 }
 

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import path from 'node:path';
+import { createInterface } from 'node:readline';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import {
   EVENT_CUT,
@@ -154,6 +155,30 @@ async function script(code: string, place = pod): Promise<string> {
   return stdout.trim();
 }
 
+/** Asks from a port of its own, which it tells; then, for a line of stdin, once more, and by another socket; for the next, by that. */
+const asker = (own: string, server: string) => `
+  import dgram from 'node:dgram';
+  import { createInterface } from 'node:readline';
+  const bind = (port) => new Promise((resolve) => {
+    const socket = dgram.createSocket('${own.includes(':') ? 'udp6' : 'udp4'}').bind(port, '${own}', () => resolve(socket));
+  });
+  const ask = (socket) => new Promise((resolve) => socket.send('x', ${ALLOWED}, '${server}', (error) => resolve(error?.code ?? 'sent')));
+  const first = await bind(0);
+  const { port } = first.address();
+  const answered = new Promise((resolve) => first.once('message', resolve));
+  await ask(first);
+  await answered;
+  console.log(port);
+  const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+  await lines.next();
+  console.log(await ask(first));
+  first.close();
+  const second = await bind(port);
+  console.log(await ask(second));
+  await lines.next();
+  console.log(await ask(second));
+  process.exit();`;
+
 describe('connections from before the guard was there', () =>
   test('go on, also those that had said nothing yet', async () => {
     for (const { spoken, idle } of early) {
@@ -182,6 +207,30 @@ for (const { name, own, server, make, icmp, echo, length } of FAMILIES) {
       await send('host', checksummed(make({ from: server, to: own }, icmp({ type: echo, id: 7 }))));
       assert.equal(maps.packets('reply'), before + 1);
       assert.deepEqual(refused(), {});
+    });
+
+    test('an answer to what was asked before the guard stood there is no question', async () => {
+      const child = pod.spawn(process.execPath, ['--input-type=module', '-e', asker(own, server)]);
+      if (child.stdout === null) throw new Error('the asker needs pipes');
+      const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+      const said = async () => String((await lines.next()).value);
+      const port = Number(await said());
+      const answer = () =>
+        send('host', checksummed(make({ from: server, to: own }, udp({ from: ALLOWED, to: port, bytes: 4 }))));
+      // Nobody but the socket remembers.
+      fill(netns);
+      guards.describe(LINK, pod);
+      await answer();
+      assert.deepEqual(maps.flows(), []);
+      maps.bind(CLOSED, CLOSED, netns);
+      maps.bumpEpoch();
+      await answer();
+      child.stdin?.write('again\n');
+      assert.equal(await said(), 'EPERM', 'the socket that asked');
+      assert.equal(await said(), 'EPERM', 'one that has its port');
+      await answer();
+      child.stdin?.end('again\n');
+      assert.equal(await said(), 'sent', 'who has asked nothing is asked');
     });
 
     test('every packet that leaves is counted once', async () => {
