@@ -22,7 +22,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <set>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -259,7 +259,7 @@ bool is_neighbour_lookup(const unsigned char *bytes, size_t size, const Bytes &t
 	return false;
 }
 
-/* For each line of stdin a line: which of `tokens` were in frames that arrived by `device` since it began, by number. */
+/* For each line of stdin a line: which of `tokens` were in frames that arrived by `device` since it began, each as NUMBER=FRAME, its first. */
 int capture(const char *device, const std::vector<Bytes> &tokens)
 {
 	int fd = socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL)), room = 16 << 20, on = 1;
@@ -275,7 +275,7 @@ int capture(const char *device, const std::vector<Bytes> &tokens)
 	check(!setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &promiscuous, sizeof(promiscuous)), "promiscuous mode");
 	puts("ready");
 	fflush(stdout);
-	std::set<size_t> arrived;
+	std::map<size_t, Bytes> arrived;
 	pollfd waiting[] = {{fd, POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}};
 	while (poll(waiting, 2, -1) > 0) {
 		unsigned char bytes[2048];
@@ -286,7 +286,7 @@ int capture(const char *device, const std::vector<Bytes> &tokens)
 		       0) {
 			for (size_t i = 0; from.sll_pkttype != PACKET_OUTGOING && i < tokens.size(); i++) {
 				if (contains(bytes, size, tokens[i]) && !is_neighbour_lookup(bytes, size, tokens[i]))
-					arrived.insert(i);
+					arrived.try_emplace(i, bytes, bytes + size);
 			}
 		}
 		if (!waiting[1].revents)
@@ -296,8 +296,12 @@ int capture(const char *device, const std::vector<Bytes> &tokens)
 			break;
 		if (!strncmp(line, "forget", 6))
 			arrived.clear();
-		for (size_t i : arrived)
-			printf("%zu ", i);
+		for (const auto &[i, frame] : arrived) {
+			printf("%zu=", i);
+			for (unsigned char byte : frame)
+				printf("%02x", byte);
+			putchar(' ');
+		}
 		puts("");
 		fflush(stdout);
 	}

@@ -283,8 +283,8 @@ export class Scene implements ClusterObjects {
     );
   }
 
-  /** Whose frames arrived beyond since `forget`: of what was done before an answer from there. */
-  async arrived(): Promise<ReadonlySet<Party>> {
+  /** Whose frames arrived beyond since `forget`, with one of them in hex: of what was done before an answer from there. */
+  async arrived(): Promise<ReadonlyMap<Party, string>> {
     return this.#ask('tell');
   }
 
@@ -293,14 +293,16 @@ export class Scene implements ClusterObjects {
     await this.#ask('forget');
   }
 
-  async #ask(what: string): Promise<ReadonlySet<Party>> {
+  async #ask(what: string): Promise<ReadonlyMap<Party, string>> {
     assert(this.#capture !== null);
     this.#capture.child.stdin?.write(`${what}\n`);
-    const numbers = String((await this.#capture.told.next()).value)
-      .split(' ')
-      .filter((number) => number !== '');
-    const parties = numbers.map((number) => this.parties[Math.floor(Number(number) / 4)]);
-    return new Set(parties.filter((party) => party !== undefined));
+    const told = String((await this.#capture.told.next()).value).matchAll(/(\d+)=([0-9a-f]*)/g);
+    const arrived = new Map<Party, string>();
+    for (const [, number, frame = ''] of told) {
+      const party = this.parties[Math.floor(Number(number) / 4)];
+      if (party !== undefined) arrived.set(party, frame);
+    }
+    return arrived;
   }
 
   /** Reasons for which something of a workload was refused since the last call. */
