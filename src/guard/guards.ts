@@ -466,11 +466,12 @@ export class Guards {
       // Its turn comes in a moment.
       if (!watch.isRead || (own.length > 0 && !isHeld && !watch.isRefused)) continue;
       watch.situation = situation;
-      if (isFinal(situation)) watch.settle();
+      const isCertain = situation === 'guarded' || (isFinal(situation) && watch.isSettledIn);
+      if (isCertain) watch.settle();
       else watch.retry();
       if (situation === watch.told) continue;
       if (situation === 'guarded') newly.push(watch);
-      else if (isFinal(situation) || situation === 'refused' || watch.isAsItIs) {
+      else if (isCertain || situation === 'refused' || watch.isAsItIs) {
         without.set(situation, [...(without.get(situation) ?? []), watch.pod.name]);
       } else continue;
       watch.told = situation;

@@ -36,6 +36,12 @@ const ADDRESS_LOOKS_MS = [50, 250, 1000, SETTLED_MS, 5000, 10_000, 20_000];
 /** The sandbox's, and what workloads make themselves; beyond, they are held where they were guarded before. */
 const MAX_NAMESPACES = 8;
 
+/**
+ * A runtime puts its process into the pod's cgroup first and into its network only then, of which nobody is told. Before, the process is
+ * in the runtime's own network, which may be the host's.
+ */
+const MOVING_IN_MS = 1000;
+
 interface First {
   readonly addresses: Set<AddressKey>;
   /** When the first was seen that is not link-local; null: none has been. */
@@ -165,6 +171,11 @@ export class PodWatch {
   /** An interface is gone: what has its index later begins anew. */
   forget(ifindex: number): void {
     this.#first.delete(ifindex);
+  }
+
+  /** Its first process has had the time to get to where it belongs. */
+  get isSettledIn(): boolean {
+    return this.firstProcessMs !== null && performance.now() - this.firstProcessMs > MOVING_IN_MS;
   }
 
   /** For the planner. */
