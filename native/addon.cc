@@ -460,6 +460,8 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 				    InstanceMethod<&NativeObject::lookup>("lookup"),
 				    InstanceMethod<&NativeObject::remove>("remove"),
 				    InstanceMethod<&NativeObject::dump>("dump"),
+				    InstanceMethod<&NativeObject::find_all>("findAll"),
+				    InstanceMethod<&NativeObject::read_page>("readPage"),
 				    InstanceMethod<&NativeObject::wait_for_programs>("waitForPrograms"),
 				    InstanceMethod<&NativeObject::programs_ended>("programsEnded"),
 				    InstanceMethod<&NativeObject::attach_cgroup>("attachCgroup"),
@@ -572,6 +574,34 @@ class NativeObject : public Napi::ObjectWrap<NativeObject>
 		result.Set("keys", buffer(env, dump.keys));
 		result.Set("values", buffer(env, dump.values));
 		result.Set("count", static_cast<double>(dump.count));
+		return result;
+	}
+
+	Napi::Value find_all(const Napi::CallbackInfo &info)
+	{
+		const Napi::Env env = info.Env();
+		const std::string map = text(info, 0);
+		const View keys = bytes(info, 1);
+		const std::uint32_t count = number(info, 2);
+		const postern::Found found = guarded(env, [&] { return object_->maps().find_all(map, keys, count); });
+		const Napi::Object result = Napi::Object::New(env);
+		result.Set("values", buffer(env, found.values));
+		result.Set("areThere", buffer(env, found.are_there));
+		return result;
+	}
+
+	Napi::Value read_page(const Napi::CallbackInfo &info)
+	{
+		const Napi::Env env = info.Env();
+		const std::string map = text(info, 0);
+		const View place = info[1].IsNull() ? View{nullptr, 0} : bytes(info, 1);
+		const std::uint32_t room = number(info, 2);
+		const postern::Page page = guarded(env, [&] { return object_->maps().read_page(map, place, room); });
+		const Napi::Object result = Napi::Object::New(env);
+		result.Set("keys", buffer(env, page.elements.keys));
+		result.Set("values", buffer(env, page.elements.values));
+		result.Set("count", static_cast<double>(page.elements.count));
+		result.Set("next", page.next.empty() ? env.Null() : buffer(env, page.next));
 		return result;
 	}
 

@@ -19,6 +19,8 @@ namespace
 {
 
 constexpr std::uint32_t batch_elements = 4096;
+// More than any bucket of a hash holds.
+constexpr std::size_t max_room = 1U << 24;
 
 bool is_per_cpu(std::uint32_t type)
 {
@@ -220,66 +222,118 @@ std::size_t Maps::remove(const std::string &name, View keys, std::size_t count)
 	return removed;
 }
 
+Found Maps::find_all(const std::string &name, View keys, std::size_t count) const
+{
+	const Handle &map = find(name, "lookup");
+	const std::string operation = "lookup " + name;
+	require_size(operation, "keys", keys.size, count * map.shape.key_size);
+	Found found{Bytes(count * map.value_bytes), Bytes(count)};
+	for (std::size_t at = 0; at < count; at++) {
+		if (!bpf_map_lookup_elem(map.fd, keys.data + at * map.shape.key_size, found.values.data() + at * map.value_bytes))
+			found.are_there[at] = 1;
+		else if (errno != ENOENT)
+			throw Failure(errno, operation);
+	}
+	return found;
+}
+
 Dump Maps::dump(const std::string &name) const
 {
-	const Handle &map = find(name, "dump");
-	const std::string operation = "dump " + name;
-	const std::size_t key_size = map.shape.key_size;
-	Dump dump{{}, {}, 0};
+	Page page = read_page(name, View{nullptr, 0}, batch_elements);
+	Dump dump = std::move(page.elements);
+	while (!page.next.empty()) {
+		page = read_page(name, View{page.next.data(), page.next.size()}, batch_elements);
+		dump.keys.insert(dump.keys.end(), page.elements.keys.begin(), page.elements.keys.end());
+		dump.values.insert(dump.values.end(), page.elements.values.begin(), page.elements.values.end());
+		dump.count += page.elements.count;
+	}
+	return dump;
+}
 
+namespace
+{
+
+// How a walk that was begun goes on.
+constexpr std::uint8_t by_batch = 'b';
+constexpr std::uint8_t by_key = 'k';
+
+Bytes place_of(std::uint8_t way, const Bytes &where)
+{
+	Bytes place(1 + where.size(), way);
+	std::copy(where.begin(), where.end(), place.begin() + 1);
+	return place;
+}
+
+} // namespace
+
+Page Maps::read_page(const std::string &name, View place, std::size_t room) const
+{
+	const Handle &map = find(name, "dump");
+	const std::size_t where = std::max<std::size_t>(map.shape.key_size, 4);
+	if (place.size && place.size != 1 + (place.data[0] == by_key ? map.shape.key_size : where))
+		throw Failure(EINVAL, "dump " + name, "no place in this map");
+	if (room == 0 || room > max_room)
+		throw Failure(EINVAL, "dump " + name, "room for " + std::to_string(room) + " elements");
+	const Bytes from(place.data + (place.size ? 1 : 0), place.data + place.size);
+	Page page{{{}, {}, 0}, {}};
+	if ((place.size && place.data[0] == by_key) || !read_batch(name, map, from, room, page))
+		read_by_key(name, map, from, room, page);
+	return page;
+}
+
+bool Maps::read_batch(const std::string &name, const Handle &map, const Bytes &place, std::size_t room, Page &page) const
+{
 	// The place in a batched walk is a key, or for hashes a bucket number of 4 bytes.
-	Bytes place(std::max<std::size_t>(key_size, 4));
-	bool first = true;
-	std::uint32_t room = batch_elements;
+	Bytes next(std::max<std::size_t>(map.shape.key_size, 4));
+	Dump &elements = page.elements;
 	while (true) {
-		std::uint32_t size = room;
-		dump.keys.resize((dump.count + size) * key_size);
-		dump.values.resize((dump.count + size) * map.value_bytes);
-		Bytes next(place.size());
+		auto size = static_cast<std::uint32_t>(room);
+		elements.keys.resize(room * map.shape.key_size);
+		elements.values.resize(room * map.value_bytes);
 		LIBBPF_OPTS(bpf_map_batch_opts, options);
-		const int error = bpf_map_lookup_batch(map.fd, first ? nullptr : place.data(), next.data(),
-						       dump.keys.data() + dump.count * key_size,
-						       dump.values.data() + dump.count * map.value_bytes, &size, &options);
-		if (error && lacks_batches(-error)) {
-			dump.keys.clear();
-			dump.values.clear();
-			dump.count = 0;
-			break;
-		}
-		if (error == -ENOSPC && room < (1U << 24)) {
-			room *= 2; // a bucket of the hash holds more than the room left
+		const int error =
+			bpf_map_lookup_batch(map.fd, place.empty() ? nullptr : const_cast<std::uint8_t *>(place.data()),
+					     next.data(), elements.keys.data(), elements.values.data(), &size, &options);
+		if (error == -ENOSPC && room < max_room) {
+			room *= 2; // a bucket of the hash holds more than there is room for
 			continue;
 		}
+		if (error && lacks_batches(-error) && place.empty())
+			return false;
 		if (error && error != -ENOENT)
-			throw Failure(-error, operation);
-		dump.count += size;
-		if (error == -ENOENT) {
-			dump.keys.resize(dump.count * key_size);
-			dump.values.resize(dump.count * map.value_bytes);
-			return dump;
-		}
-		place = next;
-		first = false;
+			throw Failure(-error, "dump " + name);
+		elements.count = size;
+		elements.keys.resize(size * map.shape.key_size);
+		elements.values.resize(size * map.value_bytes);
+		if (!error)
+			page.next = place_of(by_batch, next);
+		return true;
 	}
+}
 
-	Bytes key(key_size);
+void Maps::read_by_key(const std::string &name, const Handle &map, const Bytes &place, std::size_t room, Page &page) const
+{
+	Dump &elements = page.elements;
+	elements = {{}, {}, 0};
+	Bytes last = place;
+	Bytes key(map.shape.key_size);
 	Bytes value(map.value_bytes);
-	const std::uint8_t *previous = nullptr;
-	Bytes last(key_size);
-	while (!bpf_map_get_next_key(map.fd, previous, key.data())) {
+	while (elements.count < room) {
+		if (bpf_map_get_next_key(map.fd, last.empty() ? nullptr : last.data(), key.data())) {
+			if (errno != ENOENT)
+				throw Failure(errno, "dump " + name);
+			return;
+		}
 		if (!bpf_map_lookup_elem(map.fd, key.data(), value.data())) {
-			dump.keys.insert(dump.keys.end(), key.begin(), key.end());
-			dump.values.insert(dump.values.end(), value.begin(), value.end());
-			dump.count++;
+			elements.keys.insert(elements.keys.end(), key.begin(), key.end());
+			elements.values.insert(elements.values.end(), value.begin(), value.end());
+			elements.count++;
 		} else if (errno != ENOENT) {
-			throw Failure(errno, operation);
+			throw Failure(errno, "dump " + name);
 		}
 		last = key;
-		previous = last.data();
 	}
-	if (errno != ENOENT)
-		throw Failure(errno, operation);
-	return dump;
+	page.next = place_of(by_key, last);
 }
 
 } // namespace postern

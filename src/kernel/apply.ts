@@ -342,10 +342,13 @@ export class Applier {
     const tables = this.#all().map(
       (table): Audit =>
         function* (mustRepair) {
-          settle();
-          const audit = yield* table.audit(mustRepair);
-          if (mustRepair && audit.differing > 0) repaired(audit.map);
-          return audit;
+          const parts = table.audit(mustRepair, () => repaired(table.map));
+          for (;;) {
+            settle();
+            const next = parts.next();
+            if (next.done === true) return next.value;
+            yield;
+          }
         },
     );
     return [...tables, atOnce((must) => this.#auditEpochs(must)), atOnce((must) => this.#auditSettings(must))];

@@ -295,6 +295,11 @@ export function portElements(portSet: Id, prefixes: readonly PortPrefix[]): [Por
   return prefixes.map(({ protocol, port, length, answer }) => [`${portSet}/${protocol}/${port}/${length}`, answer]);
 }
 
+/** To which port set an element belongs. */
+export function portSetOf(element: PortElementKey): Id {
+  return element.slice(0, element.indexOf('/'));
+}
+
 export function encodeEntries<K, V>(codec: MapCodec<K, V>, entries: readonly (readonly [K, V])[]): Encoded {
   const keys = Buffer.alloc(entries.length * codec.keyBytes);
   const values = Buffer.alloc(entries.length * codec.valueBytes);

@@ -85,8 +85,9 @@ export class InterfaceGuards {
     this.#home = home;
     this.#object = object;
     const elements = <K, V>(key: K, value: V): [K, V][] => [[key, value]];
-    this.#guards = new Table(object, { codec: GUARDS, same: () => false, elements });
-    this.#sources = new Table(object, { codec: SOURCES, same: () => true, elements });
+    const entryOf = <K>(key: K): K => key;
+    this.#guards = new Table(object, { codec: GUARDS, same: () => false, elements, entryOf });
+    this.#sources = new Table(object, { codec: SOURCES, same: () => true, elements, entryOf });
     this.#limits = new Map(Object.entries(object.maps()).map(([name, { maxEntries }]) => [name, maxEntries]));
   }
 

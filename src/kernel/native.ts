@@ -39,6 +39,16 @@ export interface ProgramInfo {
   readonly constants: Buffer | null;
 }
 
+/** `type` of a map: linux/bpf.h. */
+export const BPF_MAP_TYPE_LPM_TRIE = 11;
+
+export interface Page {
+  readonly keys: Buffer;
+  readonly values: Buffer;
+  readonly count: number;
+  readonly next: Buffer | null;
+}
+
 /** A loaded object: its maps and programs. Closing it closes every descriptor and link that was not pinned. */
 export interface NativeObject {
   /** Maps of the object by name. */
@@ -53,7 +63,15 @@ export interface NativeObject {
   lookup(map: string, key: Buffer): Buffer | null;
   /** Keys that are absent are passed over. Returns how many were there. */
   remove(map: string, keys: Buffer, count: number): number;
+  /** Values of these keys, in their order; of those that are absent zeroes, and a 0 in `areThere`, which has a byte for each. */
+  findAll(map: string, keys: Buffer, count: number): { values: Buffer; areThere: Buffer };
   dump(map: string): { keys: Buffer; values: Buffer; count: number };
+  /**
+   * A part of what `dump` gives: about `room` elements. `place`: null for the first part, then what `next` was of the part before; `next`
+   * null: there are no more. Of a hash, what is in it from the first part to the last comes exactly once, whatever else is written
+   * meanwhile; of a trie only where nothing is.
+   */
+  readPage(map: string, place: Buffer | null, room: number): Page;
   /**
    * Returns after every program that was running when it was called has ended (an RCU grace period, 8 to 16 ms, in which
    * Node's loop stands still). Needs the object's map `grace`.

@@ -23,6 +23,7 @@ import {
   PORTS,
   type PortElementKey,
   portElements,
+  portSetOf,
   RESOLVERS,
   SELVES,
   type SelfKey,
@@ -71,13 +72,13 @@ export function kernelTables(object: NativeObject): KernelTables {
     resolvers: plain(object, RESOLVERS, () => true),
     rows: plain(object, VERDICTS, sameRow),
     // A port set is named by its content, so one that is there never changes.
-    portSets: new Table(object, { codec: PORTS, same: () => true, elements: portElements }),
+    portSets: new Table(object, { codec: PORTS, same: () => true, elements: portElements, entryOf: portSetOf }),
     selves: plain(object, SELVES, () => true),
   };
 }
 
 function plain<K, V>(object: NativeObject, codec: MapCodec<K, V>, same: (a: V, b: V) => boolean): Plain<K, V> {
-  return new Table(object, { codec, same, elements: (key, value) => [[key, value]] });
+  return new Table(object, { codec, same, elements: (key, value) => [[key, value]], entryOf: (key) => key });
 }
 
 function sameRow(one: StoredRow, other: StoredRow): boolean {

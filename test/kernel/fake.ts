@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A NativeObject that keeps its maps in memory, writes down what it is asked, and fails when told to. For questions of order.
 
-import { KernelError, loadNative, type NativeObject } from '#src/kernel/native.ts';
+import { KernelError, loadNative, type NativeObject, type Page } from '#src/kernel/native.ts';
 import { loadPrograms } from '#src/kernel/programs.ts';
 
 type Shapes = ReturnType<NativeObject['maps']>;
@@ -92,6 +92,29 @@ export class FakeObject implements NativeObject {
       values: Buffer.concat(entries.map(([, value]) => value)),
       count: entries.length,
     };
+  }
+  findAll(map: string, keys: Buffer, count: number): { values: Buffer; areThere: Buffer } {
+    const found = this.#parts(keys, count).map((key) => this.lookup(map, key));
+    const valueBytes = this.#shapes[map]?.valueSize ?? 0;
+    return {
+      values: Buffer.concat(found.map((value) => value ?? Buffer.alloc(valueBytes))),
+      areThere: Buffer.from(found.map((value) => (value === null ? 0 : 1))),
+    };
+  }
+  readPage(map: string, place: Buffer | null, room: number): Page {
+    const after = place?.toString('hex') ?? '';
+    const rest = [...this.#map(map)].filter(([key]) => key > after).sort(([a], [b]) => (a < b ? -1 : 1));
+    const entries = rest.slice(0, room);
+    return {
+      keys: Buffer.concat(entries.map(([key]) => Buffer.from(key, 'hex'))),
+      values: Buffer.concat(entries.map(([, value]) => value)),
+      count: entries.length,
+      next: entries.length < rest.length ? Buffer.from(entries.at(-1)?.[0] ?? '', 'hex') : null,
+    };
+  }
+  #parts(keys: Buffer, count: number): Buffer[] {
+    const size = keys.length / count;
+    return Array.from({ length: count }, (_, index) => keys.subarray(index * size, (index + 1) * size));
   }
   waitForPrograms(): void {
     this.#note('wait');

@@ -174,6 +174,76 @@ test('a map larger than a batch comes back whole', () => {
   }
 });
 
+test('a map is read a part at a time, each element once, whatever comes and goes meanwhile', () => {
+  const size = 10_000;
+  const object = native.load(STUB, { hash: 2 * size });
+  try {
+    const keys = numbers(...Array.from({ length: size }, (_, index) => index));
+    object.update('hash', keys, Buffer.alloc(size * 8), size, 0);
+    const seen: number[] = [];
+    let parts = 0;
+    for (let place: Buffer | null = null; parts === 0 || place !== null; parts++) {
+      const page = object.readPage('hash', place, 500);
+      assert.equal(page.keys.length, page.count * 4);
+      assert.equal(page.values.length, page.count * 8);
+      for (let index = 0; index < page.count; index++) seen.push(page.keys.readUInt32LE(index * 4));
+      place = page.next;
+      object.update('hash', numbers(size + parts), longs(1n), 1, 0);
+      if (parts > 0) object.remove('hash', numbers(size + parts - 1), 1);
+    }
+    assert.ok(parts >= size / 500, `${parts} parts`);
+    const stayed = seen.filter((number) => number < size);
+    assert.equal(stayed.length, size);
+    assert.equal(new Set(stayed).size, size);
+    assert.throws(() => object.readPage('hash', Buffer.from('x'), 500), fails('EINVAL', /dump hash/));
+    assert.throws(() => object.readPage('hash', null, 0), fails('EINVAL', /dump hash/));
+  } finally {
+    object.close();
+  }
+});
+
+test(
+  'many keys are looked up at once, also some that are absent',
+  withObject((object) => {
+    object.update('hash', numbers(1, 3), longs(10n, 30n), 2, 0);
+    assert.deepEqual(object.findAll('hash', numbers(3, 2, 1), 3), {
+      values: longs(30n, 0n, 10n),
+      areThere: Buffer.from([1, 0, 1]),
+    });
+    assert.deepEqual(object.findAll('hash', Buffer.alloc(0), 0), {
+      values: Buffer.alloc(0),
+      areThere: Buffer.alloc(0),
+    });
+    assert.throws(() => object.findAll('hash', Buffer.alloc(3), 1), fails('EINVAL', /lookup hash/));
+    assert.throws(() => object.findAll('nothing', numbers(1), 1), fails('ENOENT', /lookup nothing/));
+  }),
+);
+
+test(
+  'a trie is read a part at a time, too',
+  withObject((object) => {
+    const prefix = (index: number) => Buffer.concat([numbers(32), Buffer.from([10, 0, index, 1])]);
+    object.update(
+      'prefixes',
+      Buffer.concat(Array.from({ length: 7 }, (_, index) => prefix(index))),
+      numbers(...Array.from({ length: 7 }, () => 1)),
+      7,
+      0,
+    );
+    const counts: number[] = [];
+    for (let place: Buffer | null = null; counts.length === 0 || place !== null; ) {
+      const page = object.readPage('prefixes', place, 3);
+      counts.push(page.count);
+      place = page.next;
+    }
+    assert.equal(
+      counts.reduce((sum, count) => sum + count),
+      7,
+    );
+    assert.ok(counts.length >= 3);
+  }),
+);
+
 test(
   'values of all CPUs cross for a per-CPU map, 8 bytes aligned',
   withObject((object) => {
