@@ -169,9 +169,10 @@ test('a map of the kernel that holds 50,000 addresses, while addresses come and 
     const quiet = run(identities.audit(true), churn);
     assert.ok(quiet.turns >= (2 * size) / PER_TURN - 2, `${quiet.turns} turns`);
     assert.deepEqual([quiet.audit.entries, quiet.audit.wanted, quiet.audit.differing], [size, size, 0]);
-    const { count, keys } = object.dump('identities');
-    assert.equal(count, size);
-    object.remove('identities', keys.subarray(0, 16 * 100), 100);
+    assert.equal(object.dump('identities').count, size);
+    // None that comes or goes again: that would put it right.
+    const lost = Array.from({ length: 100 }, (_, index) => bytes(size - 1 - index));
+    assert.equal(object.remove('identities', Buffer.concat(lost), 100), 100);
     object.update('identities', bytes(4 * size), Buffer.alloc(object.maps().identities?.valueSize ?? 0, 1), 1, 0);
     const seen = run(identities.audit(false)).audit;
     assert.deepEqual([seen.entries, seen.wanted, seen.differing], [size - 99, size, 101]);
