@@ -6,8 +6,11 @@ import { spawn } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseAllDocuments } from 'yaml';
+import { loadNative } from '../src/kernel/native.ts';
+import { loadPrograms } from '../src/kernel/programs.ts';
 import { TestAgent } from '../test/support/agent.ts';
 import { ApiServer, type JsonObject } from '../test/support/apiserver/server.ts';
 import { Lab } from '../test/support/lab.ts';
@@ -40,6 +43,16 @@ export interface ClusterCosts {
     /** Of one CPU. */
     readonly agentCpu: number;
     readonly apiBytesPerSecond: number;
+    /** What of this is the machine's: both CPUs are shared with the API server. */
+    readonly beside: {
+      /** Of the time, how much the agent's thread could have run and had no CPU. */
+      readonly agentWaits: number;
+      /** Until the kernel says that no program runs any more that ran before, which ends each change: asked ten times a second. */
+      readonly programsEndedMs: Quantiles;
+      /** Of the API server's process, which makes the changes, too: of one CPU, and how late its loop was. */
+      readonly serverCpu: number;
+      readonly serverLateMs: Quantiles;
+    };
   };
 }
 
@@ -232,6 +245,11 @@ function quantiles(values: readonly number[]): Quantiles {
   return { median: at(0.5), p99: at(0.99), max: at(1), count: sorted.length };
 }
 
+function delays(late: ReturnType<typeof monitorEventLoopDelay>): Quantiles {
+  const ms = (ns: number): number => rounded(ns / 1e6);
+  return { median: ms(late.percentile(50)), p99: ms(late.percentile(99)), max: ms(late.max), count: late.count };
+}
+
 /** A line of /proc/PID/status or /proc/meminfo, in MiB. */
 function mib(file: string, name: string): number {
   const line = readFileSync(file, 'utf8').match(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm'));
@@ -248,6 +266,11 @@ function cpuSeconds(pid: number): number {
     .replace(/^.*\) /, '')
     .split(' ');
   return (Number(fields[11]) + Number(fields[12])) / 100;
+}
+
+/** How long a process's first thread could have run and did not, in seconds: the second number of schedstat (sched-stats.rst), in ns. */
+function waitedSeconds(pid: number): number {
+  return Number(readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'latin1').split(' ')[1]) / 1e9;
 }
 
 const lab = await Lab.create();
@@ -310,8 +333,18 @@ try {
     await sleep(50);
   }
 
+  const late = monitorEventLoopDelay({ resolution: 1 });
+  const grace = loadPrograms(loadNative());
+  const graces: number[] = [];
+  const asking = setInterval(async () => {
+    const asked = performance.now();
+    await grace.programsEnded();
+    graces.push(performance.now() - asked);
+  }, 100);
+  asking.unref();
+  late.enable();
   const from = agent.lines.length;
-  const cpu = cpuSeconds(pid);
+  const [cpu, serverCpu, waited] = [cpuSeconds(pid), cpuSeconds(process.pid), waitedSeconds(pid)];
   const [bytesBefore, churnStarted] = [bytes(), performance.now()];
   let changes = 0;
   while (performance.now() - churnStarted < SIZE.seconds * 1000) {
@@ -323,6 +356,14 @@ try {
   }
   const seconds = (performance.now() - churnStarted) / 1000;
   const agentCpu = (cpuSeconds(pid) - cpu) / seconds;
+  const beside = {
+    agentWaits: rounded((waitedSeconds(pid) - waited) / seconds),
+    programsEndedMs: quantiles(graces),
+    serverCpu: rounded((cpuSeconds(process.pid) - serverCpu) / seconds),
+    serverLateMs: delays(late),
+  };
+  late.disable();
+  clearInterval(asking);
   const apiBytesPerSecond = (bytes() - bytesBefore) / seconds;
   await sleep(1000);
   const peakMiB = mib(`/proc/${pid}/status`, 'VmHWM');
@@ -343,9 +384,10 @@ try {
     policyEditMs: quantiles(edits),
     churn: {
       ...{ changesPerSecond: rounded(changes / seconds), seconds: rounded(seconds), enforcedMs: quantiles(enforced) },
-      ...{ agentCpu: rounded(agentCpu), apiBytesPerSecond: Math.round(apiBytesPerSecond) },
+      ...{ agentCpu: rounded(agentCpu), apiBytesPerSecond: Math.round(apiBytesPerSecond), beside },
     },
   };
+  grace.close();
   await agent.stop();
   process.stdout.write(`${JSON.stringify(costs)}\n`);
 } finally {

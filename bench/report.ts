@@ -100,6 +100,10 @@ function clusterRows({
     ["a policy's edit to enforced", spread(policyEditMs)],
     [`a pod's address to enforced, ${churn.changesPerSecond} changes a second`, spread(churn.enforcedMs)],
     ['CPU of the agent meanwhile', `${rounded(churn.agentCpu * 100)} % of one`],
+    ['the agent had none though it could have run', `${rounded(churn.beside.agentWaits * 100)} % of the time`],
+    ['until running programs have ended, meanwhile', spread(churn.beside.programsEndedMs)],
+    ['CPU of the API server meanwhile', `${rounded(churn.beside.serverCpu * 100)} % of one`],
+    ['how late its loop was', spread(churn.beside.serverLateMs)],
     ['asked of the API server meanwhile', `${rounded(churn.apiBytesPerSecond / 1024)} KiB a second`],
   ];
 }

@@ -19,7 +19,14 @@ function cluster(ms: number, mib: number): ClusterCosts {
   return {
     ...{ pods: 2, services: 1, policies: 1, localPods: 1, podBytes: 1, readyMs: 1, listMiB: 1, settledMiB: 1 },
     ...{ peakMiB: mib, kernelMiB: mib, policyEditMs: took },
-    churn: { changesPerSecond: 1, seconds: 1, enforcedMs: took, agentCpu: 0, apiBytesPerSecond: 0 },
+    churn: {
+      changesPerSecond: 1,
+      seconds: 1,
+      enforcedMs: took,
+      agentCpu: 0,
+      apiBytesPerSecond: 0,
+      beside: { agentWaits: 0, programsEndedMs: took, serverCpu: 0, serverLateMs: took },
+    },
   };
 }
 
