@@ -8,7 +8,7 @@ import { folderWithId, isPopulated, isWithin, type RootSearch } from '../bind/ro
 import { overfullProblems } from '../compile/overfull.ts';
 import type { RollbackFailed } from '../kernel/errors.ts';
 import { KernelError, type Native } from '../kernel/native.ts';
-import { PinError } from '../kernel/pins.ts';
+import { foreignLinks, PinError, whoseLinks } from '../kernel/pins.ts';
 import { Metrics } from '../metrics/metrics.ts';
 import { type ListenAddress, type MetricsServer, serveMetrics } from '../metrics/server.ts';
 import type { Pod, Problem, Snapshot } from '../model/objects.ts';
@@ -126,6 +126,8 @@ export class Agent {
   #isAttached = false;
   #isConfined = false;
   #isReady = false;
+  /** It was ready once: from then on it does not end by itself. */
+  #hasBegun = false;
   #isFailing = false;
   /** Programs that ran at the last change are waited for. */
   #isFinishing = false;
@@ -353,6 +355,21 @@ export class Agent {
     }
   }
 
+  /**
+   * What is in both roots of two agents would be judged twice, and counted twice, and each would put its guards before the other's. Throws
+   * PinError, KernelError. `postern run` is within an agent's root by its nature, and holds nobody but its command.
+   */
+  #requireNobodyAround(): void {
+    const ground = this.#standingGround();
+    const around = ground.foreignAround(foreignLinks(this.#native, this.#enforcement.linkIds()));
+    if (around === null) return;
+    const where = isWithin(path.relative(this.#options.root.mount, around.folder), ground.root) ? 'below' : 'above';
+    throw new PinError(
+      `programs of another Postern are attached to ${around.folder}, which is ${where} this agent's root ${ground.folder}, and ${whoseLinks(this.#native, around.links)}; or give this one a --cgroup-root beside it`,
+      'FOREIGN',
+    );
+  }
+
   /** Attaches before there is a snapshot: pods that are there go on, and whatever comes later is unknown until it is known. */
   #holdNewPods(): void {
     const ground = this.#standingGround();
@@ -377,6 +394,7 @@ export class Agent {
   #attach(): void {
     const { folder, pods } = this.#standingGround();
     const { isTakeover } = this.#enforcement;
+    this.#requireNobodyAround();
     this.#enforcement.attach(folder, pods);
     this.#isAttached = true;
     this.#confine();
@@ -482,7 +500,8 @@ export class Agent {
 
   /** Most likely the root has gone again: the next look begins anew. At the start, that is the end. */
   #failToAttach(error: KernelError | PinError): void {
-    this.#log.error({ event: 'attach_failed', code: error.code, retryMs: LOOK_MS }, error.message);
+    const retry = this.#hasBegun ? { retryMs: LOOK_MS } : {};
+    this.#log.error({ event: 'attach_failed', code: error.code, ...retry }, error.message);
     this.#ground?.giveUp();
     this.#onReady(error);
   }
@@ -686,6 +705,7 @@ export class Agent {
       return;
     }
     this.#isReady = true;
+    this.#hasBegun = true;
     this.#log.info({
       event: 'ready',
       workloads: this.#bindings.size,

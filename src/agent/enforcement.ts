@@ -138,6 +138,11 @@ export class Enforcement {
     return this.#installation.roots();
   }
 
+  /** Ids of what an earlier agent, or this one, has pinned. Throws KernelError, PinError. */
+  linkIds(): ReadonlySet<number> {
+    return new Set(this.#installation.pins?.all().map(({ info }) => info.id));
+  }
+
   /** Where what is attached outlives this process; null: nowhere. */
   get bpffs(): string | null {
     return this.#installation.pins?.path ?? null;

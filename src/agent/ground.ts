@@ -5,11 +5,12 @@ import path from 'node:path';
 import { type Binding, type Bindings, type Bound, bind, levelOf } from '../bind/binding.ts';
 import { Cgroups } from '../bind/cgroups.ts';
 import { ownCgroup, type PodFolder, podFolderAround } from '../bind/own.ts';
-import { awaitRoot, type RootSearch } from '../bind/root.ts';
-import type { Native } from '../kernel/native.ts';
+import { allFolders, awaitRoot, foldersAbove, type RootSearch } from '../bind/root.ts';
+import type { LinkInfo, Native } from '../kernel/native.ts';
 import type { Pod, Snapshot } from '../model/objects.ts';
 import { policyName } from '../resolve/order.ts';
 import { unitSelections } from '../resolve/units.ts';
+import { isRunCgroup } from '../run/cgroup.ts';
 
 export class Ground {
   readonly #search: RootSearch;
@@ -120,6 +121,23 @@ export class Ground {
     const bound = bind(here, this.#cgroups, this.root, before, { selected, own: this.#self ?? '' });
     this.#last = { from: [here, policies, nodes, host, before], bound };
     return bound;
+  }
+
+  /**
+   * Those of links to cgroups that are above or below the root, of the first such cgroup (absolute path) that is found; null: there are none.
+   * The root itself is for who attaches to it, and cgroups of `postern run` are left out.
+   */
+  foreignAround(links: readonly LinkInfo[]): { readonly folder: string; readonly links: readonly LinkInfo[] } | null {
+    const byCgroup = Map.groupBy(links, ({ cgroup }) => cgroup);
+    if (byCgroup.size === 0) return null;
+    const { mount } = this.#search;
+    for (const below of [...foldersAbove(this.root), ...allFolders(mount, this.root)]) {
+      if (below === this.root || isRunCgroup(path.basename(below))) continue;
+      const folder = path.join(mount, below);
+      const found = byCgroup.get(idOf(this.#native, folder) ?? 0n);
+      if (found !== undefined) return { folder, links: found };
+    }
+    return null;
   }
 
   /** Where a cgroup is, absolute; null: see `Cgroups.pathOf`. */

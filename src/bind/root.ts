@@ -91,9 +91,9 @@ export function awaitRoot(search: RootSearch, signal: AbortSignal): Promise<stri
 /** Folders looked through; a node has some thousand. */
 const MAX_FOLDERS = 100_000;
 
-/** Every folder below the mount by its path below it, '' first: the mount itself. */
-export function* allFolders(mount: string): Generator<string> {
-  const open = [''];
+/** Every folder at or below `from`, itself first, by its path below the mount ('' is the mount itself). */
+export function* allFolders(mount: string, from = ''): Generator<string> {
+  const open = [from];
   for (let count = 0; open.length > 0 && count < MAX_FOLDERS; count += 1) {
     const below = open.pop() ?? '';
     yield below;
@@ -116,6 +116,12 @@ export function folderWithId(mount: string, id: bigint, idOf: (folder: string) =
 /** `inner` is `outer` or below it; both are paths below the mount. */
 export function isWithin(inner: string, outer: string): boolean {
   return outer === '' || inner === outer || inner.startsWith(`${outer}/`);
+}
+
+/** What this path below the mount is in, the innermost first; '' last: the mount. */
+export function foldersAbove(below: string): string[] {
+  const parts = below.split('/').filter((part) => part !== '');
+  return parts.map((_, index) => parts.slice(0, index).join('/')).reverse();
 }
 
 /** Some process is in there, or below. */

@@ -27,7 +27,7 @@ export const SOCKETS = 'sockets';
 
 /**
  * A failure of the world. `code`: `NOT_BPFFS`; `IN_USE`, another agent holds the folder; `FOREIGN`, programs of another folder's are
- * attached at the same place; `NOT_PINNED`, there is nothing; or the errno's name.
+ * attached at the same place, or above or below it; `NOT_PINNED`, there is nothing; or the errno's name.
  */
 export class PinError extends Error {
   override readonly name = 'PinError';
@@ -338,12 +338,12 @@ function lockHolder(folder: string): number | null {
   return pid > 0 ? pid : null;
 }
 
-/** Links of another Postern to this cgroup. Without CAP_SYS_ADMIN nobody can tell, and there are none. */
-export function foreignLinks(native: Native, cgroup: bigint, own: ReadonlySet<number>): LinkInfo[] {
+/** Links of other Posterns to cgroups. Without CAP_SYS_ADMIN nobody can tell, and there are none. Throws KernelError. */
+export function foreignLinks(native: Native, own: ReadonlySet<number>): LinkInfo[] {
   try {
     return native
       .links()
-      .filter((link) => link.cgroup === cgroup && !own.has(link.id) && isOurs(native.program(link.program)));
+      .filter((link) => link.cgroup !== 0n && !own.has(link.id) && isOurs(native.program(link.program)));
   } catch (error) {
     if (codeOf(error) === 'EPERM') return [];
     throw error;
@@ -362,18 +362,23 @@ function programById(native: Native, id: number): ProgramInfo | null {
 
 /** Throws PinError where another Postern judges the same cgroup: each would count the other's packets, and refuse its allowed ones. */
 export function requireAlone(native: Native, cgroup: bigint, where: string, own: ReadonlySet<number>): void {
-  const foreign = foreignLinks(native, cgroup, own);
+  const foreign = foreignLinks(native, own).filter((link) => link.cgroup === cgroup);
   if (foreign.length === 0) return;
-  const ids = new Set(foreign.map(({ id }) => id));
+  throw new PinError(
+    `programs of another Postern are attached to ${where}, and ${whoseLinks(native, foreign)}`,
+    'FOREIGN',
+  );
+}
+
+/** Who holds these links, and what to do about it; half a sentence. */
+export function whoseLinks(native: Native, links: readonly LinkInfo[]): string {
+  const ids = new Set(links.map(({ id }) => id));
   const pid = processHolding(ids);
-  const pinned = pid === null ? folderHolding(native, ids) : null;
-  const whose =
-    pid !== null
-      ? `process ${pid} holds them: stop it first`
-      : pinned !== null
-        ? `they are pinned in ${pinned}: start with --bpffs ${pinned}, or remove them by postern uninstall --bpffs ${pinned}`
-        : 'bpftool link tells more of them';
-  throw new PinError(`programs of another Postern are attached to ${where}, and ${whose}`, 'FOREIGN');
+  if (pid !== null) return `process ${pid} holds them: stop it first`;
+  const pinned = folderHolding(native, ids);
+  return pinned === null
+    ? 'bpftool link tells more of them'
+    : `they are pinned in ${pinned}: start with --bpffs ${pinned}, or remove them by postern uninstall --bpffs ${pinned}`;
 }
 
 /** By the maps that all of them ask: names of programs are anybody's. */

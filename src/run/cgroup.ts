@@ -27,6 +27,11 @@ export interface RunCgroup {
 
 const NAME = /^postern-run-(\d+)$/;
 
+/** Some `postern run` made it, by its folder's name. */
+export function isRunCgroup(name: string): boolean {
+  return NAME.test(name);
+}
+
 /**
  * `postern-run-PID` below the caller's own cgroup, so that whatever holds the caller holds the command too; at the mount where
  * the caller's cgroup is not to be seen there. Throws CgroupError.

@@ -2,6 +2,7 @@
 // Does what is enforced stay so while the agent is away, however it went, and does the next one take over without a trace in any packet?
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   chownSync,
   existsSync,
@@ -207,6 +208,46 @@ test('a second agent is refused and told who holds the folder, or who stands at 
   const fifth = launchAgent(lab, folder, ...places, '--bpffs', path.join(folder.path, 'pins'));
   assert.deepEqual(await fifth.ended(), { status: 1, signal: null });
   assert.match(fifth.errors, /is not on a bpffs.*mount -t bpf bpf \/sys\/fs\/bpf/);
+});
+
+test('an agent whose root is within another one’s, or around it, is refused; one beside it is not, and neither is postern run', async (t) => {
+  const { lab, folder, web, actor } = await world(t);
+  const other = new PolicyFolder();
+  t.after(() => other.close());
+  lab.cgroup('beside');
+  const launchOther = (root: string) =>
+    launchAgent(lab, other, '--cgroup-root', path.join(path.basename(lab.root), root));
+  const refused = async (root: string, where: RegExp): Promise<void> => {
+    const agent = launchOther(root);
+    assert.deepEqual(await agent.ended(), { status: 1, signal: null });
+    assert.match(agent.errors, where);
+    const failed = agent.lines.find((line) => line.event === 'attach_failed');
+    assert.deepEqual([failed?.code, failed?.retryMs], ['FOREIGN', undefined], 'it ends, and says of no other attempt');
+  };
+
+  const command = web.spawn(POSTERN, ['run', '--audit', '--', 'sh', '-c', 'echo up; exec sleep infinity']);
+  await once(command.stdout ?? command, 'data');
+  const first = await startAgent(lab, folder);
+  const holder = `process ${first.child.pid} holds them: stop it first`;
+  await refused(
+    'web',
+    new RegExp(`attached to ${lab.root}, which is above this agent's root ${web.cgroup}, and ${holder}`),
+  );
+  await isHeld(actor);
+  await first.stop('SIGKILL');
+  await refused(
+    'web',
+    new RegExp(`and they are pinned in ${folder.bpffs}: .*postern uninstall --bpffs ${folder.bpffs}`),
+  );
+  assert.equal(run('uninstall', ...places(folder), '--state-dir', folder.stateDir).status, 0);
+  command.kill('SIGKILL');
+
+  const inner = await startAgent(lab, folder, '--cgroup-root', web.cgroupPath);
+  await refused('', new RegExp(`attached to ${web.cgroup}, which is below this agent's root ${lab.root}, and process`));
+  const beside = launchOther('beside');
+  await beside.line((line) => line.event === 'ready');
+  assert.equal(await beside.stop(), 0);
+  assert.equal(await inner.stop(), 0);
 });
 
 test('what somebody else changes in the kernel is told by status, put right, and counted', async (t) => {
