@@ -393,8 +393,11 @@ export class Guards {
     const { posts } = this.#options;
     const guard = posts.held.get(ifindex);
     const watch = guard === undefined ? undefined : this.#watches.get(guard.cgroup);
-    const isGone = this.#gone.delete(ifindex) || !this.#host.some((one) => one.ifindex === ifindex);
-    if (watch !== undefined && !isGone && !posts.isInPlace(ifindex)) {
+    const isInPlace = posts.isInPlace(ifindex);
+    // One that went since the look takes its guard along: asked now, it is not there. Nobody took that away.
+    const host = isInPlace ? this.#host : this.#options.native.interfaces(null);
+    const isGone = this.#gone.delete(ifindex) || !host.some((one) => one.ifindex === ifindex);
+    if (watch !== undefined && !isGone && !isInPlace) {
       const name = nameOf(new Map(this.#host.map((one) => [one.ifindex, one.name])), ifindex);
       this.#options.onNews({ event: 'guard_lost', workload: watch.pod.name, interface: name });
     } else if (!isGone && this.#isOvertaken(ifindex)) this.#tellOvertaken(ifindex, false);

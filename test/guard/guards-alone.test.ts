@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// When is a pod looked at again though nobody says that there is a reason? Real namespaces, a folder that stands for the pod's cgroup, and
-// no other reason: the round of checks is kept from coming.
+// Guards without an agent: when is a pod looked at again though nobody says that there is a reason, and what is told of a guard that is
+// gone? Real namespaces, a folder that stands for the pod's cgroup; the round of checks, which would be a reason, is kept from coming.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readlinkSync, rmSync, writeFileSync } from 'node:fs';
@@ -9,12 +9,18 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, mock, test } from 'node:test';
 import { type GuardNews, Guards } from '../../src/guard/guards.ts';
-import { loadNative } from '../../src/kernel/native.ts';
+import type { Guard } from '../../src/kernel/guards.ts';
+import { type Interface, loadNative } from '../../src/kernel/native.ts';
 
 let folder: string;
 let inside: ChildProcess;
 let guards: Guards;
 let news: GuardNews[];
+/** What stands at interfaces. */
+let held: Map<number, Guard>;
+let isInPlace: boolean;
+/** What the host has, asked again and again; the last stays. Empty: what there really is. */
+let host: (readonly Interface[])[];
 
 beforeEach(async () => {
   folder = await mkdtemp(path.join(tmpdir(), `postern-${process.pid}-`));
@@ -23,14 +29,31 @@ beforeEach(async () => {
   await until(() => readlinkSync(`/proc/${inside.pid}/ns/net`) !== own, 'it has a namespace of its own');
   mock.timers.enable({ apis: ['setInterval'] });
   news = [];
+  held = new Map();
+  host = [];
+  const native = loadNative();
   guards = new Guards({
-    native: loadNative(),
+    native: {
+      ...native,
+      interfaces: (nsid) => {
+        const [first] = nsid === null ? host : [];
+        if (host.length > 1) host.shift();
+        return nsid === null && first !== undefined ? [...first] : native.interfaces(nsid);
+      },
+    },
     isReady: Promise.resolve(),
     posts: {
-      ...{ mode: null, held: new Map(), posts: () => new Map(), isInPlace: () => false, isFirst: () => true },
+      ...{ mode: null, posts: () => new Map(), isFirst: () => true },
+      get held() {
+        return held;
+      },
+      isInPlace: () => isInPlace,
       attach: () => Promise.reject(new Error('there is nothing to guard')),
       update: () => undefined,
-      detach: () => Promise.resolve(),
+      detach: (ifindex) => {
+        held.delete(ifindex);
+        return Promise.resolve();
+      },
     },
     setGuarded: () => undefined,
     guarded: new Map(),
@@ -83,3 +106,26 @@ test('one that stays there belongs there', async () => {
   await until(() => news.length > 0, 'it is told');
   assert.deepEqual(news, [{ event: 'unguarded', why: 'host_network', workloads: ['shop/web'] }]);
 });
+
+const LINK = 1_000_001;
+const veth: Interface = {
+  ...{ ifindex: LINK, name: 'w1', kind: 'veth', hardware: 1, link: 2, linkNsid: null },
+  mac: Buffer.from('020000000001', 'hex'),
+};
+
+for (const [what, later, expected] of [
+  ['a guard that somebody took away is told', [veth], ['guard_lost']],
+  ['one that went with its interface, just after the look, is not', [], []],
+] as const) {
+  test(what, async () => {
+    held.set(LINK, { ifindex: LINK, mac: '020000000001', cgroup: 1n, netns: 1n, nsid: -1, sources: [] });
+    isInPlace = false;
+    host = [[veth], later];
+    hold(inside.pid);
+    await until(() => !held.has(LINK), 'it is given up');
+    assert.deepEqual(
+      news.map(({ event }) => event).filter((event) => event === 'guard_lost'),
+      expected,
+    );
+  });
+}
