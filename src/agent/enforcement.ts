@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { MAX_LIMITS } from '#build/generated/abi.ts';
 import type { Binding, Bindings } from '../bind/binding.ts';
 import type { Compiled, Options as CompileOptions } from '../compile/compile.ts';
+import { largestShares, type Share } from '../compile/largest.ts';
 import { limitProblem, type Overfull } from '../compile/overfull.ts';
 import { transition } from '../compile/transition.ts';
 import { Applier, type ApplierOptions } from '../kernel/apply.ts';
@@ -191,7 +192,10 @@ export class Enforcement {
         }
       }
     } catch (error) {
-      if (error instanceof LimitExceeded) return { status: 'refused', problems: [mapProblem(error)] };
+      if (error instanceof LimitExceeded) {
+        const shares = largestShares(error.map, snapshot.policies, compiled.tables);
+        return { status: 'refused', problems: [mapProblem(error, shares)] };
+      }
       if (error instanceof KernelError || error instanceof RollbackFailed) return { status: 'failed', error };
       throw error;
     }
@@ -458,7 +462,9 @@ function cutOf({ cut, workload, netnsCookie, socketCookie, local, remote }: Flow
   };
 }
 
-function mapProblem({ map, limit, needed, message }: LimitExceeded): Problem {
+/** `shares`: who asks for most of it, so that it is known whom to ask for less. */
+function mapProblem({ map, limit, needed, message }: LimitExceeded, shares: readonly Share[]): Problem {
+  const whose = shares.map(({ of, entries }) => `${of} (${entries})`).join(', ');
   return {
     severity: 'error',
     code: 'limit_exceeded',
@@ -468,7 +474,7 @@ function mapProblem({ map, limit, needed, message }: LimitExceeded): Problem {
     path: '',
     object: null,
     message: `${message}; the whole change is refused, and what was enforced stays`,
-    advice: `give it more room with --bpf-map-max ${map}=${needed}, or let policies hold fewer workloads or destinations, so that it needs at most ${limit}`,
+    advice: `give it more room with --bpf-map-max ${map}=${needed}, or let policies hold fewer workloads or destinations, so that it needs at most ${limit}${whose === '' ? '' : `; what asks for most of it: ${whose}`}`,
   };
 }
 

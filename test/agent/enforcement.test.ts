@@ -107,6 +107,7 @@ test('a change that a map cannot hold is refused whole, and names the map and it
     const [problem] = refused.problems;
     assert.equal(problem?.code, 'limit_exceeded');
     assert.match(problem?.message ?? '', /networks holds 4 entries/);
+    assert.match(problem?.advice ?? '', /; what asks for most of it: \w+\/shop\/web \(40\)$/);
     assert.deepEqual(enforcement.maps(), before);
     const next = enforcement.enforce(snapshot(pods, [policy('web', cidrs(1))]), bound('web'), null);
     assert.deepEqual([next.status, next.status === 'enforced' && next.changed], ['enforced', ['shop/web']]);
