@@ -49,7 +49,7 @@ static __noinline int is_self(__u32 slot, const struct address *address)
  */
 static __noinline int is_spoofed(__u32 slot, const struct packet *packet)
 {
-	if (!packet->ipv6 || is_zero(&packet->local) || is_loopback(&packet->local) || is_self(slot, &packet->local))
+	if (is_zero(&packet->local) || is_loopback(&packet->local) || is_self(slot, &packet->local))
 		return false;
 	return is_loopback(&packet->remote) || is_self(slot, &packet->remote);
 }
@@ -61,7 +61,7 @@ static __noinline int decide(const struct subject *subject, const struct packet 
 		.port = port_of(packet), .protocol = packet->protocol, .slot = subject->slot, .name = decision->name};
 	__u32 answer, shadow_answer;
 
-	if (is_spoofed(subject->slot, packet)) {
+	if (packet->ipv6 && is_spoofed(subject->slot, packet)) {
 		refuse_unread(subject, decision, REASON_SPOOFED_SOURCE);
 		return 0;
 	}

@@ -66,14 +66,14 @@ static __always_inline void lose_dns(enum dns_loss loss)
 		__sync_fetch_and_add(lost, 1);
 }
 
-static __always_inline bool is_resolver(const struct address *address, __be16 port)
+static __noinline int is_resolver(const struct address *address, __be16 port)
 {
 	struct resolver_key key = {.port = port};
 
 	if (!learns_names)
 		return false;
 	copy_address(&key.address, address);
-	return bpf_map_lookup_elem(&resolvers, &key);
+	return !!bpf_map_lookup_elem(&resolvers, &key);
 }
 
 /* Room to read a message in, until it is given back. Its index; DNS_WORKS: there is none. */
@@ -82,8 +82,10 @@ static __noinline __u32 take_work(void)
 	for (__u32 i = 0; i < DNS_WORKS; i++) {
 		__u32 index = i;
 		struct dns_work *work = bpf_map_lookup_elem(&dns_works, &index);
-		if (work && !__sync_val_compare_and_swap(&work->taken, 0, 1))
+		if (work && !__sync_val_compare_and_swap(&work->taken, 0, 1)) {
+			work->index = i;
 			return i;
+		}
 	}
 	lose_dns(DNS_BUSY);
 	return DNS_WORKS;

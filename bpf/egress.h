@@ -40,46 +40,52 @@ static __always_inline bool is_inbound_tcp(const struct record *record, const st
 	return is_unbound(record) || is_of(record, packet);
 }
 
-static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *sk, const struct subject *subject,
-				       const struct packet *packet, struct decision *decision, struct moment *moment)
+static __always_inline bool is_syn_ack(const struct packet *packet)
 {
-	bool syn = packet->tcp_flags & TCP_FLAG_BYTE_SYN, ack = packet->tcp_flags & TCP_FLAG_BYTE_ACK;
-	bool stream = sk && sk->type == SOCKET_STREAM;
-	enum direction direction = DIRECTION_EGRESS;
-	struct record *record;
-	__u32 epoch = subject->epoch;
-	__u8 flags = 0;
+	return packet->tcp_flags & TCP_FLAG_BYTE_SYN && packet->tcp_flags & TCP_FLAG_BYTE_ACK;
+}
 
-	record = sk ? record_of(sk) : NULL;
-	if (record && !syn && record->slot == subject->slot && is_of(record, packet))
-		decision->name = name_of(record);
+/* Is it a reply? Else policy is to be asked; the name that let it pass before is known then. */
+static __always_inline bool recall_segment(const struct bpf_sock *sk, const struct record *record, const struct packet *packet,
+					   const struct subject *subject, struct decision *decision)
+{
+	bool inbound = record && is_inbound_tcp(record, packet), syn = packet->tcp_flags & TCP_FLAG_BYTE_SYN;
+
 	/*
 	 * The listener's, not the connection's: nothing about this peer may be written to it. Or that of a child which Fast Open
 	 * made early; one that was connected itself, and met its peer's SYN half-way, is no reply.
 	 */
-	if (syn && ack) {
-		if (stream && (sk->state == BPF_TCP_LISTEN ||
-			       (sk->state == BPF_TCP_SYN_RECV && (!record || is_inbound_tcp(record, packet)))))
-			allow(decision, subject->enforced, REASON_REPLY);
-		else
-			decide(subject, packet, decision);
-		return;
-	}
+	if (is_syn_ack(packet))
+		inbound = sk && sk->type == SOCKET_STREAM &&
+			  (sk->state == BPF_TCP_LISTEN || (sk->state == BPF_TCP_SYN_RECV && (!record || inbound)));
+	else if (syn)
+		inbound = false;
+	if (inbound)
+		allow(decision, subject->enforced, REASON_REPLY);
+	else if (record && !syn && record->slot == subject->slot && is_of(record, packet))
+		decision->name = name_of(record);
+	return inbound;
+}
 
-	if (!syn && record && is_inbound_tcp(record, packet)) {
+/* Records what was decided on a segment. */
+static __always_inline void record_segment(struct __sk_buff *skb, struct bpf_sock *sk, struct record *record,
+					   const struct packet *packet, const struct subject *subject, struct decision *decision,
+					   struct moment *moment)
+{
+	bool syn = packet->tcp_flags & TCP_FLAG_BYTE_SYN;
+	bool stream = sk && sk->type == SOCKET_STREAM;
+	enum direction direction = decision->reason == REASON_REPLY ? DIRECTION_INGRESS : DIRECTION_EGRESS;
+	__u32 epoch = subject->epoch;
+	__u8 flags = 0;
+
+	if (is_syn_ack(packet) || (direction == DIRECTION_INGRESS && stream && sk->state == BPF_TCP_LISTEN))
+		return;
+	/* Established before the programs were attached, and to a port that is listened on: it came from outside. */
+	if (direction == DIRECTION_EGRESS && decision->verdict != VERDICT_ALLOW && !record && !syn && stream &&
+	    has_tcp_socket(skb, OWN_NAMESPACE, packet, subject, LISTENER)) {
 		allow(decision, subject->enforced, REASON_REPLY);
 		direction = DIRECTION_INGRESS;
-		if (stream && sk->state == BPF_TCP_LISTEN)
-			return;
-	} else {
-		decide(subject, packet, decision);
-		/* Established before the programs were attached, and to a port that is listened on: it came from outside. */
-		if (decision->verdict != VERDICT_ALLOW && !record && !syn && stream &&
-		    has_tcp_socket(skb, OWN_NAMESPACE, packet, subject, LISTENER)) {
-			allow(decision, subject->enforced, REASON_REPLY);
-			direction = DIRECTION_INGRESS;
-			flags = RECORD_OLD;
-		}
+		flags = RECORD_OLD;
 	}
 	if (!sk)
 		return;
@@ -88,7 +94,6 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 		record = make_record(sk);
 	if (!record)
 		return;
-	moment->pid = record->pid;
 	if (decision->verdict == VERDICT_DENY) {
 		__u32 now = bpf_ktime_get_ns() >> 27;
 		bool told = record->verdict == VERDICT_DENY && record->protocol == IPPROTO_TCP && record->epoch == now;
@@ -110,45 +115,51 @@ static __always_inline void decide_tcp(struct __sk_buff *skb, struct bpf_sock *s
 		flags = RECORD_OLD;
 	if (!write_record(record, packet, subject, decision, direction, epoch, flags))
 		lose(LOSS_RECORDS);
+	return;
 }
 
-/* Returns whether it was judged anew. */
-static __always_inline bool decide_udp(struct __sk_buff *skb, struct bpf_sock *sk, const struct subject *subject,
-				       const struct packet *packet, struct decision *decision, struct moment *moment)
+/* Is it of a flow that is known? Else policy is to be asked. */
+static __always_inline bool recall_datagram(struct __sk_buff *skb, const struct record *record, const struct packet *packet,
+					    const struct subject *subject, struct decision *decision)
 {
-	struct record *record = sk ? record_of(sk) : NULL;
-	bool same = record && is_of(record, packet), to_resolver;
-	__u64 netns = netns_of(skb, subject);
+	bool same = record && is_of(record, packet);
 
-	if (record)
-		moment->pid = record->pid;
-	if (recall_flow(packet, subject, netns, decision, same))
-		return false;
+	if (recall_flow(packet, subject, netns_of(skb, subject), decision, same))
+		return true;
 	if (same && record->slot == subject->slot)
 		decision->name = name_of(record);
-	decide(subject, packet, decision);
+	return false;
+}
+
+/* Records what policy says of a datagram. */
+static __always_inline void record_datagram(struct __sk_buff *skb, struct bpf_sock *sk, struct record *record,
+					    const struct packet *packet, const struct subject *subject,
+					    const struct decision *decision)
+{
+	bool same = record && is_of(record, packet), to_resolver;
+
 	if (!sk)
-		return true;
+		return;
 	if (decision->verdict == VERDICT_DENY) {
 		if (same)
 			record->verdict = VERDICT_DENY;
-		cut_outbound(packet, subject, netns);
-		return true;
+		cut_outbound(packet, subject, netns_of(skb, subject));
+		return;
 	}
 	if (!subject->lasting)
-		return true;
+		return;
 	if (!record)
 		record = make_record(sk);
 	if (!record)
-		return true;
+		return;
 	to_resolver = is_resolver(&packet->remote, packet->remote_port);
 	if (!same && record->protocol == IPPROTO_UDP && has_ruleset(subject)) {
-		spill(record, packet, subject, netns);
-		keep_outbound(packet, subject, netns, decision, to_resolver ? FLOW_RESOLVER : 0);
+		spill(record, packet, subject, netns_of(skb, subject));
+		keep_outbound(packet, subject, netns_of(skb, subject), decision, to_resolver ? FLOW_RESOLVER : 0);
 	}
 	if (!write_record(record, packet, subject, decision, DIRECTION_EGRESS, subject->epoch, to_resolver ? RECORD_RESOLVER : 0))
 		lose(LOSS_RECORDS);
-	return true;
+	return;
 }
 
 /*
@@ -179,9 +190,10 @@ static __always_inline void name_by_socket(struct packet *packet, const struct b
 }
 
 /*
- * Whatever no record answers. A global function: the verifier reads it apart from the known path. What runs below it has no stack to
- * spare: kernels that count frames in steps of 32 bytes have all 512 used by the deepest chains (egress, this, keep_outbound, keep_flow,
- * evict_flow; of the guard guard_tcp, decide, judge, ask).
+ * Whatever no record answers. A global function: the verifier reads it apart from the known path. What runs below it has little stack:
+ * of 512 bytes 64 are left on kernels that count frames in steps of 32, in the deepest chains (egress, this, record_datagram or nothing,
+ * keep_outbound, keep_flow, evict_flow; of the guard guard_unvouched, decide, judge, ask). So what asks policy and what keeps flows are
+ * called beside each other.
  */
 __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 {
@@ -189,10 +201,13 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 	struct decision decision = {};
 	struct moment moment = {.hook = HOOK_EGRESS};
 	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+	struct record *record = sk ? record_of(sk) : NULL;
 	bool anew = true;
 
 	if (!packet)
 		return REFUSE;
+	if (record)
+		moment.pid = record->pid;
 	packet->leaves = skb->ifindex != LOOPBACK_IFINDEX;
 	/* A hostNetwork server behind a node port: it was asked on its own port, and its answer leaves from the node's. */
 	if (sk && sk->type == SOCKET_DATAGRAM && sk->protocol == IPPROTO_UDP && packet->protocol == IPPROTO_UDP)
@@ -212,9 +227,15 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 	} else if (packet->fragment == FRAGMENT_FIRST) {
 		decide(&subject, packet, &decision);
 	} else if (packet->protocol == IPPROTO_TCP) {
-		decide_tcp(skb, sk, &subject, packet, &decision, &moment);
+		if (!recall_segment(sk, record, packet, &subject, &decision))
+			decide(&subject, packet, &decision);
+		record_segment(skb, sk, record, packet, &subject, &decision, &moment);
 	} else if (packet->protocol == IPPROTO_UDP) {
-		anew = decide_udp(skb, sk, &subject, packet, &decision, &moment);
+		anew = !recall_datagram(skb, record, packet, &subject, &decision);
+		if (anew) {
+			decide(&subject, packet, &decision);
+			record_datagram(skb, sk, record, packet, &subject, &decision);
+		}
 	} else {
 		decide(&subject, packet, &decision);
 	}

@@ -196,13 +196,16 @@ static __noinline int check_frame(struct __sk_buff *skb, const struct post *post
 }
 
 /*
- * Refused by policy, but does the kernel speak for a socket that is gone? It has a raw socket of its own for that, or none; so have
- * forwarded packets. That gets a reason of its own.
+ * Of a segment that policy refuses: was there a connection that is cut? And does the kernel speak for a socket that is gone? It has a raw
+ * socket of its own for that, or none; so have forwarded packets. That gets a reason of its own.
  */
-static __noinline int tell_apart(struct __sk_buff *skb, const struct packet *packet, __u64 cgroup, struct decision *decision)
+static __noinline int tell_apart(struct __sk_buff *skb, const struct packet *packet, __u64 cgroup, struct decision *decision,
+				 struct moment *moment)
 {
 	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
 
+	if (sk && is_between(sk, packet) && !decision->silent)
+		moment->flags |= EVENT_CUT;
 	if (sk && (sk->type != SOCKET_RAW || sk->protocol != IPPROTO_TCP || is_counted(skb, packet, cgroup)))
 		return 0;
 	if (decision->reason == REASON_NO_RULE || decision->reason == REASON_LIMIT || decision->reason == REASON_ADMIN_DENY ||
@@ -217,26 +220,25 @@ static __always_inline bool is_closing(const struct packet *packet)
 	return packet->tcp_flags & (TCP_FLAG_BYTE_FIN | TCP_FLAG_BYTE_RST);
 }
 
-/* Does the record decide this segment? Only one that the guard itself has vouched for: see guard_tcp. */
+/* Does the record decide this segment? Only one that the guard itself has vouched for: see recall_guarded_segment. */
 static __always_inline bool is_vouched(const struct bpf_sock *sk, const struct record *record, const struct packet *packet)
 {
-	__u32 begun = begin_read(record);
+	__u32 begun = begin_read(record), slot;
 
 	if ((begun & RECORD_WORD_FLAG(RECORD_GUARDED | RECORD_RESOLVER)) != RECORD_WORD_FLAG(RECORD_GUARDED) ||
 	    !is_between(sk, packet))
 		return false;
 	if (record->direction == DIRECTION_INGRESS && is_closing(packet))
 		return false;
-	return is_current(record, packet) && is_whole(record, begun);
+	return is_current(record, packet, &slot) && is_whole(record, begun);
 }
 
 /*
  * The record of a socket is what egress has decided; the guard takes its word where it can't have been forged. A connection from outside
- * must have been seen to come in, once: after that its record says so, whatever becomes of the note. Returns whether what follows will
- * need a note: the socket may be gone by then.
+ * must have been seen to come in, once: after that its record says so, whatever becomes of the note. False: policy is to be asked.
  */
-static __noinline int guard_tcp(struct __sk_buff *skb, const struct packet *packet, const struct subject *subject,
-				struct decision *decision, struct moment *moment)
+static __noinline int recall_guarded_segment(struct __sk_buff *skb, const struct packet *packet, const struct subject *subject,
+					     struct decision *decision, struct moment *moment)
 {
 	bool syn = packet->tcp_flags & TCP_FLAG_BYTE_SYN, ack = packet->tcp_flags & TCP_FLAG_BYTE_ACK;
 	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
@@ -261,7 +263,7 @@ static __noinline int guard_tcp(struct __sk_buff *skb, const struct packet *pack
 			decision->verdict = key.verdict;
 			decision->name = name_of(record);
 			add_flag(record, begun, RECORD_GUARDED);
-			return false;
+			return true;
 		}
 	}
 	/* A SYN begins something, whatever came in before; an answer to one does not. */
@@ -269,16 +271,10 @@ static __noinline int guard_tcp(struct __sk_buff *skb, const struct packet *pack
 		allow(decision, subject->enforced, REASON_REPLY);
 		if (record && !syn)
 			add_flag(record, begun, RECORD_GUARDED);
-		return is_closing(packet);
+		return true;
 	}
 	if (outbound && !syn)
 		decision->name = name_of(record);
-	decide(subject, packet, decision);
-	if (decision->verdict != VERDICT_DENY || syn)
-		return false;
-	if (own && !decision->silent)
-		moment->flags |= EVENT_CUT;
-	tell_apart(skb, packet, subject->cgroup, decision);
 	return false;
 }
 
@@ -323,26 +319,47 @@ static __noinline int is_known_datagram(struct __sk_buff *skb, const struct pack
 	return true;
 }
 
-/* Every destination has a flow, so that what it answers is never taken for a question. */
-static __noinline int guard_udp(struct __sk_buff *skb, const struct packet *packet, const struct subject *subject,
-				struct decision *decision, struct moment *moment)
+/* As recall_guarded_segment. Every destination has a flow, so that what it answers is never taken for a question. */
+static __noinline int recall_guarded_datagram(struct __sk_buff *skb, const struct packet *packet, const struct subject *subject,
+					      struct decision *decision, struct moment *moment)
 {
 	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
 	const struct record *record = sk && is_of_socket(sk, packet) ? record_of(sk) : NULL;
 
 	if (record)
 		moment->pid = record->pid;
-	if (recall_flow(packet, subject, subject->netns, decision,
-			record && record->direction == DIRECTION_EGRESS && record->slot == subject->slot &&
-				is_of(record, packet)))
-		return 0;
-	decide(subject, packet, decision);
-	if (decision->verdict == VERDICT_DENY)
-		cut_outbound(packet, subject, subject->netns);
-	else if (subject->lasting && has_ruleset(subject))
-		keep_outbound(packet, subject, subject->netns, decision,
-			      FLOW_GUARDED | (is_resolver(&packet->remote, packet->remote_port) ? FLOW_RESOLVER : 0));
-	return 0;
+	return recall_flow(packet, subject, subject->netns, decision,
+			   record && record->direction == DIRECTION_EGRESS && record->slot == subject->slot &&
+				   is_of(record, packet));
+}
+
+/* Is it known without policy? */
+static __always_inline bool recall_frame(struct __sk_buff *skb, const struct packet *packet, const struct subject *subject,
+					 struct decision *decision, struct moment *moment)
+{
+	switch (packet->protocol) {
+	case IPPROTO_TCP:
+		return recall_guarded_segment(skb, packet, subject, decision, moment);
+	case IPPROTO_UDP:
+		return recall_guarded_datagram(skb, packet, subject, decision, moment);
+	}
+	return false;
+}
+
+/* What becomes of a frame that policy was asked about. Not in a function with decide: what each needs of the stack is needed once. */
+static __always_inline void note_judged(struct __sk_buff *skb, const struct packet *packet, const struct subject *subject,
+					struct decision *decision, struct moment *moment)
+{
+	if (packet->protocol == IPPROTO_UDP) {
+		if (decision->verdict == VERDICT_DENY)
+			cut_outbound(packet, subject, subject->netns);
+		else if (subject->lasting && has_ruleset(subject))
+			keep_outbound(packet, subject, subject->netns, decision,
+				      FLOW_GUARDED | (is_resolver(&packet->remote, packet->remote_port) ? FLOW_RESOLVER : 0));
+	} else if (packet->protocol == IPPROTO_TCP && decision->verdict == VERDICT_DENY &&
+		   !(packet->tcp_flags & TCP_FLAG_BYTE_SYN)) {
+		tell_apart(skb, packet, subject->cgroup, decision, moment);
+	}
 }
 
 /*
@@ -437,13 +454,13 @@ __noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
 		decide_fragment(packet, &subject, subject.netns, &decision);
 	} else if (packet->protocol == IPPROTO_ICMP) {
 		decide_icmp(skb, post.nsid, packet, &subject, subject.netns, &decision);
-	} else if (packet->protocol == IPPROTO_TCP) {
-		if (guard_tcp(skb, packet, &subject, &decision, &moment))
+	} else if (recall_frame(skb, packet, &subject, &decision, &moment)) {
+		/* What follows will need a note: the socket may be gone by then. */
+		if (decision.reason == REASON_REPLY && is_closing(packet))
 			keep_inbound(skb, NO_NAMESPACE, packet, subject.slot, subject.netns);
-	} else if (packet->protocol == IPPROTO_UDP) {
-		guard_udp(skb, packet, &subject, &decision, &moment);
 	} else {
 		decide(&subject, packet, &decision);
+		note_judged(skb, packet, &subject, &decision, &moment);
 	}
 	if (!packet->reason && packet->fragment == FRAGMENT_FIRST && decision.verdict != VERDICT_DENY && has_ruleset(&subject) &&
 	    !keep_fragment(packet, &subject, subject.netns, &decision))

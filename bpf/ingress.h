@@ -23,18 +23,18 @@
  * A connection is coming: what its listener accepts may answer. Where no guard watches that could have seen it come, that is said, so
  * that one which is put there later trusts what it finds.
  */
-static __always_inline void mark_listener(struct __sk_buff *skb, struct bpf_sock *sk)
+static __noinline int mark_listener(struct __sk_buff *skb, struct bpf_sock *sk)
 {
 	struct record *record = record_of(sk);
 	struct subject subject = {};
 
 	if (record && is_unbound(record) && !(record->flags & RECORD_OLD))
-		return;
+		return 0;
 	find_by_socket(skb, &subject);
 	if (!record)
 		record = make_record(sk);
 	if (!record || !begin_write(record))
-		return;
+		return 0;
 	record->version = RECORD_VERSION;
 	record->verdict = VERDICT_ALLOW;
 	record->reason = REASON_REPLY;
@@ -47,6 +47,7 @@ static __always_inline void mark_listener(struct __sk_buff *skb, struct bpf_sock
 	record->ruleset = 0;
 	record->reserved[0] = 0;
 	end_write(record, DIRECTION_INGRESS, subject.netns ? 0 : RECORD_OLD);
+	return 0;
 }
 
 /* Somebody outside asked. Where a guard watches, it notes that itself, where no process can play the stranger. */

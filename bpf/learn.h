@@ -278,13 +278,22 @@ static __always_inline bool renew_learned(struct budget *budget, struct dns_work
 /* Processors that learn names of one address at once look for a place at once. */
 #define PLACE_TRIES 4
 
-/* From now on the name that `work->learned` speaks of leads to `work->address`. 1: it does; 0: another try may find a place; -1: lost. */
-static __noinline int put_learned(struct dns_work *work)
+/*
+ * From now on the name that `learned` of this work speaks of leads to its `address`. 1: it does; 0: another try may find a place; -1: lost.
+ * A global function, which the verifier reads once and not for each record of a message.
+ */
+__noinline int put_learned(__u32 index)
 {
-	__u32 slot = work->address.slot, place = find_place(work);
-	struct budget *budget = bpf_map_lookup_elem(&budgets, &slot);
+	struct dns_work *work = bpf_map_lookup_elem(&dns_works, &index);
+	struct budget *budget;
 	struct learned *there;
+	__u32 slot, place;
 
+	if (!work)
+		return -1;
+	slot = work->address.slot;
+	budget = bpf_map_lookup_elem(&budgets, &slot);
+	place = find_place(work);
 	if (place >= NAMES_PER_ADDRESS) {
 		lose(LOSS_LEARNED_CROWDED);
 		return 1;
@@ -315,7 +324,7 @@ static __noinline int put_learned(struct dns_work *work)
 static __always_inline void keep_learned(struct dns_work *work)
 {
 	for (int i = 0; i < PLACE_TRIES; i++) {
-		int put = put_learned(work);
+		int put = put_learned(work->index);
 
 		if (put > 0)
 			return;

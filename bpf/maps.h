@@ -240,6 +240,7 @@ struct {
 enum dns_room { DNS_WORKS = 4, DNS_WIRE_BYTES = 512, DNS_TEXT_BYTES = 1024 };
 struct dns_work {
 	__u32 taken;
+	__u32 index; /* its own: a function that the verifier reads apart is told of it by that */
 	/* The message; offsets count from the packet's first byte. */
 	__u32 begin;
 	__u32 end;
@@ -289,8 +290,8 @@ const volatile __u8 has_netns_cookie = 1;
 const volatile __u8 has_current_process = 1;
 
 /*
- * Loads may be done in another order than they stand in (arm64). Where none are, a loader clears this, and the verifier never sees the
- * barriers, which cost as much there as all else on the known path.
+ * Loads, or stores, may be done in another order than they stand in (arm64). Where none are, a loader clears this, and the verifier never
+ * sees the barriers, which cost as much there as all else on the known path.
  */
 const volatile __u8 reorders_loads = 1;
 

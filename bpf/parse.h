@@ -184,27 +184,33 @@ static __always_inline enum icmp_kind icmp_kind_of(bool ipv6, __u8 type, __u8 co
 	return ICMP_OTHER;
 }
 
-/* `size` bytes at `offset`: in place where they are linear, else in `copy`. NULL: the packet ends before. `offset` must be a constant. */
+/*
+ * `size` bytes at `offset`: in `copy`; where there is none, in place, and then `offset` must be a constant. NULL: the packet ends before, or
+ * they are not linear.
+ */
 static __always_inline const void *look(struct __sk_buff *skb, __u32 offset, void *copy, __u32 size)
 {
 	const void *data = (const void *)(long)skb->data;
 	const void *data_end = (const void *)(long)skb->data_end;
-	if (data + offset + size <= data_end)
-		return data + offset;
-	return bpf_skb_load_bytes(skb, offset, copy, size) ? NULL : copy;
+
+	if (copy)
+		return bpf_skb_load_bytes(skb, offset, copy, size) ? NULL : copy;
+	return data + offset + size <= data_end ? data + offset : NULL;
 }
 
-/* As look, where the offset was computed, which only packets with options or extension headers need. `base` must be a constant. */
+/* As look, where the offset was computed. NULL, too: options or extension headers precede it, and it should be in place. */
 static __always_inline const void *look_anywhere(struct __sk_buff *skb, __u32 base, __u32 offset, void *copy, __u32 size)
 {
+	if (copy)
+		return look(skb, base + offset, copy, size);
 	if (offset == sizeof(struct iphdr))
-		return look(skb, base + sizeof(struct iphdr), copy, size);
+		return look(skb, base + sizeof(struct iphdr), NULL, size);
 	if (offset == sizeof(struct ipv6hdr))
-		return look(skb, base + sizeof(struct ipv6hdr), copy, size);
-	return bpf_skb_load_bytes(skb, base + offset, copy, size) ? NULL : copy;
+		return look(skb, base + sizeof(struct ipv6hdr), NULL, size);
+	return NULL;
 }
 
-/* One place for whatever header is not linear: each is read before the next one is asked for. */
+/* One place for whatever header is copied: each is read before the next one is asked for. */
 union header {
 	struct iphdr ipv4;
 	struct ipv6hdr ipv6;
@@ -511,26 +517,41 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, __u32 base,
 	return parse_transport(skb, base, packet, direction, copy);
 }
 
+static __always_inline enum reason parse_datagram(struct __sk_buff *skb, __u32 base, struct packet *packet,
+						  enum direction direction, union header *copy)
+{
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		return parse_ipv4(skb, base, packet, direction, copy);
+	case bpf_htons(ETH_P_IPV6):
+		return parse_ipv6(skb, base, packet, direction, copy);
+	}
+	return REASON_BAD_VERSION;
+}
+
+/* As parse, wherever headers are. Apart from its callers, whose stack has no room for copies of them. */
+__noinline int parse_copied(struct __sk_buff *skb, __u32 base, struct packet *packet, enum direction direction)
+{
+	union header copy;
+
+	if (!packet)
+		return 0;
+	*packet = (struct packet){.base = base, .length = skb->len - base};
+	packet->reason = parse_datagram(skb, base, packet, direction, &copy);
+	return 0;
+}
+
 /*
  * Fills `packet`, which must be zero. An unreadable one has its reason set, and what was read before. `base`, a constant, is where IP
  * begins: behind the link's header, where programs of interfaces run; at 0, where those of cgroups do.
  */
 static __always_inline void parse(struct __sk_buff *skb, __u32 base, struct packet *packet, enum direction direction)
 {
-	union header copy;
-
 	packet->base = base;
 	packet->length = skb->len - base;
-	switch (skb->protocol) {
-	case bpf_htons(ETH_P_IP):
-		packet->reason = parse_ipv4(skb, base, packet, direction, &copy);
-		break;
-	case bpf_htons(ETH_P_IPV6):
-		packet->reason = parse_ipv6(skb, base, packet, direction, &copy);
-		break;
-	default:
-		packet->reason = REASON_BAD_VERSION;
-	}
+	packet->reason = parse_datagram(skb, base, packet, direction, NULL);
+	if (packet->reason == REASON_TRUNCATED_HEADER)
+		parse_copied(skb, base, packet, direction);
 }
 
 /* What rules call the port: of ICMP its kind, of protocols without ports 0. Host order. */

@@ -24,22 +24,11 @@
 /*
  * Threads may send on one UDP socket at once, and a half-written record would join one's address to another's verdict. So direction,
  * flags and sequence, one aligned word, are a sequence lock whose writers don't wait: who finds it taken goes without a record.
- * Of the writers' side the atomics are full barriers, as all are whose value is used; readers' loads are kept in order below.
+ * Of the writers' side the atomics are full barriers, as all are whose value is used; readers' loads are kept in order by order_loads.
  */
 #define RECORD_WORD(record) (*(volatile half_word *)&(record)->direction)
 #define RECORD_WORD_TURN (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 1U << 16 : 1U) /* sequence + 1 */
 #define RECORD_WORD_FLAG(flag) bpf_htonl((flag) << 16)
-
-/*
- * Nothing that is read after this is read before it, or the other way round. BPF of a kernel before 6.14 has no lighter barrier. `at` is a
- * word that may be written, and is left as it is: there is no stack to spare for one.
- */
-static __always_inline void order_loads(const void *at)
-{
-	asm volatile("" ::: "memory");
-	if (reorders_loads)
-		asm volatile("" ::"r"(__sync_fetch_and_add((half_word *)at, 0)) : "memory");
-}
 
 /* Nothing that is read of a record afterwards may be read before. */
 static __always_inline __u32 begin_read(const struct record *record)
@@ -84,8 +73,12 @@ static __always_inline void end_write(struct record *record, enum direction dire
 		} fields;
 		__u32 word;
 	} after = {.fields = {.direction = direction, .flags = flags, .sequence = record->sequence + 1}};
-	/* Not a store alone: that could be seen before those of the fields. */
-	asm volatile("" ::"r"(__sync_lock_test_and_set((half_word *)&record->direction, after.word)) : "memory");
+	asm volatile("" ::: "memory");
+	/* Where stores are not kept in order one alone could be seen before those of the fields. */
+	if (reorders_loads)
+		asm volatile("" ::"r"(__sync_lock_test_and_set((half_word *)&record->direction, after.word)) : "memory");
+	else
+		RECORD_WORD(record) = after.word;
 }
 
 static __always_inline bool is_of(const struct record *record, const struct packet *packet)
@@ -103,16 +96,17 @@ static __always_inline bool is_unbound(const struct record *record)
 
 /*
  * Is the record's verdict on this packet one that lets it pass, and is it still the policy's? To be asked between begin_read and
- * is_whole. A SYN is always judged: it may be the first after the socket changed its purpose.
+ * is_whole. A SYN is always judged: it may be the first after the socket changed its purpose. `slot` is room for the record's, on the
+ * caller's stack.
  */
-static __always_inline bool is_current(const struct record *record, const struct packet *packet)
+static __always_inline bool is_current(const struct record *record, const struct packet *packet, __u32 *slot)
 {
-	__u32 slot = record->slot;
 	const __u32 *epoch;
 
 	if (!is_of(record, packet) || (packet->tcp_flags & TCP_FLAG_BYTE_SYN))
 		return false;
-	epoch = bpf_map_lookup_elem(&epochs, &slot);
+	*slot = record->slot;
+	epoch = bpf_map_lookup_elem(&epochs, slot);
 	return epoch && *epoch == record->epoch && record->verdict < VERDICT_DENY;
 }
 
@@ -121,10 +115,9 @@ static __always_inline bool recall(const struct record *record, const struct pac
 {
 	__u32 begun = begin_read(record);
 
-	if (!is_current(record, packet))
+	if (!is_current(record, packet, &key->slot))
 		return false;
 	key->ruleset = record->ruleset;
-	key->slot = record->slot;
 	key->rule = record->rule;
 	key->reason = record->reason;
 	key->verdict = record->verdict;

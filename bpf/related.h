@@ -38,7 +38,7 @@ static __always_inline bool is_allowed_connection(struct bpf_sock *socket, const
 						  const struct subject *subject)
 {
 	const struct record *record;
-	__u32 begun;
+	__u32 begun, slot;
 
 	/* It answers somebody's SYN, and its own packets pass for that. */
 	if (socket->state == BPF_TCP_NEW_SYN_RECV)
@@ -49,7 +49,7 @@ static __always_inline bool is_allowed_connection(struct bpf_sock *socket, const
 	if (!record)
 		return false;
 	begun = begin_read(record);
-	if (record->slot != subject->slot || !is_current(record, packet))
+	if (record->slot != subject->slot || !is_current(record, packet, &slot))
 		return false;
 	return (record->direction == DIRECTION_EGRESS || is_inbound_proven(record, subject)) && is_whole(record, begun);
 }

@@ -12,6 +12,7 @@
 #include "abi.h"
 #include "maps.h"
 #include "origin.h"
+#include "parse.h"
 
 /* Who is held, as it stood when its epoch was read. */
 struct subject {
@@ -26,6 +27,17 @@ struct subject {
 };
 
 /*
+ * Nothing that is read after this is read before it, or the other way round. BPF of a kernel before 6.14 has no lighter barrier. `at` is a
+ * word that may be written, and is left as it is: there is no stack to spare for one.
+ */
+static __always_inline void order_loads(const void *at)
+{
+	asm volatile("" ::: "memory");
+	if (reorders_loads)
+		asm volatile("" ::"r"(__sync_fetch_and_add((half_word *)at, 0)) : "memory");
+}
+
+/*
  * The epoch is read before the pointer it dates: the agent flips, then bumps, so what is recorded under an epoch is never older
  * than it. That is why the workload is looked up a second time.
  */
@@ -36,11 +48,9 @@ static __always_inline void hold(struct subject *subject, __u64 cgroup, const st
 
 	if (epoch) {
 		const struct workload *again;
-		__u32 fence = 0;
 
 		subject->epoch = *epoch;
-		/* A full barrier: atomics whose value is used are. */
-		asm volatile("" ::"r"(__sync_fetch_and_add(&fence, 1)));
+		order_loads((const void *)epoch);
 		again = bpf_map_lookup_elem(&workloads, &cgroup);
 		if (again && again->slot == slot) {
 			workload = again;

@@ -59,7 +59,8 @@ static __always_inline void count(const struct counter_key *key, __u64 packets, 
 	__sync_fetch_and_add(&counter->bytes, bytes);
 }
 
-static __always_inline void count_decision(const struct decision *decision, __u32 slot, __u64 packets, __u64 bytes)
+/* Apart from its callers, as make_counter: the key takes stack. */
+static __noinline int count_decision(const struct decision *decision, __u32 slot, __u64 packets, __u64 bytes)
 {
 	struct counter_key key = {
 		.ruleset = decision->ruleset,
@@ -69,6 +70,7 @@ static __always_inline void count_decision(const struct decision *decision, __u3
 		.verdict = decision->verdict,
 	};
 	count(&key, packets, bytes);
+	return 0;
 }
 
 #define TOKEN_NS (1000000000ULL / EVENTS_PER_SECOND)
@@ -117,7 +119,7 @@ static __noinline int tell(const struct packet *packet, const struct subject *su
 	event->time_ns = now_ns;
 	event->cgroup = subject->cgroup;
 	event->ruleset = decision->ruleset;
-	event->shadow = decision->shadow;
+	event->shadow = decision->shadow_reason ? subject->shadow : 0;
 	event->socket_cookie = moment->socket_cookie;
 	event->netns_cookie = moment->netns_cookie;
 	event->slot = subject->slot;

@@ -34,14 +34,13 @@ struct question {
 #define NAMES_UNASKED 0
 #define IS_DENIED(answer) (REASON_OF(answer) >= REASON_DENIED)
 
-/* Apart from their callers, as the next ones: keys take stack, and below judge is none to spare. */
-static __noinline const struct row *row_of(__u64 ruleset, __u64 subject, __u32 kind)
+static __always_inline const struct row *row_of(__u64 ruleset, __u64 subject, __u32 kind)
 {
 	struct verdict_key key = {.ruleset = ruleset, .subject = subject, .kind = kind};
 	return bpf_map_lookup_elem(&verdicts, &key);
 }
 
-static __noinline __u64 class_of(const struct address *address, enum network_space space)
+static __always_inline __u64 class_of(const struct address *address, enum network_space space)
 {
 	struct network_key key = {.prefixlen = 32 + 128, .space = space, .address = *address};
 	const __u64 *class = bpf_map_lookup_elem(&networks, &key);
@@ -143,7 +142,7 @@ static __always_inline __u32 compose(const struct row *header, const struct answ
 }
 
 /* The key is copied: an older verifier (6.1) takes none that an argument of a global function points to. */
-static __noinline const struct identity *identity_of(const struct address *address)
+static __always_inline const struct identity *identity_of(const struct address *address)
 {
 	struct address key;
 
@@ -222,16 +221,22 @@ static __noinline int ask_name(__u64 ruleset, struct question *question, __u32 n
 	return 0;
 }
 
-/* The names by which this workload knows the destination, those that have not expired. Beside judge, not below it: the stack ends there. */
-static __noinline int ask_names(__u64 ruleset, struct question *question)
+/*
+ * The names by which this workload knows the destination, those that have not expired. Beside judge, not below it: the stack ends there. A
+ * global function, as judge.
+ */
+__noinline int ask_names(__u64 ruleset, struct question *question)
 {
-	__u32 kind = is_in_world(&question->destination) ? 0 : NAME_ANYWHERE, most = NAMES_PER_ADDRESS, now_s = coarse_s();
+	__u32 kind, most = NAMES_PER_ADDRESS, now_s = coarse_s();
 
+	if (!question)
+		return 0;
 	question->names = (struct answer)NOTHING_SAID;
 	question->led = 0;
 	question->are_names_asked = 1;
 	if (!learns_names)
 		return 0;
+	kind = is_in_world(&question->destination) ? 0 : NAME_ANYWHERE;
 	if (question->name)
 		ask_name(ruleset, question, question->name, kind);
 	for (__u32 i = 0; i < NAMES_PER_ADDRESS && i < most; i++) {
@@ -340,12 +345,11 @@ static __always_inline __u32 judge_with_names(__u64 ruleset, struct question *qu
 /* The answers of both rulesets as one; the fields are those of struct event. */
 struct decision {
 	__u64 ruleset;
-	__u64 shadow; /* 0 where the shadow ruleset has no other answer */
 	__u16 rule;
 	__u16 shadow_rule;
 	__u8 verdict;
 	__u8 reason;
-	__u8 shadow_reason;
+	__u8 shadow_reason; /* 0 where the shadow ruleset has no other answer */
 	__u8 silent;
 	__u32 name; /* the name that had a say; before: by which the flow was allowed before. 0: none */
 };
@@ -377,7 +381,6 @@ static __always_inline void combine(struct decision *decision, __u64 enforced, _
 		decision->reason = REASON_OF(shadow_answer);
 	}
 	if (differs) {
-		decision->shadow = shadow;
 		decision->shadow_rule = RULE_OF(shadow_answer);
 		decision->shadow_reason = REASON_OF(shadow_answer);
 	}
