@@ -45,6 +45,8 @@ export interface AgentOptions extends Locality {
   readonly unknown: 'allow' | 'deny';
   /** Pods that a NetworkPolicy holds may reach their own node. */
   readonly ownNode: boolean;
+  /** How long a DNS answer counts at least for new flows, whatever its TTL: seconds, at most a week. */
+  readonly dnsMinTtlS: number;
   /**
    * When programs are attached: once the first snapshot is enforced, and a snapshot that cannot be ends the agent; or at once,
    * with the pods that exist then unconfined until there is a snapshot, so that no later pod sends a packet unjudged.
@@ -146,7 +148,7 @@ export class Agent {
       unknown: options.unknown,
       bpffs: options.bpffs,
       stateDir: options.stateDir ?? null,
-      ownNode: options.ownNode,
+      ...{ ownNode: options.ownNode, dnsMinTtlS: options.dnsMinTtlS },
       ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
     });
     this.#cutter = new FlowCutter(native);

@@ -71,6 +71,8 @@ export interface EnforcementOptions {
   readonly unknown: 'allow' | 'deny';
   /** See `Options` of compile. */
   readonly ownNode?: boolean;
+  /** See `ApplierOptions`. */
+  readonly dnsMinTtlS?: number;
   /** Sizes of maps, by name, where the defaults of bpf/abi.h won't do. */
   readonly maxEntries?: Readonly<Record<string, number>>;
   /** Below which folder of bpffs programs and maps are pinned, so that they outlive this process; null, and by default: nowhere. */
@@ -106,7 +108,10 @@ export class Enforcement {
     try {
       const { hostNetns, hidden } = host(native);
       this.hostHidden = hidden;
-      this.#fixed = { unknown: options.unknown, hostNetns };
+      this.#fixed = {
+        ...{ unknown: options.unknown, hostNetns },
+        ...(options.dnsMinTtlS === undefined ? {} : { dnsMinTtlS: options.dnsMinTtlS }),
+      };
       this.#applier = this.#newApplier();
       this.#guards = new InterfaceGuards(native, this.#installation);
     } catch (error) {

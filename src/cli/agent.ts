@@ -5,6 +5,7 @@ import { statSync } from 'node:fs';
 import path from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { MAX_TTL_S, SHORTEST_TTL_S } from '#build/generated/abi.ts';
 import { Agent, type AgentOptions, StartError } from '../agent/agent.ts';
 import type { AgentHooks } from '../agent/hooks.ts';
 import { type AgentLog, LEVELS, type Level, openLog } from '../agent/log.ts';
@@ -45,6 +46,7 @@ interface Options {
   readonly nodeName?: string;
   readonly resolver?: readonly string[];
   readonly clusterDomain: string;
+  readonly dnsMinTtl: number;
   readonly logLevel: Level;
 }
 
@@ -121,6 +123,18 @@ export function command(): Command {
     )
     .addOption(resolverOption())
     .addOption(clusterDomainOption())
+    .addOption(
+      new Option(
+        '--dns-min-ttl <seconds>',
+        'how long a DNS answer counts at least for new connections, whatever TTL it has; nothing that is connected ends with it',
+      )
+        .default(SHORTEST_TTL_S)
+        .argParser((text) => {
+          if (!/^\d{1,6}$/.test(text) || Number(text) > MAX_TTL_S)
+            throw new InvalidArgumentError(`write a number of seconds up to ${MAX_TTL_S}, a week.`);
+          return Number(text);
+        }),
+    )
     .option(
       '--bpffs <dir>',
       'folder on a bpffs below which programs and maps are pinned, so that enforcement goes on without the agent; none: it ends with the agent',
@@ -198,6 +212,7 @@ async function start(options: Options): Promise<number> {
       metrics: options.metricsAddress,
       socket: options.socket === false ? null : path.resolve(options.socket),
       unknown: options.unknown ?? (inCluster ? 'deny' : 'allow'),
+      dnsMinTtlS: options.dnsMinTtl,
       ownNode: (options.ownNode ?? (inCluster ? 'allow' : 'deny')) === 'allow',
       nodeName,
       unscheduled: inCluster ? 'elsewhere' : 'here',

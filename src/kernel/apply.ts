@@ -47,6 +47,8 @@ export interface ApplierOptions {
   readonly unknown: 'allow' | 'deny';
   /** Cookie of the host's network namespace; 0n: not known, nobody is in it. */
   readonly hostNetns: bigint;
+  /** How long what is learned from now on counts at least for new flows, whatever TTL it has; by default a minute. */
+  readonly dnsMinTtlS?: number;
 }
 
 export interface Applied {
@@ -78,7 +80,7 @@ export class Applier {
   readonly #knownNames: KnownNames;
   readonly #epochs: Map<number, number>;
   /** What of the settings no change changes. */
-  readonly #fixed: Pick<Settings, 'unknown' | 'hostNetns'>;
+  readonly #fixed: Pick<Settings, 'unknown' | 'hostNetns' | 'shortestTtlS'>;
   /** Cookies of the namespaces whose way out is guarded, by cgroup. */
   readonly #guarded: Map<bigint, bigint>;
   #settings: Settings;
@@ -113,7 +115,7 @@ export class Applier {
    */
   constructor(
     object: NativeObject,
-    { unknown, hostNetns }: ApplierOptions,
+    { unknown, hostNetns, dnsMinTtlS: shortestTtlS = SHORTEST_TTL_S }: ApplierOptions,
     inherited: Inheritance | null = null,
     ledger: Ledger | null = null,
   ) {
@@ -128,7 +130,7 @@ export class Applier {
     const inheritedSlots = new Set(held.map(([, { slot }]) => slot));
     this.#counters = new Counters(object, this.names, ledger, inheritedSlots);
     this.#guarded = new Map(held.flatMap(([cgroup, { netns }]) => (netns === 0n ? [] : [[cgroup, netns]])));
-    this.#fixed = { unknown: unknown === 'deny' ? UNKNOWN_DENY : UNKNOWN_ALLOW, hostNetns };
+    this.#fixed = { unknown: unknown === 'deny' ? UNKNOWN_DENY : UNKNOWN_ALLOW, hostNetns, shortestTtlS };
     this.#epochs = new Map([...(inherited?.epochs ?? [])].filter(([slot]) => hasRoom(slot)));
     // Of slots that were given up: whoever gets one must not know what another was told.
     if (inherited !== null) this.#knownNames.forgetOthers(inheritedSlots);
@@ -137,7 +139,7 @@ export class Applier {
       this.#resync();
       this.#mayDrain = true;
     } else {
-      this.#settings = { levels: 0, ...this.#fixed, pods: 0n, podsLevel: 0, shortestTtlS: SHORTEST_TTL_S };
+      this.#settings = { levels: 0, ...this.#fixed, pods: 0n, podsLevel: 0 };
       this.#write(this.#settings);
     }
     this.#isBeside = inherited !== null && !inherited.isInPlace;
@@ -241,7 +243,8 @@ export class Applier {
         names.remove(changes.names.deletes, late);
         this.#knownNames.reclassify(names.entries);
       }
-      if ((before.levels | levels) !== before.levels || !isRuled) {
+      const isTimed = before.shortestTtlS === this.#fixed.shortestTtlS;
+      if ((before.levels | levels) !== before.levels || !isRuled || !isTimed) {
         late(() => this.#write(before));
         this.#write({ ...before, levels: before.levels | levels, ...this.#fixed });
       }

@@ -69,6 +69,7 @@ class World {
         socket: null,
         unknown: 'deny',
         ownNode: false,
+        dnsMinTtlS: 60,
         guard: true,
         confine: 'not',
         nodeName: NODE,

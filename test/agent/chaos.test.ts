@@ -66,7 +66,14 @@ async function start(api: ApiServer, lab: Lab): Promise<Running> {
   const agent = new Agent(
     {
       ...{ root: namedRoot(cgroupMount(), path.join(lab.name, 'kubepods')), pods: null },
-      ...{ metrics: { host: '127.0.0.1', port: 0 }, socket: null, unknown: 'deny', ownNode: false, nodeName: 'a' },
+      ...{
+        metrics: { host: '127.0.0.1', port: 0 },
+        socket: null,
+        unknown: 'deny',
+        ownNode: false,
+        dnsMinTtlS: 60,
+        nodeName: 'a',
+      },
       ...{ unscheduled: 'elsewhere', attach: 'at_once', guard: true, confine: 'not', bpffs: null, checkMs: 0 },
       uninstall: 'postern uninstall',
       hooks: {
