@@ -70,8 +70,6 @@ static __noinline int is_resolver(const struct address *address, __be16 port)
 {
 	struct resolver_key key = {.port = port};
 
-	if (!learns_names)
-		return false;
 	copy_address(&key.address, address);
 	return !!bpf_map_lookup_elem(&resolvers, &key);
 }
@@ -279,8 +277,6 @@ static __noinline int note_message(struct __sk_buff *skb, struct dns_work *work)
 
 static __always_inline bool may_ask(const struct packet *packet)
 {
-	if (!learns_names)
-		return false;
 	return packet->protocol == IPPROTO_UDP || (packet->protocol == IPPROTO_TCP && packet->remote_port == bpf_htons(DNS_PORT));
 }
 
@@ -290,7 +286,7 @@ __noinline int note_question(struct __sk_buff *skb, const struct packet *packet,
 	struct dns_work *work;
 	__u32 index;
 
-	if (!learns_names || !packet || !slot || packet->reason || packet->fragment == FRAGMENT_LATER ||
+	if (!packet || !slot || packet->reason || packet->fragment == FRAGMENT_LATER ||
 	    !is_resolver(&packet->remote, packet->remote_port))
 		return 0;
 	if (packet->fragment) {
@@ -581,7 +577,7 @@ __noinline int learn_answer(struct __sk_buff *skb, const struct packet *packet, 
 	struct dns_work *work;
 	__u32 index;
 
-	if (!learns_names || !packet)
+	if (!packet)
 		return 0;
 	if (packet->fragment) {
 		lose_dns(DNS_FRAGMENT);

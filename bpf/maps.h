@@ -295,12 +295,6 @@ const volatile __u8 has_current_process = 1;
  */
 const volatile __u8 reorders_loads = 1;
 
-/*
- * Whether workloads' questions and resolvers' answers are read, and names decide. Cleared while no policy can speak of names: the verifier
- * then never sees what reads messages, which takes it ten times as long as all else.
- */
-const volatile __u8 learns_names = 1;
-
 /* How many flows a workload may hold. `flows` and `flow_order` should have room for as many of each. */
 const volatile __u32 flows_per_workload = FLOWS_PER_WORKLOAD;
 

@@ -234,8 +234,6 @@ __noinline int ask_names(__u64 ruleset, struct question *question)
 	question->names = (struct answer)NOTHING_SAID;
 	question->led = 0;
 	question->are_names_asked = 1;
-	if (!learns_names)
-		return 0;
 	kind = is_in_world(&question->destination) ? 0 : NAME_ANYWHERE;
 	if (question->name)
 		ask_name(ruleset, question, question->name, kind);
@@ -256,8 +254,6 @@ static __noinline __u32 latest_name(__u32 slot, const struct address *address)
 	struct learned_key key = {.slot = slot};
 	__u32 latest = 0, expires_s = 0;
 
-	if (!learns_names)
-		return 0;
 	copy_address(&key.address, address);
 	for (__u32 i = 0; i < NAMES_PER_ADDRESS; i++) {
 		const struct learned *entry;

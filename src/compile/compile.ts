@@ -4,7 +4,7 @@
 
 import { SPACE_NETWORKS, SPACE_NOT_WORLD } from '#build/generated/abi.ts';
 import type { List } from '../model/list-change.ts';
-import { CLUSTER_DOMAIN, NAMES_ENFORCED, type NamePattern } from '../model/name.ts';
+import { CLUSTER_DOMAIN, type NamePattern, QUERIES_ENFORCED } from '../model/name.ts';
 import type { Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import {
   type AddressKey,
@@ -12,7 +12,6 @@ import {
   type NetworkKey,
   NO_ID,
   type PortPrefix,
-  type ResolverKey,
   type Row,
   type RulesetInfo,
   type Tables,
@@ -39,8 +38,8 @@ export interface Options {
   readonly local?: List<Pod>;
   /** Pods that a NetworkPolicy holds may reach their own node, as upstream's text has it. Default: no. */
   readonly ownNode?: boolean;
-  /** Names that DNS told a workload count. Default: as far as users are concerned. */
-  readonly names?: boolean;
+  /** Which names may be asked counts. Default: as far as users are concerned. */
+  readonly queries?: boolean;
   /** Asked of destinations beside what the rulesets ask; never changes a verdict. */
   readonly extraDemand?: Demand;
   /** Rulesets whose packets may still be judged: what they reach is held, too. */
@@ -121,7 +120,7 @@ export function compile(snapshot: Snapshot, options: Options = {}): Compiled {
       rows: rows.rows,
       portSets: derived.portSets,
       rulesets: infos,
-      resolvers: asked.names.size === 0 && !asked.queries ? NO_RESOLVERS : resolversOf(snapshot),
+      resolvers: resolversOf(snapshot),
       workloads,
     },
     ...{ rulesets, destinations: reached, names, demand, problems: [...problems, ...clash], overfull: held.overfull },
@@ -153,8 +152,6 @@ function subjectsOf(rows: RowTable['rows']): Set<Id> {
   return subjects;
 }
 
-const NO_RESOLVERS: ReadonlySet<ResolverKey> = new Set();
-
 const NOWHERE: Destinations = destinations(
   {
     ...{ namespaces: [], nodes: [], pods: [], services: [], endpointSlices: [], policies: [] },
@@ -174,11 +171,11 @@ export function portSetsOf(rows: Iterable<Row>): Map<Id, readonly PortPrefix[]> 
 /** Pods of other nodes come and go without a part in it. */
 function heldBy(snapshot: Snapshot, options: Options): Held {
   const { namespaces, nodes, policies, host, pods } = snapshot;
-  const { local = pods, ownNode = false, names = NAMES_ENFORCED } = options;
-  const from = [local, namespaces, nodes, policies, host, ownNode, names];
+  const { local = pods, ownNode = false, queries = QUERIES_ENFORCED } = options;
+  const from = [local, namespaces, nodes, policies, host, ownNode, queries];
   const known = options.state?.held;
   if (known?.from.every((part, index) => part === from[index])) return known;
-  const made = workloadsOf(snapshot, local, { ownNode, names });
+  const made = workloadsOf(snapshot, local, { ownNode, queries });
   const infos = new Map([...made.rulesets].map(([id, { info }]) => [id, info]));
   return { from, ...made, infos, demand: demandOf(made.rulesets.values()) };
 }
@@ -186,7 +183,7 @@ function heldBy(snapshot: Snapshot, options: Options): Held {
 function workloadsOf(
   snapshot: Snapshot,
   local: List<Pod>,
-  { ownNode, names }: { readonly ownNode: boolean; readonly names: boolean },
+  { ownNode, queries }: { readonly ownNode: boolean; readonly queries: boolean },
 ): Pick<Held, 'workloads' | 'rulesets' | 'problems' | 'overfull'> {
   const select = selections(snapshot);
   const nodes = new Set(snapshot.nodes.map(({ name }) => name));
@@ -225,7 +222,7 @@ function workloadsOf(
     const [enforced, shadow] = [selected.enforced, selected.shadow].map((each) =>
       ownNode ? andOwnNode(each) : each,
     ) as [readonly Policy[], readonly Policy[]];
-    const place: Place = { hostNetwork: pod.hostNetwork, hosts: hostsOf(pod, snapshot, nodes), names, domains };
+    const place: Place = { hostNetwork: pod.hostNetwork, hosts: hostsOf(pod, snapshot, nodes), queries, domains };
     const enforcedId = idFor(enforced, place);
     workloads.set(`${pod.namespace}/${pod.name}`, {
       ...{ namespace: pod.namespace, name: pod.name, uid: pod.uid, cgroup: pod.cgroup, hostNetwork: pod.hostNetwork },
@@ -235,7 +232,7 @@ function workloadsOf(
     });
   }
   const here: Place = {
-    ...{ hostNetwork: true, hosts: hostsOf({ node: snapshot.host.node }, snapshot, nodes), names, domains },
+    ...{ hostNetwork: true, hosts: hostsOf({ node: snapshot.host.node }, snapshot, nodes), queries, domains },
   };
   for (const [unit, selection] of unitSelections(snapshot)) {
     const { enforced, shadow } = selection;

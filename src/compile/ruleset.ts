@@ -77,8 +77,8 @@ export interface Ruleset {
 export interface Place {
   readonly hostNetwork: boolean;
   readonly hosts: readonly string[];
-  /** Names that DNS told it count; else `domainNames` match nothing, and all may be asked. */
-  readonly names: boolean;
+  /** Which names may be asked counts; else all may be. */
+  readonly queries: boolean;
   readonly domains: Domains;
 }
 
@@ -113,8 +113,8 @@ function asksHost(policy: Policy): boolean {
 /** The key under which equal rulesets are found before one is built. */
 export function rulesetContent(policies: readonly Policy[], place: Place): string {
   const hosts = policies.some(asksHost) ? place.hosts : [];
-  const where = `${place.hostNetwork ? 'host' : 'pod'}${place.names ? ' names' : ''}`;
-  const domains = place.names && policies.some(limitsQueries) ? JSON.stringify(place.domains) : '';
+  const where = place.hostNetwork ? 'host' : 'pod';
+  const domains = place.queries && policies.some(limitsQueries) ? JSON.stringify(place.domains) : '';
   return `${where}${domains}\n${JSON.stringify(hosts)}\n${policies.map(contentOf).join('\n')}`;
 }
 
@@ -148,7 +148,7 @@ export function ruleset(all: readonly Policy[], place: Place): Ruleset {
   const isolating = policies.filter(({ effect }) => effect === 'Isolate');
   const clauses: Clause[] = [];
   const clause = (tier: Tier, value: number, policy: Policy, { ports, peers }: Rule): void =>
-    void clauses.push({ tier, value, ports, peers: peers.flatMap((peer) => resolvePeer(policy, peer, place)) });
+    void clauses.push({ tier, value, ports, peers: peers.flatMap((peer) => resolvePeer(policy, peer)) });
   const flatten = (tier: Tier, sources: readonly Policy[]): RuleRef[] => {
     const refs: RuleRef[] = [];
     for (const policy of sources) {
@@ -169,7 +169,7 @@ export function ruleset(all: readonly Policy[], place: Place): Ruleset {
     baseline: flatten('baseline', tier('Baseline')),
     limits: held.map(ref),
     isolating: isolating.map(ref),
-    asking: place.names ? all.filter((policy) => isOfUnion(policy) && limitsQueries(policy)).map(ref) : [],
+    asking: place.queries ? all.filter((policy) => isOfUnion(policy) && limitsQueries(policy)).map(ref) : [],
   };
   held.forEach((policy, bit) => {
     for (const rule of policy.rules) {
@@ -187,7 +187,7 @@ export function ruleset(all: readonly Policy[], place: Place): Ruleset {
     limitsSilent: held.reduce((mask, { onDeny }, bit) => (onDeny === 'Drop' ? mask | (1 << bit) : mask), 0),
     hostNetwork: place.hostNetwork,
     hosts: policies.some(asksHost) ? place.hosts : [],
-    asking: place.names ? askingOf(all.filter(isOfUnion), held, place.domains) : null,
+    asking: place.queries ? askingOf(all.filter(isOfUnion), held, place.domains) : null,
   };
 }
 
@@ -214,7 +214,7 @@ export function hasNamesAnywhere({ clauses }: Ruleset): boolean {
   return clauses.some(({ peers }) => peers.some((peer) => peer.type === 'names' && peer.anywhere));
 }
 
-function resolvePeer(policy: Policy, peer: Peer, { names }: Place): ResolvedPeer[] {
+function resolvePeer(policy: Policy, peer: Peer): ResolvedPeer[] {
   switch (peer.type) {
     case 'any':
       return [peer];
@@ -236,7 +236,7 @@ function resolvePeer(policy: Policy, peer: Peer, { names }: Place): ResolvedPeer
     case 'entities':
       return peer.entities.map((entity) => resolveEntity(entity, peer.except));
     case 'domainNames':
-      return names ? [{ type: 'names', patterns: new Set(peer.names), anywhere: peer.anywhere }] : [];
+      return [{ type: 'names', patterns: new Set(peer.names), anywhere: peer.anywhere }];
   }
 }
 

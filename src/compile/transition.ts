@@ -36,7 +36,9 @@ export function transition(previous: Compiled | null, snapshot: Snapshot, option
 }
 
 /** Does the kernel hold all that these rulesets have something to say of? */
-function reachesAll(old: readonly Ruleset[], { state, destinations }: Compiled): boolean {
+function reachesAll(old: readonly Ruleset[], { state, destinations, rulesets }: Compiled): boolean {
+  // Where nobody is held any more, no destination was looked at.
+  if (rulesets.size === 0) return old.length === 0;
   const reached = state.identities?.reached ?? new Set();
   return old.every((ruleset) =>
     [...destinations.identities.values()].every(

@@ -8,7 +8,7 @@ import type { Compiled } from '../compile/compile.ts';
 import { IcmpKind, Protocol } from '../compile/numbers.ts';
 import { overfullNote } from '../compile/overfull.ts';
 import { addressKey, addressText } from '../model/address.ts';
-import { matchesName, NAMES_ENFORCED, WILDCARD } from '../model/name.ts';
+import { matchesName, WILDCARD } from '../model/name.ts';
 import type { IcmpType, Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import { NO_ID, type PolicyRef, type WorkloadEntry } from '../model/tables.ts';
 import { policyName } from '../resolve/order.ts';
@@ -103,8 +103,6 @@ export function explainer(snapshot: Snapshot, compiled: Compiled, problems: read
   const pods = new Map(snapshot.pods.map((pod) => [`${pod.namespace}/${pod.name}`, pod]));
   const overfull = new Map(compiled.overfull.map((one) => [workloadName(one.workload), [overfullNote(one)]]));
   const services = new Map(snapshot.services.map((service) => [`${service.namespace}/${service.name}`, service]));
-
-  const areNamesAsked = NAMES_ENFORCED || compiled.names.byPattern.size > 0;
 
   const destination = (to: string): Destination => {
     if (to.startsWith('service:')) {
@@ -207,8 +205,8 @@ export function explainer(snapshot: Snapshot, compiled: Compiled, problems: read
       wouldAllow: shadow?.policy == null ? null : policyName(shadow.policy),
       notes: [
         ...at.notes,
-        ...(isName ? nameNotes(query.to, held, decision?.verdict !== 'deny', areNamesAsked) : []),
-        ...(isName && areNamesAsked ? askedNotes(explainName({ from: query.from, ask: query.to })) : []),
+        ...(isName ? nameNotes(query.to, held, decision?.verdict !== 'deny') : []),
+        ...(isName ? askedNotes(explainName({ from: query.from, ask: query.to })) : []),
         ...serviceNotes(query, decision),
         ...otherNotes(query, at, decision),
         ...problemNotes(decision, told, held, isName, problems),
@@ -277,12 +275,10 @@ const DOMAIN =
 /** An address with a mistake in it: no top-level domain is a number (RFC 3696, section 2). */
 const ENDS_IN_NUMBER = /(^|\.)\d+\.?$/;
 
-/** @param areAsked whether rules for names have a part in verdicts. */
 function nameNotes(
   text: string,
   held: readonly (PolicyRef & { readonly rules: Snapshot['policies'][number]['rules'] })[],
   passes: boolean,
-  areAsked: boolean,
 ): string[] {
   const name = asciiName(text) ?? text;
   const naming = held.flatMap((policy) =>
@@ -299,14 +295,11 @@ function nameNotes(
         rules.some(({ action, peers }) => action === 'Deny' && peers.some(({ type }) => type === 'networks')),
       );
   return [
-    areAsked
-      ? 'only its name is known: rules for every destination and for names were asked, as of an address in World that DNS told this workload'
-      : 'only its name is known, so only rules for every destination were asked',
+    'only its name is known: rules for every destination and for names were asked, as of an address in World that DNS told this workload',
     ...denying.map((policy) => `${policyName(policy)} denies networks: ask for the address, which may be among them`),
-    ...naming.flatMap(({ rule, told }) => {
-      if (!areAsked) return [`${told}, but domainNames are not enforced yet: it allows nothing`];
-      return rule.notEnforced === null ? [] : [`${told}, but ${rule.notEnforced}: it allows nothing`];
-    }),
+    ...naming.flatMap(({ rule, told }) =>
+      rule.notEnforced === null ? [] : [`${told}, but ${rule.notEnforced}: it allows nothing`],
+    ),
   ];
 }
 

@@ -2,7 +2,6 @@
 // Loads Postern's programs as this kernel can take them, and attaches them to a cgroup. Knows no policy.
 
 import { fileURLToPath } from 'node:url';
-import { NAMES_ENFORCED } from '../model/name.ts';
 import type { LoadedObject, Native, NativeObject } from './native.ts';
 
 const OBJECT = fileURLToPath(new URL('../../build/postern.bpf.o', import.meta.url));
@@ -47,20 +46,16 @@ const CHECKSUM_OFFSETS: Readonly<Record<string, string>> = {
 };
 
 /**
- * What build/postern.bpf.o must be told of this kernel before it is loaded, found by trying and, for what is missing, by its BTF; and whether names are learned (bpf/maps.h). Where one of
+ * What build/postern.bpf.o must be told of this kernel before it is loaded, found by trying and, for what is missing, by its BTF. Where one of
  * several offsets is not to be found, none is told.
  */
-export function constantsFor(
-  native: Pick<Native, 'probe' | 'memberOffsets'>,
-  learnsNames = NAMES_ENFORCED,
-): Record<string, number> {
+export function constantsFor(native: Pick<Native, 'probe' | 'memberOffsets'>): Record<string, number> {
   const refused = native.probe();
   const has = (helpers: readonly string[]) =>
     helpers.every((helper) => refused[`helper/cgroup_skb/${helper}`] === null);
   // Of the machines that this runs on only x86 keeps loads in order (bpf/maps.h).
   const constants: Record<string, number> = {
     reorders_loads: process.arch === 'x64' ? 0 : 1,
-    learns_names: learnsNames ? 1 : 0,
   };
   for (const { constant, helpers, instead } of OPTIONAL_HELPERS) {
     constants[constant] = has(helpers) ? 1 : 0;
@@ -110,15 +105,14 @@ export function namespacesHidden(native: Native): string | null {
 
 /**
  * Loads build/postern.bpf.o; nothing is attached yet. `maxEntries` by map name, where the defaults of bpf/abi.h won't do.
- * `workloads` sizes what goes by slot, too. `pinned`: maps that are there already, and where. `learnsNames`: see bpf/maps.h. Throws KernelError, with the verifier's log in its message.
+ * `workloads` sizes what goes by slot, too. `pinned`: maps that are there already, and where. Throws KernelError, with the verifier's log in its message.
  */
 export function loadPrograms(
   native: Native,
   maxEntries: Readonly<Record<string, number>> = {},
   pinned: Readonly<Record<string, string>> = {},
-  learnsNames = NAMES_ENFORCED,
 ): LoadedObject {
-  return native.load(OBJECT, allSizes(maxEntries), constantsFor(native, learnsNames), pinned);
+  return native.load(OBJECT, allSizes(maxEntries), constantsFor(native), pinned);
 }
 
 /** The layout of each map that `loadPrograms` would make with these sizes, as text; loads nothing. Throws KernelError. */

@@ -87,7 +87,9 @@ function mayMeet(a: Rule, b: Rule): boolean {
 }
 
 function peersMayMeet(a: Peer, b: Peer): boolean {
-  if (a.type === 'domainNames' || b.type === 'domainNames') return false; // not yet enforced: match nothing
+  // Names lead to addresses of World alone, which no pod and no node has.
+  if (a.type === 'domainNames' || b.type === 'domainNames')
+    return [a.type, b.type].every((type) => type === 'domainNames' || type === 'networks' || type === 'any');
   if (a.type === 'networks' && b.type === 'networks') {
     return a.cidrs.some((one) => b.cidrs.some((other) => isWithin(one, other) || isWithin(other, one)));
   }

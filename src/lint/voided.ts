@@ -31,7 +31,7 @@ export function checkVoided(
   const outside: Outside = { World: World.except, Internet: Internet.except };
   return policy.rules.flatMap((rule, index) => {
     // What is not enforced yet allows nothing for another reason, and there is a finding for that.
-    if (rule.notEnforced !== null || rule.peers.every(({ type }) => type === 'domainNames')) return [];
+    if (rule.notEnforced !== null) return [];
     const limit = limits.find(({ rules }) => !rules.some((one) => mayMeet(rule, one, outside)));
     if (limit === undefined) return [];
     const message = `nothing of this is within ${policyName(limit)}, a Limit on all that ${policyName(policy)} holds: the rule allows nothing`;

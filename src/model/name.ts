@@ -6,10 +6,10 @@
 export type NamePattern = string;
 
 /**
- * Whether `domainNames` allow anything yet: the one place where that is said. While they don't, they are read and checked, match nothing,
- * and users are told so.
+ * Whether `dns.queries: AllowedNamesOnly` holds yet: the one place where that is said. While it does not, every name may be asked, and users
+ * are told so.
  */
-export const NAMES_ENFORCED: boolean = false;
+export const QUERIES_ENFORCED: boolean = false;
 
 /** Bytes of the longest name, dots between labels included (RFC 1035, section 2.3.4, less length bytes and root). */
 export const NAME_BYTES = 253;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What do policy files mean for one command on a machine without a cluster? A snapshot of one workload that every policy selects.
 // Pure: knows neither the kernel nor the command.
-import { NAMES_ENFORCED } from '../model/name.ts';
 import type { Host, Peer, Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import { readDocuments, type SourceFile } from '../parse/document.ts';
 
@@ -145,8 +144,6 @@ function clusterPeer(peer: Peer): string | null {
       if (excepted.length > 0) return `${excepted.join(' and ')} in except need a cluster and take nothing away here`;
       return null;
     }
-    case 'domainNames':
-      return NAMES_ENFORCED ? null : 'domainNames are not enforced yet and match nothing';
     default:
       return null;
   }

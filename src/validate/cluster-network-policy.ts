@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is this a ClusterNetworkPolicy by upstream's CRD (policy.networking.k8s.io/v1alpha2, experimental channel, of which the standard one is a
-// part), and beyond what a CRD can say? Also: what of it fails closed, as the CRD's text demands, and what is not enforced yet.
+// part), and beyond what a CRD can say? Also: what of it fails closed, as the CRD's text demands.
 import type { ErrorObject } from 'ajv';
 import type { Path } from '../yaml/documents.ts';
 import { brokenRules } from './cel.ts';
 import { checkCidr } from './cidr.ts';
 import { checkMetadataTypes } from './core-types.ts';
 import { schemaOf, validatorOf } from './crd.ts';
-import { checkNames, notYetEnforced } from './domain-name.ts';
+import { checkNames } from './domain-name.ts';
 import { doubtful, type Finding, pathText, quote, wrong, wrongKey } from './finding.ts';
 import { isObject } from './kind.ts';
 import { checkSelector } from './metadata.ts';
@@ -120,14 +120,11 @@ function checkPeer(peer: Record<string, unknown>, action: unknown, path: Path): 
   }
   if (peer.domainNames === undefined) return findings;
   const at = [...path, 'domainNames'];
-  const names = checkNames(peer.domainNames, at);
-  findings.push(...names);
+  findings.push(...checkNames(peer.domainNames, at));
   if (action === 'Deny' || action === 'Pass') {
     // "DomainNames is only supported for Accept rules": one address has many names, so a denial by name is never exact.
     const advice = 'Accept the names that are meant, and deny networks in a rule after it';
     findings.push(wrongKey('domain_names', at, `domainNames stand in a rule to ${action}`, advice));
-  } else if (names.length === 0) {
-    findings.push(...notYetEnforced(at, 'matches', 'networks that cover the destination'));
   }
   return findings;
 }

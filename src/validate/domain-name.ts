@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is a text a domain name as our kinds take it, and in which form does DNS know it? By RFC 1035, section 2.3.4, and UTS 46.
 import { domainToASCII, domainToUnicode } from 'node:url';
-import { LABEL_BYTES, NAME_BYTES, NAMES_ENFORCED, WILDCARD } from '../model/name.ts';
+import { LABEL_BYTES, NAME_BYTES, WILDCARD } from '../model/name.ts';
 import type { Path } from '../yaml/documents.ts';
-import { doubtful, type Finding, quote, wrong } from './finding.ts';
+import { type Finding, quote, wrong } from './finding.ts';
 
 /** Names whose ASCII form is too long for DNS (RFC 1035, 2.3.4), or that have none (UTS 46). */
 export function checkNames(names: unknown, path: Path): Finding[] {
@@ -69,11 +69,4 @@ export function badName(value: unknown, path: Path): Finding {
   else if (/[^\p{L}\p{N}\p{M}._-]/u.test(text))
     advice = 'write letters, digits, - and _ between the dots, nothing else';
   return wrong('domain_name', path, `${quote(value)} is no domain name`, advice);
-}
-
-/** While names are not enforced: that this item does nothing. @param what it is for: `allows` or `matches`. */
-export function notYetEnforced(path: Path, what: 'allows' | 'matches', meanwhile: string): Finding[] {
-  if (NAMES_ENFORCED) return [];
-  const message = `domain names are not yet enforced: this item ${what} nothing`;
-  return [{ ...doubtful('not_yet_enforced', path, message, `add ${meanwhile} meanwhile`), at: 'key' }];
 }

@@ -7,7 +7,7 @@ import { brokenRules } from './cel.ts';
 import { checkCidr, readCidr } from './cidr.ts';
 import { checkMetadataTypes } from './core-types.ts';
 import { schemaOf, validatorOf } from './crd.ts';
-import { checkNames, notYetEnforced } from './domain-name.ts';
+import { checkNames } from './domain-name.ts';
 import { doubtful, type Finding, pathText, quote, wrong } from './finding.ts';
 import { isObject, type OwnKind } from './kind.ts';
 import { checkSelector } from './metadata.ts';
@@ -120,12 +120,7 @@ function checkSpec(kind: OwnKind, spec: Record<string, unknown>): Finding[] {
         }
       }
       findings.push(...checkExcept(peer, at));
-      const names = checkNames(peer.domainNames, [...at, 'domainNames']);
-      findings.push(...names);
-      if (peer.domainNames !== undefined && names.length === 0) {
-        const meanwhile = 'networks, entities or services that cover the destination';
-        findings.push(...notYetEnforced([...at, 'domainNames'], 'allows', meanwhile));
-      }
+      findings.push(...checkNames(peer.domainNames, [...at, 'domainNames']));
     }
     if (isObject(rule.tls) && rule.tls.serverName === 'Match') {
       const message = 'serverName: Match is not yet enforced: the rule allows nothing';

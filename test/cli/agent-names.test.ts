@@ -6,6 +6,7 @@ import { type ChildProcess, execFile } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { createInterface } from 'node:readline';
 import test from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { launchAgentIn, PolicyFolder, type TestAgent } from '../support/agent.ts';
@@ -19,7 +20,6 @@ const POD = '198.18.1.1';
 const POD6 = 'fd00:18:1::1';
 const PORT = 4433;
 const POSTERN = path.join(import.meta.dirname, '../../bin/postern');
-const PRELOAD = path.join(import.meta.dirname, '../support/with-names.ts');
 
 const QUIET = [
   '--keep-in-foreground',
@@ -88,11 +88,11 @@ async function startDnsmasq(lab: Lab, options: readonly string[]): Promise<Child
   return child;
 }
 
-async function start({ lab, folder }: World): Promise<TestAgent> {
+async function start({ lab, folder }: World, ...options: readonly string[]): Promise<TestAgent> {
   const agent = launchAgentIn(
-    { netns: lab.outside.netns, root: lab.root, env: { NODE_OPTIONS: `--import=${PRELOAD}` } },
+    { netns: lab.outside.netns, root: lab.root },
     ...([lab, folder] as const),
-    ...['--resolver', RESOLVER, '--resolver', UNBOUND],
+    ...['--resolver', RESOLVER, '--resolver', UNBOUND, ...options],
   );
   await agent.line(({ event }) => event === 'guarded' || event === 'taken_over');
   return agent;
@@ -156,6 +156,76 @@ test('an answer that comes while no agent runs teaches, and whoever takes over k
   await second.applied(() => all.folder.write('policy.yaml', POLICY('other.example')));
   assert.equal(await pod.actor.tryTcp(OTHER, PORT, 5000), 'ok', 'what was told while nobody ran');
   assert.equal(await pod.actor.tryTcp(SITE, PORT, 5000), 'EPERM');
+});
+
+test('the first policy that speaks of names finds what was told while none did', async (t) => {
+  const all = await world(
+    t,
+    POLICY('"*.shop.example"').replace('domainNames: ["*.shop.example"]', 'entities: [Host]'),
+    SHOP,
+  );
+  const agent = await start(all);
+  const connect = () => all.pod.actor.tryTcp(SITE, PORT, 5000);
+  assert.equal(await ask(all.pod, 'api.shop.example'), SITE);
+  assert.equal(await connect(), 'EPERM');
+  const drop = await agent.line(({ event, address }) => event === 'drop' && address === SITE);
+  assert.equal(drop.name, 'api.shop.example');
+  await agent.applied(() => all.folder.write('policy.yaml', POLICY('api.shop.example')));
+  assert.equal(await connect(), 'ok');
+});
+
+/** A UDP socket that stays: says of each line that is written to it whether its echo came. */
+function datagrams(pod: Place): { echoes(): Promise<boolean>; close(): void } {
+  const script = `exec 3<>/dev/udp/${SITE}/${PORT}; while read -r; do echo a >&3 && read -r -N 1 -t 5 <&3 && echo ok || echo no; done`;
+  const child = pod.spawn('bash', ['-c', script]);
+  const lines = createInterface({ input: child.stdout ?? assert.fail() })[Symbol.asyncIterator]();
+  return {
+    async echoes() {
+      child.stdin?.write('\n');
+      return (await lines.next()).value === 'ok';
+    },
+    close: () => void child.kill(),
+  };
+}
+
+test('an answer that has expired stops what is new, and nothing that goes on', async (t) => {
+  const policy = (names: string) =>
+    POLICY(names).replace(/ports: .*\}/, `ports: [{port: ${PORT}}, {port: ${PORT}, protocol: UDP}]}`);
+  const all = await world(t, policy('api.shop.example'), SHOP); // dnsmasq gives its own records no time to live
+  const { pod, folder, lab } = all;
+  await lab.outside.actor.listen('UDP', SITE, PORT);
+  const agent = await start(all, '--dns-min-ttl', '2');
+  const { actor } = pod;
+  let connection: number | undefined;
+  let socket: ReturnType<typeof datagrams> | undefined;
+  for (let tries = 0; ; tries++) {
+    assert.ok(tries < 20, 'what was told had expired each time before it was used');
+    assert.equal(await ask(pod, 'api.shop.example'), SITE);
+    const connected = await actor.connect(SITE, PORT, 5000);
+    socket = datagrams(pod);
+    connection = connected.socket;
+    if (connection !== undefined && (await socket.echoes())) break;
+    socket.close();
+  }
+  for (let tries = 0; (await actor.tryTcp(SITE, PORT, 5000)) !== 'EPERM'; tries++) {
+    assert.ok(tries < 600, 'it never expires');
+    await pause(100);
+  }
+  assert.equal(await actor.tryUdp(SITE, PORT, 5000), 'EPERM');
+  const goesOn = async () => [await actor.exchange(connection, 'a', 5000), await socket.echoes()];
+  assert.deepEqual(await goesOn(), ['ok', true]);
+  const { names } = JSON.parse(await postern('names', '--socket', folder.socket, '-o', 'json'));
+  assert.deepEqual(
+    names.map(({ name, expiresInSeconds }: Record<string, unknown>) => [name, Number(expiresInSeconds) <= 0]),
+    [['api.shop.example', true]],
+  );
+  await agent.applied(() => folder.write('policy.yaml', policy('api.shop.example, other.example')));
+  assert.deepEqual(await goesOn(), ['ok', true], 'judged again, by the name that allowed it');
+  assert.equal(await actor.tryTcp(SITE, PORT, 5000), 'EPERM');
+  await agent.applied(() => folder.write('policy.yaml', policy('other.example')));
+  const [tcp, udp] = await goesOn();
+  assert.ok(tcp !== 'ok' && !udp, 'the policy names it no more');
+  socket.close();
 });
 
 /** As many questions as may come at once are kept: dnsmasq's socket holds some hundred. */

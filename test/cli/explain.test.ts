@@ -185,12 +185,13 @@ spec: {podSelector: {matchLabels: {app: ${name}}}, egress: [${rule}]}
 `;
     writeFileSync(
       path.join(other, 'a.yaml'),
-      ['future', 'broken', 'via', 'names', 'plain', 'deny'].map(pod).join('') +
+      ['future', 'broken', 'via', 'names', 'tls', 'plain', 'deny'].map(pod).join('') +
         cnp('future', 'Admin', '{name: later, action: Deny, to: [{futures: {}}]}') +
         cnp('deny', 'Admin', '{action: Deny, to: [{networks: [198.18.0.0/15]}]}') +
         egress('broken', '{to: [{networks: [198.18.0.0/99]}]}') +
         egress('via', '{to: [{networks: [198.18.0.0/16]}], via: {gateway: out}}') +
         egress('names', '{to: [{domainNames: [a.example.com]}]}') +
+        egress('tls', '{to: [{domainNames: [a.example.com]}], ports: [{port: 80}], tls: {serverName: Match}}') +
         egress('plain', '{to: [{networks: [198.19.0.0/24]}]}'),
     );
     const notes = (name: string, to = '198.18.1.1') => {
@@ -211,8 +212,10 @@ spec: {podSelector: {matchLabels: {app: ${name}}}, egress: [${rule}]}
     ]);
     const [, , via = ''] = notes('via');
     assert.match(via, /^EgressPolicy\/shop\/via spec\.egress\[0\]\.via: /);
-    assert.match(notes('names')[2] ?? '', /spec\.egress\[0\]\.to\[0\]\.domainNames: domain names are not yet enforced/);
-    assert.equal(notes('names', 'a.example.com').filter((note) => note.includes('not yet enforced')).length, 0);
+    assert.deepEqual(notes('names'), ['deny', 'no_rule']);
+    assert.deepEqual(notes('names', 'a.example.com').slice(0, 2), ['allow', 'rule']);
+    const [, , tls = ''] = notes('tls', 'a.example.com').filter((note) => !note.startsWith('only its name'));
+    assert.match(tls, /names it, but tls\.serverName: Match is not yet enforced: it allows nothing$/);
     assert.deepEqual(notes('plain'), ['deny', 'no_rule']);
     assert.deepEqual(notes('deny', 'a.example.com'), [
       ...['allow', 'not_isolated', 'only its name is known, so only rules for every destination were asked'],

@@ -331,44 +331,45 @@ function shuffled<T>(items: readonly T[], seed: number): T[] {
 
 /** `stride`: after how many writes it is looked again. */
 function checkReplacement(policies: fc.Arbitrary<Policy[]>, stride: number, numRuns: number): void {
-  fc.assert(
-    fc.property(policies, policies, fc.integer({ min: 1 }), (before, after, seed) => {
-      const a = transition(null, { ...BASE, policies: before }, { names: true });
-      const maps = new Maps();
-      for (const step of a.steps) for (const writes of phases(maps, step)) for (const write of writes) write();
-      const b = transition(a.compiled, { ...BASE, policies: after }, { names: true });
-      const old = verdicts(a.compiled);
-      const fresh = verdicts(b.compiled);
-      let writesDone = 0;
-      for (const step of b.steps) {
-        for (const writes of phases(maps, step)) {
-          for (const write of shuffled(writes, seed)) {
-            write();
-            writesDone++;
-            if (writesDone % stride !== 0) continue; // every write of some order is looked at across runs
-            for (const workload of maps.pointers.keys()) {
-              FLOWS.forEach((flow, index) => {
-                const key = `${workload} ${index}`;
-                if (old.get(key) === fresh.get(key)) assert.equal(denies(maps, workload, flow), old.get(key), key);
-              });
-            }
+  fc.assert(checked(policies, policies, stride), { numRuns });
+}
+
+function checked(from: fc.Arbitrary<Policy[]>, to: fc.Arbitrary<Policy[]>, stride: number): fc.IProperty<unknown> {
+  return fc.property(from, to, fc.integer({ min: 1 }), (before, after, seed) => {
+    const a = transition(null, { ...BASE, policies: before }, { queries: true });
+    const maps = new Maps();
+    for (const step of a.steps) for (const writes of phases(maps, step)) for (const write of writes) write();
+    const b = transition(a.compiled, { ...BASE, policies: after }, { queries: true });
+    const old = verdicts(a.compiled);
+    const fresh = verdicts(b.compiled);
+    let writesDone = 0;
+    for (const step of b.steps) {
+      for (const writes of phases(maps, step)) {
+        for (const write of shuffled(writes, seed)) {
+          write();
+          writesDone++;
+          if (writesDone % stride !== 0) continue; // every write of some order is looked at across runs
+          for (const workload of maps.pointers.keys()) {
+            FLOWS.forEach((flow, index) => {
+              const key = `${workload} ${index}`;
+              if (old.get(key) === fresh.get(key)) assert.equal(denies(maps, workload, flow), old.get(key), key);
+            });
           }
         }
       }
-      // And at the end the maps are those of a fresh start.
-      const end = new Maps();
-      for (const writes of phases(end, { tables: b.compiled.tables, bridge: new Map(), bridgePortSets: new Map() })) {
-        for (const write of writes) write();
-      }
-      assert.deepEqual(maps.rows, end.rows);
-      assert.deepEqual(new Map(maps.identities), new Map(end.identities));
-      assert.deepEqual(maps.networks, end.networks);
-      assert.deepEqual(maps.names, end.names);
-      assert.deepEqual(maps.texts, end.texts);
-      assert.deepEqual(maps.pointers, end.pointers);
-    }),
-    { numRuns },
-  );
+    }
+    // And at the end the maps are those of a fresh start.
+    const end = new Maps();
+    for (const writes of phases(end, { tables: b.compiled.tables, bridge: new Map(), bridgePortSets: new Map() })) {
+      for (const write of writes) write();
+    }
+    assert.deepEqual(maps.rows, end.rows);
+    assert.deepEqual(new Map(maps.identities), new Map(end.identities));
+    assert.deepEqual(maps.networks, end.networks);
+    assert.deepEqual(maps.names, end.names);
+    assert.deepEqual(maps.texts, end.texts);
+    assert.deepEqual(maps.pointers, end.pointers);
+  });
 }
 
 test('between any two writes, every flow has the verdict of the old policies or of the new', () => {
@@ -377,6 +378,18 @@ test('between any two writes, every flow has the verdict of the old policies or 
 
 test('the same where policies speak of names, of which some were told before and others are only now', () => {
   checkReplacement(policiesTo(fc.oneof({ weight: 3, arbitrary: namesPeer }, peer)), 3, 40);
+});
+
+test('the last policy goes: until it is gone, a Service is judged by what stands behind it', () => {
+  const rule: Rule = {
+    ...{ name: null, action: 'Accept', peers: [{ type: 'any' }], notEnforced: null },
+    ports: [{ protocol: 'TCP', port: 8080, endPort: null }],
+  };
+  const last: Policy = {
+    ...{ kind: 'EgressPolicy', namespace: 'x', name: 'last', priority: 0, effect: 'Isolate', mode: 'Enforce' },
+    ...{ onDeny: 'Reject', hostNetwork: false, rules: [rule], subject: { type: 'own', podSelector: selector({}) } },
+  };
+  fc.assert(checked(fc.constant([last]), fc.constant([]), 1), { numRuns: 1 });
 });
 
 test('the same policies again change nothing, and equal policies on two workloads are one ruleset', () => {

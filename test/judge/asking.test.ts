@@ -42,7 +42,7 @@ const ONLY = 'queries: AllowedNamesOnly';
 
 function asker(policies: readonly string[], host: Host = HOST): (name: string) => NameExplanation {
   const snapshot = snapshotOf(PODS + policies.join(''), host);
-  const compiled = compile(snapshot, { names: true });
+  const compiled = compile(snapshot, { queries: true });
   assert.deepEqual(compiled.problems, []);
   const { explainName } = explainer(snapshot, compiled);
   return (name) => explainName({ from: 'shop/web', ask: name });
@@ -174,8 +174,8 @@ test('who lists a name, and who limits them, is told; what is no whole name is r
 });
 
 test('tables: a header row under NAME_ASKED, rows of classes that differ from it, resolvers even without a pattern', () => {
-  const tables = (text: string, names = true) =>
-    compile(snapshotOf(PODS + text, { ...HOST, clusterDomain: null }), { names }).tables;
+  const tables = (text: string, queries = true) =>
+    compile(snapshotOf(PODS + text, { ...HOST, clusterDomain: null }), { queries }).tables;
   const none = tables(policy('a', `{dns: {${ONLY}}}`));
   assert.deepEqual([none.names.size, none.resolvers.size], [0, 1]);
   assert.deepEqual(
@@ -209,7 +209,7 @@ test('explain decides as the oracle does which names may be asked', () => {
     const { objects, host } = generate(at, 0);
     const text = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects });
     const snapshot = snapshotOf(text, host);
-    const { explainName } = explainer(snapshot, compile(snapshot, { names: true }));
+    const { explainName } = explainer(snapshot, compile(snapshot, { queries: true }));
     const plain = [...TOLD_NAMES, 'x.example', 'a.svc.cluster.local'];
     const names = [
       ...plain,

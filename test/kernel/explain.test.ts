@@ -48,7 +48,7 @@ function enforce(seed: number): Enforced {
   const text = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects });
   const files = [{ path: 'case.json', text, hash: '' }];
   const { snapshot } = new ObjectStore(null).update({ files, unreadable: [] }, host);
-  const { steps, compiled } = transition(null, snapshot, { names: true });
+  const { steps, compiled } = transition(null, snapshot, { queries: true });
   const folders = new Map<string, string>();
   const bindings = new Map<string, CgroupBinding>();
   for (const name of compiled.tables.workloads.keys()) {
@@ -60,7 +60,7 @@ function enforce(seed: number): Enforced {
       level: path.relative(cgroupMount(), folder).split('/').length,
     });
   }
-  const object = loadPrograms(native, SIZES, {}, compiled.names.byPattern.size > 0);
+  const object = loadPrograms(native, SIZES);
   const applier = new Applier(object, { unknown: 'allow', hostNetns: 0n });
   for (const step of steps) applier.apply(step, bindings);
   const held = applier.readBack().workloads;

@@ -53,7 +53,7 @@ before(() => {
     learned: 16384,
     learned_order: 16384,
   };
-  programs = new Programs(sizes, { learns_names: 1 });
+  programs = new Programs(sizes);
 });
 after(() => programs.close());
 

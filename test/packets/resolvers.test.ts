@@ -46,7 +46,7 @@ before(async () => {
   await lab.addOutside(...DNSMASQ, ...UNBOUND, UNTRUSTED, SITE4, SITE6, OTHER4);
   pod = await lab.workload('w', { addresses: [LOCAL4, LOCAL6] });
   assert(pod.cgroup !== null);
-  maps = new Maps(pod.cgroup, {}, { learns_names: 1 });
+  maps = new Maps(pod.cgroup);
   attachPrograms(maps.object, lab.root);
   guards = new Guards(maps, lab);
   guards.attach(LINK, pod);

@@ -50,7 +50,7 @@ test('every reason', () => {
     nobody: [ACCEPTED, 'postern.dev/Programmed True NoWorkloads'],
   });
   assert.deepEqual(told([cnp('names', '[{action: Accept, to: [{domainNames: [a.example]}]}]')]), {
-    names: ['postern.dev/Accepted False NotYetEnforced', PROGRAMMED],
+    names: [ACCEPTED, PROGRAMMED],
   });
   assert.deepEqual(told([cnp('unknown', '[{action: Deny, to: [{futures: {}}]}]')]), {
     unknown: ['postern.dev/Accepted False NotYetEnforced', PROGRAMMED],
