@@ -120,7 +120,7 @@ const mistakes: readonly [argv: readonly string[], stderr: RegExp][] = [
   [['--to', 'shop/db'], /--port is needed for TCP; write --port N/],
   [['--to', 'shop/db', '--port', '0'], /a port is a number from 1 to 65535/],
   [['--to', 'shop/db', '--port', '80', '--icmp-type', 'EchoRequest'], /--icmp-type is of ICMP, not of TCP; write/],
-  [['--port', '80'], /--from and --to are needed; or --queries FILE/],
+  [['--port', '80'], /--from, and --to or --ask, are needed; or --queries FILE/],
   [['--queries', '/nonexistent'], /\/nonexistent: ENOENT/],
 ];
 
@@ -218,7 +218,11 @@ spec: {podSelector: {matchLabels: {app: ${name}}}, egress: [${rule}]}
     assert.match(tls, /names it, but tls\.serverName: Match is not yet enforced: it allows nothing$/);
     assert.deepEqual(notes('plain'), ['deny', 'no_rule']);
     assert.deepEqual(notes('deny', 'a.example.com'), [
-      ...['allow', 'not_isolated', 'only its name is known, so only rules for every destination were asked'],
+      ...[
+        'allow',
+        'not_isolated',
+        'only its name is known: rules for every destination and for names were asked, as of an address in World that DNS told this workload',
+      ],
       'ClusterNetworkPolicy/deny denies networks: ask for the address, which may be among them',
     ]);
     assert.deepEqual(notes('plain', '198.19.0.1'), ['allow', 'rule']);
