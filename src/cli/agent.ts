@@ -20,7 +20,7 @@ import { DEFAULT_SIZES, mapSize } from '../kernel/sizes.ts';
 import { type ListenAddress, ListenError, listenAddress } from '../metrics/server.ts';
 import { FolderSource, type FolderSourceOptions } from '../source/folder-source.ts';
 import type { ObjectSource } from '../source/source.ts';
-import { STATE, StateDir, StateError } from '../source/state.ts';
+import { noteOwnState, requireOwnState, STATE, StateDir, StateError } from '../source/state.ts';
 import { examine, isEnforcementPossible, obstacles } from './examine.ts';
 import { clusterDomainOption, resolverOption } from './resolver.ts';
 
@@ -118,7 +118,7 @@ export function command(): Command {
     .option('--no-socket', 'answer nowhere')
     .option(
       '--state-dir <dir>',
-      'keeps the last valid version of each object, and totals of counters, across restarts',
+      'keeps the last valid version of each object, and totals of counters, across restarts; goes with one --bpffs',
       STATE,
     )
     .addOption(resolverOption())
@@ -204,6 +204,9 @@ async function start(options: Options): Promise<number> {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => resolve('stopped'));
   });
   try {
+    const stateDir = path.resolve(options.stateDir);
+    const bpffs = options.bpffs === 'none' ? null : path.resolve(options.bpffs);
+    if (bpffs !== null) requireOwnState(stateDir, bpffs);
     const { source, hooks, startsProgram } = inCluster
       ? await openCluster(options, nodeName ?? '', out)
       : openFolder(options, out);
@@ -221,12 +224,15 @@ async function start(options: Options): Promise<number> {
       maxEntries: options.bpfMapMax ?? {},
       uninstall: uninstallCommand(options),
       checkMs: options.checkInterval * 1000,
-      stateDir: path.resolve(options.stateDir),
+      stateDir,
       confine: !options.confine ? 'not' : startsProgram ? 'capabilities' : 'wholly',
-      bpffs: options.bpffs === 'none' ? null : path.resolve(options.bpffs),
+      bpffs,
       hooks,
     };
     agent = new Agent(settings, source, loadNative(), out);
+    const unnoted = bpffs === null ? null : noteOwnState(stateDir, bpffs);
+    if (unnoted !== null)
+      out.log.warn({ event: 'state_lost', path: unnoted.path, code: unnoted.code }, unnoted.message);
     await Promise.race([agent.start(), stopped]);
   } catch (error) {
     await agent?.stop();

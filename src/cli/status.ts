@@ -7,8 +7,9 @@ import type { NodeStatus } from '../agent/node-status.ts';
 import { SOCKET } from '../agent/socket.ts';
 import { cgroupMount } from '../bind/mount.ts';
 import { folderWithId } from '../bind/root.ts';
-import { KernelError, loadNative, type Native } from '../kernel/native.ts';
-import { BPFFS, PinError, PinFolder } from '../kernel/pins.ts';
+import { guardsIn } from '../kernel/inheritance.ts';
+import { KernelError, loadNative, type Native, type Side } from '../kernel/native.ts';
+import { BPFFS, isOurs, PinError, PinFolder, type PinnedSet } from '../kernel/pins.ts';
 import { GUARDS } from '../kernel/programs.ts';
 import { ask, isNobodyThere, whyNobodyAnswers } from './ask.ts';
 import { table } from './table.ts';
@@ -69,20 +70,23 @@ function fromPins(native: Native, folder: string): NodeStatus {
   const attached = links.filter(({ info }) => info.cgroup !== 0n);
   const names = new Set(attached.map(({ name }) => name));
   const missing = pins.programNames().filter((name) => !GUARDS.includes(name) && !names.has(name));
+  const filtered = set === undefined ? [] : filteredInterfaces(native, set);
   const maps = native.openMaps(set?.maps ?? {});
   try {
     const since = links.length === 0 ? null : new Date(Math.min(...links.map(({ sinceMs }) => sinceMs))).toISOString();
     return {
       ...{ pid: null, ready: false, bpffs: folder, root: rootOf(native, attached[0]?.info.cgroup), since },
       programs: attached.map(({ name, info, program }) => ({ program: name, tag: program?.tag ?? '', link: info.id })),
-      guards: [...new Set(guards.map(({ info }) => info.ifindex))]
+      guards: [...new Set([...guards.map(({ info }) => info.ifindex), ...filtered])]
         .filter((ifindex) => ifindex !== 0)
         .map((ifindex) => {
-          const sinceMs = Math.max(...guards.flatMap((one) => (one.info.ifindex === ifindex ? [one.sinceMs] : [])));
-          const since = new Date(sinceMs).toISOString();
+          const links = guards.filter((one) => one.info.ifindex === ifindex);
+          const since =
+            links.length === 0 ? null : new Date(Math.max(...links.map((one) => one.sinceMs))).toISOString();
+          const mode = links.length === 0 ? 'clsact' : 'tcx';
           return {
             ...{ workload: '<unknown>', situation: 'guarded' },
-            interfaces: [{ name: interfaces.get(ifindex) ?? `interface ${ifindex}`, mode: 'tcx', since, first: true }],
+            interfaces: [{ name: interfaces.get(ifindex) ?? `interface ${ifindex}`, mode, since, first: true }],
           };
         }),
       maps: Object.entries(maps.maps())
@@ -97,6 +101,17 @@ function fromPins(native: Native, folder: string): NodeStatus {
   } finally {
     maps.close();
   }
+}
+
+/** Where Postern's filters of clsact are on both sides: no pin holds them, but who is guarded is in the maps. Throws KernelError. */
+function filteredInterfaces(native: Native, { maps }: PinnedSet): number[] {
+  const isThere = (ifindex: number, side: Side): boolean => {
+    const program = native.clsactProgram(ifindex, side);
+    return program !== null && isOurs(native.program(program));
+  };
+  return [...guardsIn(native, { paths: maps }).keys()].filter((ifindex) =>
+    (['ingress', 'egress'] as const).every((side) => isThere(ifindex, side)),
+  );
 }
 
 /** Absolute path; null: it is gone, or not to be seen from here. */

@@ -8,7 +8,7 @@ import { guardsIn } from '../kernel/inheritance.ts';
 import { LEDGER_FILES } from '../kernel/ledger.ts';
 import { KernelError, loadNative, type Native } from '../kernel/native.ts';
 import { BPFFS, PinError, PinFolder } from '../kernel/pins.ts';
-import { STATE } from '../source/state.ts';
+import { OWNER_FILE, STATE } from '../source/state.ts';
 import { ask, isForRootAlone, isNobodyThere } from './ask.ts';
 
 interface Options {
@@ -96,7 +96,7 @@ function removeFilters(native: Native, pins: PinFolder): void {
 function removeFiles(stateDir: string, socket: string): string[] {
   const removed: string[] = [];
   const objects = [path.join(stateDir, 'objects'), path.join(stateDir, 'cluster', 'objects')];
-  const ledger = LEDGER_FILES.map((name) => path.join(stateDir, name));
+  const ledger = [...LEDGER_FILES, OWNER_FILE, `${OWNER_FILE}.next`].map((name) => path.join(stateDir, name));
   for (const file of [...objects, ...ledger, socket]) {
     if (statSync(file, { throwIfNoEntry: false }) === undefined) continue;
     rmSync(file, { recursive: true });

@@ -13,6 +13,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  writeFileSync,
   writeSync,
 } from 'node:fs';
 import path from 'node:path';
@@ -30,7 +31,7 @@ export interface KeptObject {
   readonly value: unknown;
 }
 
-/** A failure of the world: the state directory cannot be used. `code` is the errno's name, or `STATE_VERSION`, `STATE_CORRUPT`. */
+/** A failure of the world: the state directory cannot be used. `code` is the errno's name, or `STATE_VERSION`, `STATE_CORRUPT`, `STATE_ELSEWHERE`. */
 export class StateError extends Error {
   override readonly name = 'StateError';
   readonly code: string;
@@ -119,6 +120,49 @@ export class StateDir {
       }
       throw stateError(file, error);
     }
+  }
+}
+
+/** Says to which folder of pins a state directory belongs. */
+export const OWNER_FILE = 'bpffs';
+
+/**
+ * A state directory goes with what is pinned in one folder: totals of counters go on top of what is in that very kernel's maps, and of two
+ * agents with one directory each would take the other's. Throws StateError, `STATE_ELSEWHERE`, where it goes with another folder than `bpffs`
+ * (absolute path) that is there still.
+ */
+export function requireOwnState(dir: string, bpffs: string): void {
+  const file = path.join(dir, OWNER_FILE);
+  const owner = ownerOf(file);
+  if (owner === null || owner === bpffs || !existsSync(owner)) return;
+  throw new StateError(
+    `the state directory ${dir} belongs to the agent that pins in ${owner}: start with --bpffs ${owner}, give this agent a --state-dir of its own, or end the other by postern uninstall --bpffs ${owner} --state-dir ${dir}`,
+    'STATE_ELSEWHERE',
+    file,
+  );
+}
+
+/** Notes it, for an agent that holds the lock of `bpffs`. Returns what kept it from that: nothing depends on it yet. */
+export function noteOwnState(dir: string, bpffs: string): StateError | null {
+  const file = path.join(dir, OWNER_FILE);
+  if (ownerOf(file) === bpffs) return null;
+  try {
+    makeFolder(dir);
+    writeFileSync(`${file}.next`, `${bpffs}\n`, { mode: 0o600 });
+    renameSync(`${file}.next`, file);
+    return null;
+  } catch (error) {
+    return stateError(file, error);
+  }
+}
+
+/** null: nobody's, or it cannot be read. */
+function ownerOf(file: string): string | null {
+  try {
+    const owner = readFileSync(file, 'utf8').trim();
+    return path.isAbsolute(owner) ? owner : null;
+  } catch {
+    return null;
   }
 }
 

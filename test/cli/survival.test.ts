@@ -200,6 +200,15 @@ test('a second agent is refused and told who holds the folder, or who stands at 
   assert.match(third.errors, new RegExp(`attached to ${lab.root}, and process ${first.child.pid} holds them`));
   assert.equal(existsSync(other.bpffs), false, 'it left nothing behind');
 
+  const shared = launchAgent(lab, folder, '--socket', other.socket, '--bpffs', other.bpffs);
+  assert.deepEqual(await shared.ended(), { status: 1, signal: null });
+  assert.match(
+    shared.errors,
+    new RegExp(
+      `${folder.stateDir} belongs to the agent that pins in ${folder.bpffs}: start with --bpffs ${folder.bpffs}, `,
+    ),
+  );
+
   await first.stop('SIGKILL');
   const fourth = launchAgent(lab, folder, ...places, '--bpffs', other.bpffs);
   assert.deepEqual(await fourth.ended(), { status: 1, signal: null });
@@ -208,6 +217,22 @@ test('a second agent is refused and told who holds the folder, or who stands at 
   const fifth = launchAgent(lab, folder, ...places, '--bpffs', path.join(folder.path, 'pins'));
   assert.deepEqual(await fifth.ended(), { status: 1, signal: null });
   assert.match(fifth.errors, /is not on a bpffs.*mount -t bpf bpf \/sys\/fs\/bpf/);
+});
+
+test('a state directory goes with one folder of pins, until that is gone', async (t) => {
+  const { lab, folder } = await world(t);
+  const other = new PolicyFolder();
+  t.after(() => other.close());
+  const elsewhere = ['--bpffs', other.bpffs];
+  await (await startAgent(lab, folder)).stop();
+  const refused = launchAgent(lab, folder, ...elsewhere);
+  assert.deepEqual(await refused.ended(), { status: 1, signal: null });
+  assert.match(refused.errors, /belongs to the agent that pins in/);
+  PinFolder.take(loadNative(), folder.bpffs).removeAll();
+  await (await startAgent(lab, folder, ...elsewhere)).stop();
+  const places = ['--bpffs', other.bpffs, '--socket', folder.socket, '--state-dir', folder.stateDir];
+  assert.equal(run('uninstall', ...places).status, 0);
+  assert.equal(existsSync(folder.stateDir), false, 'nothing is left');
 });
 
 test('an agent whose root is within another one’s, or around it, is refused; one beside it is not, and neither is postern run', async (t) => {

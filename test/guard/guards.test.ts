@@ -506,6 +506,12 @@ test('without tcx: by clsact, before filters that are there, and away again with
   await until(async () => (await filtersAt(name)).join() === 'guard_out,guard_in', 'it is there again');
   assert.equal(await agent.stop(), 0);
   assert.deepEqual(await filtersAt(name), ['guard_out', 'guard_in'], 'they outlive the agent');
+  const left = ['status', '-o', 'json', '--bpffs', node.folder.bpffs, '--socket', node.folder.socket];
+  const { guards } = JSON.parse((await node.lab.outside.exec(POSTERN, left)).stdout) as NodeStatus;
+  assert.deepEqual(
+    guards.flatMap(({ interfaces }) => interfaces.map((one) => [one.name, one.mode])).sort(),
+    [name, other].sort().map((one) => [one, 'clsact']),
+  );
   const next = await withEnvironment('NODE_OPTIONS', preload, () => node.start());
   await node.guarded(second.pod);
   assert.equal((await node.metrics()).get('postern_guards{mode="clsact"}'), 2);
