@@ -113,6 +113,15 @@ function uninstall(folder: PolicyFolder): void {
   assert.equal(existsSync(folder.bpffs), false);
 }
 
+/** As uninstall leaves it, which is asked once and not at each step: a process more each time proves nothing more. */
+function forget({ bpffs, stateDir }: PolicyFolder): void {
+  const pins = PinFolder.take(loadNative(), bpffs);
+  pins.removeAll();
+  pins.close();
+  rmSync(stateDir, { recursive: true });
+  assert.equal(existsSync(bpffs), false);
+}
+
 /** Six links at the root, and what is pinned is one set of maps and what goes with it. */
 function assertTidy({ lab, folder }: World): void {
   const native = loadNative();
@@ -141,14 +150,15 @@ test('a start that dies at any step leaves something that the next one starts fr
   const all = steps(log);
   assert.ok(all.length >= 8, readFileSync(log, 'utf8'));
   await whole.stop('SIGKILL');
+  uninstall(folder);
   for (const step of all) {
-    uninstall(folder);
     const mortal = launchMortal({ POSTERN_DIE_AT: String(step) }, lab, folder);
     assert.equal((await mortal.ended()).signal, 'SIGKILL', `step ${step}`);
     const next = await startAgent(lab, folder);
     await assertHeld(here, false);
     assertTidy(here);
     await next.stop('SIGKILL');
+    forget(folder);
   }
 });
 
