@@ -73,6 +73,9 @@ test('one priority for two that differ on the same traffic of the same pods', ()
   const web = { subject: '{pods: {podSelector: {matchLabels: {app: web}}}}' };
   const api = { subject: '{pods: {podSelector: {matchLabels: {app: api}}}}' };
   const ties = (...objects: string[]) => told(...objects).filter((line) => line.includes('same_priority'));
+  const named = policy('a', '{action: Accept, to: [{domainNames: [api.example.com]}]}');
+  assert.deepEqual(ties(named, policy('b', deny('[{networks: [203.0.113.0/24]}]'))), tie, 'a name may lead there');
+  assert.deepEqual(ties(named, policy('b', every)), [], 'no name leads to a pod');
   assert.deepEqual(ties(policy('a', accept), policy('b', every)), tie);
   assert.deepEqual(ties(policy('a', accept), policy('b', every, { priority: 2 })), []);
   assert.deepEqual(ties(policy('a', accept), policy('b', every, { tier: 'Baseline' })), []);
