@@ -190,7 +190,6 @@ static __noinline int answers_socket(struct __sk_buff *skb, __s64 nsid, const st
  */
 static __noinline int keep_inbound(struct __sk_buff *skb, __s64 nsid, const struct packet *packet, __u32 slot, __u64 netns)
 {
-	__u64 now_ns = bpf_ktime_get_ns();
 	struct flow inbound = {
 		.direction = DIRECTION_INGRESS,
 		.reason = REASON_REPLY,
@@ -198,9 +197,12 @@ static __noinline int keep_inbound(struct __sk_buff *skb, __s64 nsid, const stru
 	};
 	struct flow_key key;
 	struct flow *flow;
+	__u64 now_ns;
 
 	flow_key_of(&key, packet, slot, netns);
 	flow = bpf_map_lookup_elem(&flows, &key);
+	/* Asked now: with one more thing to remember over the lookup, the frame would take 32 bytes more on 6.1. */
+	now_ns = bpf_ktime_get_ns();
 	if (!flow || !is_fresh(flow, now_ns, FLOW_INBOUND_NS)) {
 		if (nsid == NO_NAMESPACE || packet->protocol != IPPROTO_UDP || !answers_socket(skb, nsid, packet))
 			keep_flow(&key, &inbound);
