@@ -8,7 +8,6 @@ import { launchAgentIn, PolicyFolder, type TestAgent } from './agent.ts';
 import { Lab, type Place } from './lab.ts';
 
 const PROGRAM = path.join(import.meta.dirname, '../../build/test/support/flood');
-const WITH_NAMES = path.join(import.meta.dirname, 'with-names.ts');
 const RESOLVER = '198.18.200.53';
 export const SERVER = '198.18.1.1';
 /** Nobody is there, and whoever sends there hears nothing. */
@@ -74,9 +73,8 @@ export class FloodedNode {
       const quiet = await lab.workload('quiet', { addresses: ['198.18.2.5'] });
       folder.write('pods.yaml', [loud, quiet].map(pod).join('---\n'));
       folder.write('policy.yaml', POLICY);
-      const env = { NODE_OPTIONS: `--import=${WITH_NAMES}` };
       const agent = launchAgentIn(
-        { netns: lab.outside.netns, root: lab.root, env },
+        { netns: lab.outside.netns, root: lab.root },
         ...([lab, folder, '--resolver', RESOLVER] as const),
       );
       for (const { actor } of [loud, quiet]) await actor.received();
