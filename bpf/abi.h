@@ -126,7 +126,7 @@ struct network_key {
  */
 enum name_kind {
 	NAME_ANYWHERE = 1,
-	NAME_ASKED = 2, /* may the name be asked? */
+	NAME_ASKED = 4, /* may the name be asked? */
 };
 /*
  * What may be asked of resolvers is told by rows of one entry, whose answer is final: subject 0 under NAME_ASKED says what holds of every
@@ -236,7 +236,7 @@ enum reason {
 	REASON_UNKNOWN_ALLOWED = 10, /* workload unknown, --unknown allow */
 	REASON_UNKNOWN_HOST = 11, /* workload unknown, in the host's network namespace or outside the cgroup of all pods */
 	REASON_FRAGMENT = 12, /* later fragment of a datagram that was allowed */
-	REASON_SEARCH_DOMAIN = 13, /* asks DNS for an allowed name with a search domain behind it: a guard answers that there is none */
+	REASON_SEARCH_DOMAIN = 14, /* asks DNS for an allowed name with a search domain behind it: a guard answers that there is none */
 
 	REASON_DENIED = 32, /* not a reason: the first number of refusals */
 	REASON_NO_RULE = 32, /* isolated, and no rule allows it: default deny */
@@ -300,7 +300,7 @@ struct record {
 	__u8 flags; /* record_flags */
 	__u16 sequence; /* every writer adds one; direction, flags and this are one aligned word */
 	__u32 pid; /* who last called connect; 0: nobody did */
-	__u64 reserved[2]; /* [0]: number of the name that led here, 0 none. Another spelling would be another layout. */
+	__u64 reserved[2]; /* [0]: number of the name that led here, 0 none; [1]: see query.h. Another spelling would be another layout. */
 };
 
 /* flows: what has no socket storage or needs it by 5-tuple: inbound UDP and ICMP, outbound UDP of sockets with many peers, fragments. */
@@ -523,6 +523,12 @@ struct event {
 	char command[16];
 };
 
+/* Or this: of what is asked of DNS, with the name as in struct told. */
+struct named_event {
+	struct event event;
+	char text[NAME_BYTES];
+};
+
 /* budgets: ARRAY by slot; a token bucket of events, and how many flows of each kind were kept so far. */
 enum events_budget { EVENTS_PER_SECOND = 100, EVENTS_BURST = 200 };
 struct budget {
@@ -648,6 +654,7 @@ struct abi {
 	struct counter_key counter_key;
 	struct counter counter;
 	struct event event;
+	struct named_event named_event;
 	struct budget budget;
 	struct settings settings;
 };

@@ -44,7 +44,7 @@ static __always_inline bool forget(struct bpf_sock_addr *call, bool held)
 		record->protocol = 0;
 		record->verdict = VERDICT_DENY;
 		record->epoch = 0;
-		record->reserved[0] = 0;
+		record->reserved[0] = record->reserved[1] = 0;
 		end_write(record, DIRECTION_EGRESS, 0);
 	}
 	return true;

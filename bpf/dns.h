@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What does this DNS message ask or tell? Questions of a workload to a resolver are noted, and an answer to one of them teaches. What
- * is malformed teaches nothing, and is counted by why. Decides nothing, and changes no message.
+ * What does this DNS message ask or tell? An answer to a question that was noted teaches. What is malformed teaches nothing, and is counted
+ * by why. Decides nothing, and changes no message.
  */
 #ifndef POSTERN_DNS_H
 #define POSTERN_DNS_H
@@ -34,6 +34,7 @@ struct dns_header {
 #define DNS_RCODE_MASK 0x000f
 #define DNS_RCODE_NONE 0
 #define DNS_RCODE_NO_NAME 3
+#define DNS_RCODE_REFUSED 5
 
 /* RFC 1035, 3.2.2 and 3.2.4; RFC 3596, 2.1. */
 #define DNS_TYPE_A 1
@@ -260,54 +261,12 @@ static __always_inline void set_key(struct dns_work *work, const struct packet *
 	}
 }
 
-/* A message to a resolver. */
-static __noinline int note_message(struct __sk_buff *skb, struct dns_work *work)
-{
-	int loss = read_question(skb, work);
-
-	if (loss >= 0 || (loss == DNS_READ && work->flags & DNS_FLAG_ANSWER))
-		lose_dns(DNS_UNREADABLE_QUESTION);
-	else if (loss == DNS_READ)
-		keep_question(work);
-	return 0;
-}
-
 /* Over TCP only the port that resolvers have by the RFC is looked at, so that all other connections cost no look. */
 #define DNS_PORT 53
 
 static __always_inline bool may_ask(const struct packet *packet)
 {
 	return packet->protocol == IPPROTO_UDP || (packet->protocol == IPPROTO_TCP && packet->remote_port == bpf_htons(DNS_PORT));
-}
-
-/* A packet that is let pass: is it to a resolver, and what is asked in it? A global function: the verifier reads it once. */
-__noinline int note_question(struct __sk_buff *skb, const struct packet *packet, __u64 owner, __u32 slot, enum asked_kind kind)
-{
-	struct dns_work *work;
-	__u32 index;
-
-	if (!packet || !slot || packet->reason || packet->fragment == FRAGMENT_LATER ||
-	    !is_resolver(&packet->remote, packet->remote_port))
-		return 0;
-	if (packet->fragment) {
-		lose_dns(DNS_FRAGMENT);
-		return 0;
-	}
-	index = take_work();
-	work = bpf_map_lookup_elem(&dns_works, &index);
-	if (!work)
-		return 0;
-	set_key(work, packet, owner, slot, kind);
-	if (packet->protocol == IPPROTO_TCP) {
-		if (find_in_segment(skb, packet, work)) {
-			for (int i = 0; i < DNS_SEGMENT_MESSAGES && next_in_segment(skb, work); i++)
-				note_message(skb, work);
-		}
-	} else if (find_in_datagram(skb, packet, work)) {
-		note_message(skb, work);
-	}
-	give_work(work);
-	return 0;
 }
 
 /* One label of a name that may be compressed (RFC 1035, 4.1.4). Sets `left` once the name has ended as it may. */

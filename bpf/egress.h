@@ -18,6 +18,7 @@
 #include "maps.h"
 #include "origin.h"
 #include "parse.h"
+#include "query.h"
 #include "record.h"
 #include "related.h"
 #include "subject.h"
@@ -108,7 +109,7 @@ static __always_inline void record_segment(struct __sk_buff *skb, struct bpf_soc
 	} else if (!subject->lasting) {
 		return;
 	}
-	if (direction == DIRECTION_EGRESS && may_ask(packet) && is_resolver(&packet->remote, packet->remote_port))
+	if (direction == DIRECTION_EGRESS && is_resolver(&packet->remote, packet->remote_port))
 		flags = RECORD_RESOLVER;
 	/* One that is put there later finds a connection that it could not have seen come in. */
 	if (direction == DIRECTION_INGRESS && !subject->netns)
@@ -243,23 +244,33 @@ __noinline int egress_unrecorded(struct __sk_buff *skb, struct packet *packet)
 	    !keep_fragment(packet, &subject, netns_of(skb, &subject), &decision))
 		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
 
+	if (decision.verdict != VERDICT_DENY && may_query(packet)) {
+		__u8 reason = decision.reason;
+
+		judge_question(skb, packet, &subject, &decision, ASKED_OF_SOCKET);
+		anew = anew || decision.reason != reason;
+		if (decision.verdict == VERDICT_DENY && packet->protocol == IPPROTO_TCP && !decision.silent)
+			moment.flags |= EVENT_CUT;
+	}
 	count_decision(&decision, subject.slot, skb->gso_segs ?: 1, packet->length);
-	if (decision.verdict != VERDICT_DENY && may_ask(packet) && is_learning_here(&subject, netns_of(skb, &subject)))
-		note_question(skb, packet, bpf_get_socket_cookie(skb), subject.slot, ASKED_OF_SOCKET);
-	if (decision.verdict == VERDICT_ALLOW || !anew)
-		return PASS;
-	if (!moment.muted) {
+	if (decision.verdict != VERDICT_ALLOW && anew && !moment.muted) {
 		moment.socket_cookie = bpf_get_socket_cookie(skb);
 		moment.netns_cookie = netns_of(skb, &subject);
 		if (is_process_known() && is_sender_running(packet, &moment)) {
 			moment.pid = running_pid();
 			moment.flags |= EVENT_PROCESS;
-			tell(packet, &subject, &decision, &moment, true);
+			if (packet->work)
+				tell_question(packet, &subject, &decision, &moment, true);
+			else
+				tell(packet, &subject, &decision, &moment, true);
+		} else if (packet->work) {
+			tell_question(packet, &subject, &decision, &moment, false);
 		} else {
 			tell(packet, &subject, &decision, &moment, false);
 		}
 	}
-	if (decision.verdict != VERDICT_DENY)
+	forget_question(packet);
+	if (decision.verdict != VERDICT_DENY || !anew)
 		return PASS;
 	return decision.silent ? REFUSE_SILENTLY : REFUSE;
 }

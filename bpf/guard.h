@@ -19,11 +19,13 @@
 #include "dns.h"
 #include "maps.h"
 #include "parse.h"
+#include "query.h"
 #include "record.h"
 #include "related.h"
 #include "socket.h"
 #include "subject.h"
 #include "tell.h"
+#include "turn.h"
 #include "verdict.h"
 
 /* What both ways of attaching take: on to the next program of the interface, never past it; or the end of this frame. */
@@ -415,18 +417,18 @@ static __noinline int check_whole(struct __sk_buff *skb, const struct packet *pa
 	return is_checksum_misplaced(skb, packet) ? REASON_MISPLACED_CHECKSUM : 0;
 }
 
-/* Whatever is not vouched for. A global function: the verifier reads it apart from the known path. 1: it may leave. */
+/* Whatever is not vouched for: what becomes of it. A global function: the verifier reads it apart from the known path. */
 __noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
 {
 	struct subject subject = {};
 	struct decision decision = {};
 	struct moment moment = {.hook = HOOK_GUARD};
 	struct post post = {};
-	bool counted;
-	int reason;
+	bool asked = false;
+	int reason, answer = 0;
 
 	if (!packet)
-		return false;
+		return GUARD_REFUSE;
 	if (is_tagged(skb))
 		packet->reason = REASON_VLAN_TAGGED;
 	else if (!is_ip(skb) && skb->protocol != bpf_htons(ETH_P_ARP))
@@ -435,7 +437,7 @@ __noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
 		packet->reason = check_whole(skb, packet);
 	packet->leaves = 1;
 	if (packet->protocol == IPPROTO_UDP && !packet->reason && !packet->fragment && is_known_datagram(skb, packet))
-		return true;
+		return GUARD_PASS;
 	if (!find_by_interface(skb, &subject, &post)) {
 		if (post.ifindex && !subject.cgroup) {
 			/* Left behind by a pod that is gone, and its policy with it, which alone could tell what of it may leave. */
@@ -466,18 +468,30 @@ __noinline int guard_unvouched(struct __sk_buff *skb, struct packet *packet)
 	    !keep_fragment(packet, &subject, subject.netns, &decision))
 		refuse_unread(&subject, &decision, REASON_NO_MEMORY);
 
-	if (decision.verdict != VERDICT_DENY && may_ask(packet))
-		note_question(skb, packet, subject.netns, subject.slot, ASKED_OF_GUARD);
-	counted = decision.verdict != VERDICT_DENY && is_counted(skb, packet, subject.cgroup);
-	if (counted)
-		return true;
-	count_decision(&decision, subject.slot, skb->gso_segs ?: 1, packet->length);
-	if (decision.verdict != VERDICT_ALLOW) {
-		moment.socket_cookie = bpf_get_socket_cookie(skb);
-		moment.netns_cookie = subject.netns;
-		tell(packet, &subject, &decision, &moment, false);
+	if (decision.verdict != VERDICT_DENY && may_query(packet)) {
+		__u8 before = decision.reason;
+
+		answer = judge_question(skb, packet, &subject, &decision, ASKED_OF_GUARD);
+		asked = decision.reason != before;
+		if (decision.verdict == VERDICT_DENY && packet->protocol == IPPROTO_TCP)
+			tell_apart(skb, packet, subject.cgroup, &decision, &moment);
 	}
-	return decision.verdict != VERDICT_DENY;
+	/* Of what is asked egress has judged nothing. */
+	if (decision.verdict == VERDICT_DENY || asked || !is_counted(skb, packet, subject.cgroup)) {
+		count_decision(&decision, subject.slot, skb->gso_segs ?: 1, packet->length);
+		if (decision.verdict != VERDICT_ALLOW) {
+			moment.socket_cookie = bpf_get_socket_cookie(skb);
+			moment.netns_cookie = subject.netns;
+			if (packet->work)
+				tell_question(packet, &subject, &decision, &moment, false);
+			else
+				tell(packet, &subject, &decision, &moment, false);
+		}
+	}
+	forget_question(packet);
+	if (answer && !(decision.verdict == VERDICT_DENY && decision.silent))
+		return turn_round(skb, packet, answer);
+	return decision.verdict != VERDICT_DENY ? GUARD_PASS : GUARD_REFUSE;
 }
 
 static __always_inline int judge_frame(struct __sk_buff *skb)
@@ -495,7 +509,7 @@ static __always_inline int judge_frame(struct __sk_buff *skb)
 				return GUARD_PASS;
 		}
 	}
-	return guard_unvouched(skb, &packet) ? GUARD_PASS : GUARD_REFUSE;
+	return guard_unvouched(skb, &packet);
 }
 
 /* The answers of a pod that is asked must pass; what it asked itself may teach, and then `asker` is known. A global function, as above. */

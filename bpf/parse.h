@@ -71,6 +71,7 @@ struct packet {
 	__u8 ipv6;
 	__u8 leaves; /* by another device than loopback, whatever its destination says */
 	__u8 base; /* where in the buffer IP begins: all offsets count from there */
+	__u8 work; /* where the name is that it asks DNS for, see query.h; 0: nowhere */
 } __attribute__((aligned(8)));
 
 static __always_inline bool same_address(const struct address *a, const struct address *b)

@@ -99,22 +99,10 @@ static __always_inline bool may_tell(__u32 slot, __u64 now_ns)
 	return false;
 }
 
-/* `named`: whoever runs is the sender. A constant wherever this is called, so that the verifier can tell dead code. */
-static __noinline int tell(const struct packet *packet, const struct subject *subject, const struct decision *decision,
-			   const struct moment *moment, bool named)
+static __always_inline void fill_event(struct event *event, __u64 now_ns, const struct packet *packet,
+				       const struct subject *subject, const struct decision *decision,
+				       const struct moment *moment)
 {
-	__u64 now_ns = bpf_ktime_get_ns();
-	struct event *event;
-
-	if (!moment->urgent && !may_tell(subject->slot, now_ns)) {
-		lose(LOSS_EVENTS_RATE);
-		return 0;
-	}
-	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-	if (!event) {
-		lose(LOSS_EVENTS_FULL);
-		return 0;
-	}
 	__builtin_memset(event, 0, sizeof(*event));
 	event->time_ns = now_ns;
 	event->cgroup = subject->cgroup;
@@ -139,6 +127,31 @@ static __noinline int tell(const struct packet *packet, const struct subject *su
 	event->name = decision->name ?: latest_name(subject->slot, &packet->remote);
 	event->local = packet->local;
 	event->remote = packet->remote;
+}
+
+static __always_inline bool is_in_budget(const struct moment *moment, __u32 slot, __u64 now_ns)
+{
+	if (moment->urgent || may_tell(slot, now_ns))
+		return true;
+	lose(LOSS_EVENTS_RATE);
+	return false;
+}
+
+/* `named`: whoever runs is the sender. A constant wherever this is called, so that the verifier can tell dead code. */
+static __noinline int tell(const struct packet *packet, const struct subject *subject, const struct decision *decision,
+			   const struct moment *moment, bool named)
+{
+	__u64 now_ns = bpf_ktime_get_ns();
+	struct event *event;
+
+	if (!is_in_budget(moment, subject->slot, now_ns))
+		return 0;
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		lose(LOSS_EVENTS_FULL);
+		return 0;
+	}
+	fill_event(event, now_ns, packet, subject, decision, moment);
 	if (named)
 		running_command(event->command);
 	bpf_ringbuf_submit(event, 0);

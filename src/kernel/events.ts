@@ -3,17 +3,20 @@
 
 import {
   decodeEvent,
+  decodeNamedEvent,
   EVENT_BYTES,
   EVENT_CUT,
   EVENT_PROCESS,
   EVENT_SILENT,
   HOOK_NAMES,
   ICMP_KIND_NAMES,
+  NAMED_EVENT_BYTES,
   REASON_NAMES,
   VERDICT_NAMES,
 } from '#build/generated/abi.ts';
 import { tell } from '../judge/decide.ts';
 import { addressText } from '../model/address.ts';
+import { forwardName } from '../model/name.ts';
 import { type AddressKey, type Id, NO_ID } from '../model/tables.ts';
 import { policyName } from '../resolve/order.ts';
 import type { CounterNames, VerdictName } from './counters.ts';
@@ -52,7 +55,10 @@ export interface FlowEvent extends Blame {
   readonly icmp: string | null;
   readonly local: FlowEnd;
   readonly remote: FlowEnd;
-  /** By which the workload knew the remote address: DNS told it, allowed or not. null: it told none, or that was forgotten since. */
+  /**
+   * By which the workload knew the remote address: DNS told it, allowed or not. Of a refused question the name that it asks for. null: it told
+   * none, or that was forgotten since.
+   */
   readonly name: string | null;
   /** L3 bytes; 0 from connect and sendmsg. */
   readonly length: number;
@@ -81,8 +87,11 @@ export function readEvent(
   names: CounterNames,
   told: (slot: number, number: number) => string | null,
 ): FlowEvent {
-  if (record.length !== EVENT_BYTES) throw new RangeError(`an event has ${EVENT_BYTES} bytes, not ${record.length}`);
+  if (record.length !== EVENT_BYTES && record.length !== NAMED_EVENT_BYTES) {
+    throw new RangeError(`an event has ${EVENT_BYTES} or ${NAMED_EVENT_BYTES} bytes, not ${record.length}`);
+  }
   const event = decodeEvent(record);
+  const asked = record.length === NAMED_EVENT_BYTES ? forwardName(decodeNamedEvent(record).text) : null;
   const blame = (ruleset: Id, reason: number, rule: number): Blame => {
     const { policy, rule: named, isolatedBy } = tell(names.ruleset(ruleset), { reason, rule });
     return {
@@ -106,7 +115,7 @@ export function readEvent(
     icmp: event.protocol === ICMP ? (ICMP_KIND_NAMES.get(event.icmp) ?? String(event.icmp)) : null,
     local: end(event.local, event.localPort),
     remote: end(event.remote, event.remotePort),
-    name: event.name === 0 ? null : told(event.slot, event.name),
+    name: asked ?? (event.name === 0 ? null : told(event.slot, event.name)),
     length: event.length,
     silent: (event.flags & EVENT_SILENT) !== 0,
     cut: (event.flags & EVENT_CUT) !== 0,
