@@ -2,8 +2,8 @@
 // Whose known flows must be judged again after a change? Rather too many than one too few: judging again costs a lookup.
 // Pure: asks the tables as they stand before anything is written.
 
-import { ROW_NAMES, ROW_ZONES, SLOT_UNKNOWN, type Workload } from '#build/generated/abi.ts';
-import { type Id, type IdentityEntry, NO_ID, type RowKey } from '../model/tables.ts';
+import { NAME_ASKED, ROW_NAMES, ROW_ZONES, SLOT_UNKNOWN, type Workload } from '#build/generated/abi.ts';
+import { type Id, type IdentityEntry, NO_ID, type ResolverKey, type RowKey } from '../model/tables.ts';
 import type { Delta } from './diff.ts';
 import type { SelfKey, StoredRow } from './encode.ts';
 import type { Assignment } from './slots.ts';
@@ -15,6 +15,7 @@ export interface Changes {
   readonly identities: Delta<string, IdentityEntry>;
   readonly networks: Delta<string, Id>;
   readonly names: Delta<string, Id>;
+  readonly resolvers: Delta<ResolverKey, true>;
   readonly workloads: Delta<bigint, Workload>;
 }
 
@@ -56,7 +57,7 @@ export class Affected {
 
 function affectedRulesets(
   actual: Pick<KernelTables, 'rows' | 'identities'>,
-  { rows, identities, networks, names }: Changes,
+  { rows, identities, networks, names, resolvers }: Changes,
   used: ReadonlySet<Id>,
 ): ReadonlySet<Id> {
   // Which class an address falls to without its own prefix only the trie knows.
@@ -91,9 +92,13 @@ function affectedRulesets(
   }
   subjects.delete(NO_ID);
   const isNameTouched = names.upserts.size > 0 || names.deletes.size > 0;
+  // A flow that was none to a resolver may hold questions now.
+  const isResolverTouched = resolvers.upserts.size > 0 || resolvers.deletes.size > 0;
   for (const ruleset of used) {
     const header = row(`${ruleset}/${NO_ID}/00000000`);
-    if (isNameTouched && (header === undefined || (header.flags & ROW_NAMES) !== 0)) affected.add(ruleset);
+    const hasNames = header === undefined || (header.flags & ROW_NAMES) !== 0;
+    if ((isNameTouched || isResolverTouched) && (hasNames || row(askedKey(ruleset)) !== undefined))
+      affected.add(ruleset);
     if (isKindTouched && (header === undefined || (header.flags & ROW_ZONES) !== 0)) affected.add(ruleset);
     for (const subject of subjects) {
       if (affected.has(ruleset)) break;
@@ -101,4 +106,8 @@ function affectedRulesets(
     }
   }
   return affected;
+}
+
+function askedKey(ruleset: Id): RowKey {
+  return `${ruleset}/${NO_ID}/${NAME_ASKED.toString(16).padStart(8, '0')}`;
 }

@@ -12,6 +12,7 @@ import { doubtful, type Finding, quote } from '../validate/finding.ts';
 import { checkCutOff } from './cut-off.ts';
 import { checkFamilies, dualStacked } from './families.ts';
 import { checkTier } from './tiers.ts';
+import { checkUnaskable } from './unaskable.ts';
 import { checkVoided } from './voided.ts';
 
 export interface Between {
@@ -54,6 +55,7 @@ export function checkBetween(snapshot: Snapshot, compiled: Compiled): Between[] 
       }),
       ...checkCutOff(policy, pods, onPod, beside, snapshot),
       ...checkVoided(policy, pods, onPod, snapshot),
+      ...checkUnaskable(policy, pods, onPod),
       ...(first === undefined ? [] : checkFamilies(policy, first, compiled, duals)),
       ...checkTier(policy, snapshot.policies, held),
       ...policy.rules.flatMap((rule, index) => checkRule(policy, rule, index, snapshot)),

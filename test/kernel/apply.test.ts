@@ -301,7 +301,12 @@ test('a binding without a workload is known and has no policy', () => {
 
 // ---- Which flows are judged again ----
 
-const rejudged: readonly { readonly what: string; readonly change: Sketch; readonly bumped: readonly number[] }[] = [
+const rejudged: readonly {
+  readonly what: string;
+  readonly first?: Sketch;
+  readonly change: Sketch;
+  readonly bumped: readonly number[];
+}[] = [
   { what: 'nobody for what is as it was', change: {}, bumped: [] },
   {
     what: 'who gets another ruleset',
@@ -326,14 +331,27 @@ const rejudged: readonly { readonly what: string; readonly change: Sketch; reado
   },
   { what: 'everybody with a policy when networks change', change: { networks: {} }, bumped: [1, 2] },
   { what: 'whose own address changed', change: { selves: { ...FIRST.selves, [WEB]: [] } }, bumped: [1] },
+  { what: 'nobody whose ruleset has no names, when resolvers change', change: { resolvers: [] }, bumped: [] },
+  {
+    what: 'who has names, when resolvers change',
+    first: { ...FIRST, rows: (FIRST.rows ?? []).with(2, row(id('b'), NO_ID, { flags: abi.ROW_NAMES })) },
+    change: { resolvers: [] },
+    bumped: [2],
+  },
+  {
+    what: 'who may not ask every name, when resolvers change',
+    first: { ...FIRST, rows: [...(FIRST.rows ?? []), row(id('b'), NO_ID, { kind: abi.NAME_ASKED })] },
+    change: { resolvers: [] },
+    bumped: [2],
+  },
 ];
-for (const { what, change, bumped } of rejudged) {
+for (const { what, first = FIRST, change, bumped } of rejudged) {
   test(`judged again: ${what}`, () => {
     const object = new FakeObject();
     const applier = new Applier(object, OPTIONS);
-    applier.apply(step(FIRST), BOUND);
+    applier.apply(step(first), BOUND);
     const before = epochs(object, 3);
-    applier.apply(step({ ...FIRST, ...change }), BOUND);
+    applier.apply(step({ ...first, ...change }), BOUND);
     const after = epochs(object, 3);
     assert.deepEqual(
       [0, 1, 2].filter((slot) => after[slot] !== before[slot]),

@@ -343,3 +343,36 @@ test('a rule that names one IP family, where the destination has two', () => {
     'Pod shop/db is allowed at 198.18.0.7 and not at fd00:18::7: the rule names one IP family only',
   );
 });
+
+test('names that may be connected to, but not asked for', () => {
+  const dns = '{to: [{entities: [DNS]}]}';
+  const names = (list: string) => policy('a', `{egress: [${dns}, {to: [{domainNames: [${list}]}]}]}`);
+  const only = (list: string) => `dns: {queries: AllowedNamesOnly, names: [${list}]}`;
+  const all = `egress: [${dns}, {to: [{entities: [World]}]}]`;
+  const limit = (list: string) => cluster('l', `{effect: Limit, subject: {namespaces: {}}, ${only(list)}, ${all}}`);
+  const web = pod('p', 'web');
+  const missing = ['warning name_not_asked spec.egress[1].to[0].domainNames'];
+  const of = (...objects: string[]) => told(...objects).filter((one) => one.includes('name_not_asked'));
+  assert.deepEqual(of(web, names('a.example, "*.b.example"')), []);
+  assert.deepEqual(of(web, names('a.example'), policy('b', `{${only('x.example')}}`)), [], 'one union');
+  assert.deepEqual(of(web, names('a.example'), limit('x.example')), missing);
+  for (const [listed, asked, isTold] of [
+    ['a.example', 'a.example', false],
+    ['"*.example"', 'a.example', false],
+    ['"*.b.example"', '"*.b.example"', false],
+    ['"*.example"', '"*.b.example"', false],
+    ['"*.c.b.example"', '"*.b.example"', true],
+    ['b.example', '"*.b.example"', true],
+    ['x.b.example', '"*.b.example"', true],
+    ['"*.b.example"', 'b.example', true],
+    ['x.example', 'db.data.svc.cluster.local', false],
+  ] as const) {
+    assert.deepEqual(of(web, names(asked), limit(listed)), isTold ? missing : [], `${listed} ${asked}`);
+  }
+  assert.deepEqual(of(names('a.example'), limit('x.example')), [], 'no pods: they are elsewhere');
+  const accept =
+    '{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: c}, spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{domainNames: [c.example]}]}]}}';
+  assert.deepEqual(of(web, accept, policy('b', `{${only('x.example')}}`)), [
+    'warning name_not_asked spec.egress[0].to[0].domainNames',
+  ]);
+});
