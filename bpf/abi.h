@@ -269,6 +269,9 @@ enum reason {
 	REASON_NAME_NOT_ALLOWED = 72, /* a name that no policy lists */
 	REASON_QUERY_UNREADABLE = 73, /* no single standard question, so that nobody can tell what is asked */
 	REASON_QUERY_IN_PIECES = 74, /* its question is not whole in one packet, or not where its connection's next message begins */
+	/* And whatever they say: settings.longest_query, settings.queries_per_second. */
+	REASON_QUERY_TOO_LONG = 75,
+	REASON_QUERY_RATE = 76,
 };
 
 enum direction {
@@ -541,6 +544,9 @@ struct budget {
 	__u32 told;
 	__u32 learned;
 	__u32 numbers; /* of texts, given so far */
+	__u64 queries_refilled_ns; /* the same token bucket, of questions to resolvers */
+	__u32 query_tokens;
+	__u32 reserved;
 };
 #define CROWDED_TURNS (FLOW_INBOUND_NS >> 30)
 
@@ -588,6 +594,8 @@ struct settings {
 	__u64 pods; /* cgroup that all pods are below: whatever is not is the host's; 0: what is enforced is pods and nothing else */
 	__u32 pods_level; /* its depth below the cgroup2 root */
 	__u32 shortest_ttl_s; /* what an answer counts at least */
+	__u32 longest_query; /* bytes of a name that a workload with a policy may ask for; 0: any */
+	__u32 queries_per_second; /* of such a workload, and twice as many at once; 0: any number */
 };
 
 /*

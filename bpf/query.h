@@ -13,6 +13,7 @@
 #include <bpf/bpf_endian.h>
 
 #include "abi.h"
+#include "decide.h"
 #include "dns.h"
 #include "learn.h"
 #include "maps.h"
@@ -91,6 +92,31 @@ static __always_inline bool is_judged_here(const struct packet *packet, const st
 	return packet->leaves || !netns || !setting || netns == setting->host_netns;
 }
 
+/* Why there are too many questions like this, whatever they ask for; 0: there are not. */
+static __noinline __u32 exceeds(const struct dns_work *work, __u32 slot, bool is_question)
+{
+	const struct settings *setting = read_settings();
+	struct budget *budget = bpf_map_lookup_elem(&budgets, &slot);
+	__u32 per_second;
+
+	if (!setting || !budget)
+		return 0;
+	per_second = setting->queries_per_second;
+	if (per_second &&
+	    !take_token(&budget->queries_refilled_ns, &budget->query_tokens, bpf_ktime_get_ns(), per_second, 2 * per_second))
+		return REASON_QUERY_RATE;
+	if (setting->longest_query && is_question && TEXT_END - work->text_begin > setting->longest_query)
+		return REASON_QUERY_TOO_LONG;
+	return 0;
+}
+
+static __always_inline bool is_bounded(const struct subject *subject)
+{
+	const struct settings *setting = read_settings();
+
+	return has_ruleset(subject) && setting && (setting->longest_query || setting->queries_per_second);
+}
+
 /* The message that the work is at. The code of the answer that may be given at once; 0: none. */
 static __noinline int judge_message(struct __sk_buff *skb, struct dns_work *work, const struct subject *subject,
 				    struct decision *decision)
@@ -101,13 +127,19 @@ static __noinline int judge_message(struct __sk_buff *skb, struct dns_work *work
 
 	if (!is_question)
 		lose_dns(DNS_UNREADABLE_QUESTION);
-	if (work->is_limited) {
+	if (work->is_bounded) {
+		__u32 reason = exceeds(work, subject->slot, is_question);
+
+		if (reason)
+			refuse_unread(subject, decision, reason);
+	}
+	if (work->is_limited && decision->verdict != VERDICT_DENY) {
 		class = is_question ? bpf_map_lookup_elem(&names, key_of_text(work, NAME_BYTES * 8)) : NULL;
 		if (settle(subject, decision, class ? *class : 0, is_question ? 0 : REASON_QUERY_UNREADABLE))
 			answer = DNS_RCODE_NO_NAME;
-		if (decision->verdict == VERDICT_DENY)
-			return read != DNS_TRUNCATED_MESSAGE && !(work->flags & DNS_FLAG_ANSWER) ? DNS_RCODE_REFUSED : 0;
 	}
+	if (decision->verdict == VERDICT_DENY)
+		return read != DNS_TRUNCATED_MESSAGE && !(work->flags & DNS_FLAG_ANSWER) ? DNS_RCODE_REFUSED : 0;
 	if (is_question && read == DNS_READ && work->is_learning)
 		keep_question(work);
 	return answer;
@@ -171,7 +203,7 @@ in_pieces:
 __noinline int judge_question(struct __sk_buff *skb, struct packet *packet, const struct subject *subject,
 			      struct decision *decision, enum asked_kind kind)
 {
-	bool learns = true, limited;
+	bool learns = true, limited, bounded;
 	struct dns_work *work;
 	__u32 index;
 	int answer = 0;
@@ -182,13 +214,15 @@ __noinline int judge_question(struct __sk_buff *skb, struct packet *packet, cons
 	    !is_resolver(&packet->remote, packet->remote_port))
 		return 0;
 	limited = limits_queries(subject);
+	bounded = is_bounded(subject);
 	if (kind == ASKED_OF_SOCKET) {
 		__u64 netns = netns_of(skb, subject);
 
 		learns = is_learning_here(subject, netns);
-		limited = limited && is_judged_here(packet, subject, netns);
+		if (!is_judged_here(packet, subject, netns))
+			limited = bounded = false;
 	}
-	if (!learns && !limited)
+	if (!learns && !limited && !bounded)
 		return 0;
 	/* Of a batch of datagrams only the first would be read. */
 	if (packet->fragment || (packet->protocol == IPPROTO_UDP && skb->gso_segs > 1)) {
@@ -205,6 +239,7 @@ __noinline int judge_question(struct __sk_buff *skb, struct packet *packet, cons
 		return 0;
 	}
 	work->is_limited = limited;
+	work->is_bounded = bounded;
 	work->is_learning = learns;
 	set_key(work, packet, kind == ASKED_OF_GUARD ? subject->netns : bpf_get_socket_cookie(skb), subject->slot, kind);
 	if (packet->protocol == IPPROTO_TCP)
@@ -213,7 +248,8 @@ __noinline int judge_question(struct __sk_buff *skb, struct packet *packet, cons
 		answer = judge_message(skb, work, subject, decision);
 	else if (limited)
 		settle(subject, decision, 0, REASON_QUERY_UNREADABLE);
-	if (decision->reason == REASON_NAME_NOT_ALLOWED)
+	if (decision->reason == REASON_NAME_NOT_ALLOWED || decision->reason == REASON_QUERY_TOO_LONG ||
+	    decision->reason == REASON_QUERY_RATE)
 		packet->work = index + 1;
 	else
 		give_work(work);

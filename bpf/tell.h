@@ -73,30 +73,32 @@ static __noinline int count_decision(const struct decision *decision, __u32 slot
 	return 0;
 }
 
-#define TOKEN_NS (1000000000ULL / EVENTS_PER_SECOND)
-
 /* A token bucket without a lock: whoever moves the clock forward refills. Tokens below zero are those that several took at once. */
+static __always_inline bool take_token(__u64 *refilled_at, __u32 *tokens_left, __u64 now_ns, __u32 per_second, __u32 burst)
+{
+	__u64 token_ns = 1000000000ULL / per_second;
+	__u64 refilled_ns = *refilled_at;
+	__u64 due = now_ns > refilled_ns ? (now_ns - refilled_ns) / token_ns : 0;
+
+	if (due) {
+		__u64 next_ns = due >= burst ? now_ns : refilled_ns + due * token_ns;
+		if (__sync_val_compare_and_swap(refilled_at, refilled_ns, next_ns) == refilled_ns) {
+			__s32 tokens = *tokens_left;
+			tokens = (tokens < 0 ? 0 : tokens) + (due > burst ? burst : due);
+			*tokens_left = tokens > (__s32)burst ? (__s32)burst : tokens;
+		}
+	}
+	if ((__s32)__sync_fetch_and_sub(tokens_left, 1) > 0)
+		return true;
+	__sync_fetch_and_add(tokens_left, 1);
+	return false;
+}
+
 static __always_inline bool may_tell(__u32 slot, __u64 now_ns)
 {
 	struct budget *budget = bpf_map_lookup_elem(&budgets, &slot);
-	__u64 refilled_ns, due;
 
-	if (!budget)
-		return false;
-	refilled_ns = budget->refilled_ns;
-	due = now_ns > refilled_ns ? (now_ns - refilled_ns) / TOKEN_NS : 0;
-	if (due) {
-		__u64 next_ns = due >= EVENTS_BURST ? now_ns : refilled_ns + due * TOKEN_NS;
-		if (__sync_val_compare_and_swap(&budget->refilled_ns, refilled_ns, next_ns) == refilled_ns) {
-			__s32 tokens = budget->tokens;
-			tokens = (tokens < 0 ? 0 : tokens) + (due > EVENTS_BURST ? EVENTS_BURST : due);
-			budget->tokens = tokens > EVENTS_BURST ? EVENTS_BURST : tokens;
-		}
-	}
-	if ((__s32)__sync_fetch_and_sub(&budget->tokens, 1) > 0)
-		return true;
-	__sync_fetch_and_add(&budget->tokens, 1);
-	return false;
+	return budget && take_token(&budget->refilled_ns, &budget->tokens, now_ns, EVENTS_PER_SECOND, EVENTS_BURST);
 }
 
 static __always_inline void fill_event(struct event *event, __u64 now_ns, const struct packet *packet,

@@ -6,6 +6,7 @@ import type { Logger } from 'pino';
 import type { Bindings, Bound } from '../bind/binding.ts';
 import { folderWithId, isPopulated, isWithin, type RootSearch } from '../bind/root.ts';
 import { overfullProblems } from '../compile/overfull.ts';
+import type { QueryBounds } from '../kernel/apply.ts';
 import type { RollbackFailed } from '../kernel/errors.ts';
 import { KernelError, type Native } from '../kernel/native.ts';
 import { foreignLinks, PinError, whoseLinks } from '../kernel/pins.ts';
@@ -47,6 +48,8 @@ export interface AgentOptions extends Locality {
   readonly ownNode: boolean;
   /** How long a DNS answer counts at least for new flows, whatever its TTL: seconds, at most a week. */
   readonly dnsMinTtlS: number;
+  /** What workloads may ask of resolvers; absent: as much as their policies let them. */
+  readonly queryBounds?: QueryBounds;
   /**
    * When programs are attached: once the first snapshot is enforced, and a snapshot that cannot be ends the agent; or at once,
    * with the pods that exist then unconfined until there is a snapshot, so that no later pod sends a packet unjudged.
@@ -150,6 +153,7 @@ export class Agent {
       stateDir: options.stateDir ?? null,
       ...{ ownNode: options.ownNode, dnsMinTtlS: options.dnsMinTtlS },
       ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
+      ...(options.queryBounds === undefined ? {} : { queryBounds: options.queryBounds }),
     });
     this.#cutter = new FlowCutter(native);
     this.#telling = new Telling(out.log, options.hooks);

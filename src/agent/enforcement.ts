@@ -8,7 +8,7 @@ import type { Compiled, Options as CompileOptions } from '../compile/compile.ts'
 import { largestShares, type Share } from '../compile/largest.ts';
 import { limitProblem, type Overfull } from '../compile/overfull.ts';
 import { transition } from '../compile/transition.ts';
-import { Applier, type ApplierOptions } from '../kernel/apply.ts';
+import { Applier, type ApplierOptions, type QueryBounds } from '../kernel/apply.ts';
 import { LimitExceeded, RollbackFailed } from '../kernel/errors.ts';
 import { type FlowEvent, readEvent } from '../kernel/events.ts';
 import { InterfaceGuards } from '../kernel/guards.ts';
@@ -73,6 +73,7 @@ export interface EnforcementOptions {
   readonly ownNode?: boolean;
   /** See `ApplierOptions`. */
   readonly dnsMinTtlS?: number;
+  readonly queryBounds?: QueryBounds;
   /** Sizes of maps, by name, where the defaults of bpf/abi.h won't do. */
   readonly maxEntries?: Readonly<Record<string, number>>;
   /** Below which folder of bpffs programs and maps are pinned, so that they outlive this process; null, and by default: nowhere. */
@@ -111,6 +112,7 @@ export class Enforcement {
       this.#fixed = {
         ...{ unknown: options.unknown, hostNetns },
         ...(options.dnsMinTtlS === undefined ? {} : { dnsMinTtlS: options.dnsMinTtlS }),
+        ...(options.queryBounds === undefined ? {} : { queryBounds: options.queryBounds }),
       };
       this.#applier = this.#newApplier();
       this.#guards = new InterfaceGuards(native, this.#installation);

@@ -18,6 +18,7 @@ import { KernelError, loadNative } from '../kernel/native.ts';
 import { BPFFS, PinError } from '../kernel/pins.ts';
 import { DEFAULT_SIZES, mapSize } from '../kernel/sizes.ts';
 import { type ListenAddress, ListenError, listenAddress } from '../metrics/server.ts';
+import { NAME_BYTES } from '../model/name.ts';
 import { FolderSource, type FolderSourceOptions } from '../source/folder-source.ts';
 import type { ObjectSource } from '../source/source.ts';
 import { noteOwnState, requireOwnState, STATE, StateDir, StateError } from '../source/state.ts';
@@ -47,6 +48,8 @@ interface Options {
   readonly resolver?: readonly string[];
   readonly clusterDomain: string;
   readonly dnsMinTtl: number;
+  readonly dnsMaxNameBytes: number;
+  readonly dnsMaxQueries: number;
   readonly logLevel: Level;
 }
 
@@ -135,6 +138,30 @@ export function command(): Command {
           return Number(text);
         }),
     )
+    .addOption(
+      new Option(
+        '--dns-max-name-bytes <bytes>',
+        'of a name that a workload with a policy may ask resolvers for, a bound on what leaves in it; 0: as DNS has it',
+      )
+        .default(0)
+        .argParser((text) => {
+          if (!/^\d{1,3}$/.test(text) || Number(text) > NAME_BYTES)
+            throw new InvalidArgumentError(`write a number of bytes up to ${NAME_BYTES}, or 0 for no bound.`);
+          return Number(text);
+        }),
+    )
+    .addOption(
+      new Option(
+        '--dns-max-queries <number>',
+        'how often in a second such a workload may ask resolvers, and twice as often for a moment; 0: as often as it likes',
+      )
+        .default(0)
+        .argParser((text) => {
+          if (!/^\d{1,6}$/.test(text))
+            throw new InvalidArgumentError('write a number of questions, such as 50, or 0 for no bound.');
+          return Number(text);
+        }),
+    )
     .option(
       '--bpffs <dir>',
       'folder on a bpffs below which programs and maps are pinned, so that enforcement goes on without the agent; none: it ends with the agent',
@@ -216,6 +243,7 @@ async function start(options: Options): Promise<number> {
       socket: options.socket === false ? null : path.resolve(options.socket),
       unknown: options.unknown ?? (inCluster ? 'deny' : 'allow'),
       dnsMinTtlS: options.dnsMinTtl,
+      queryBounds: { nameBytes: options.dnsMaxNameBytes, perSecond: options.dnsMaxQueries },
       ownNode: (options.ownNode ?? (inCluster ? 'allow' : 'deny')) === 'allow',
       nodeName,
       unscheduled: inCluster ? 'elsewhere' : 'here',

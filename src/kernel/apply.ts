@@ -49,6 +49,16 @@ export interface ApplierOptions {
   readonly hostNetns: bigint;
   /** How long what is learned from now on counts at least for new flows, whatever TTL it has; by default a minute. */
   readonly dnsMinTtlS?: number;
+  /** By default neither is bounded. */
+  readonly queryBounds?: QueryBounds;
+}
+
+/** What workloads with a policy may ask of resolvers, whatever that says of names. 0: as much as they like. */
+export interface QueryBounds {
+  /** Of a name, dots between labels included. */
+  readonly nameBytes: number;
+  /** Of one workload; twice as many at once. */
+  readonly perSecond: number;
 }
 
 export interface Applied {
@@ -80,7 +90,7 @@ export class Applier {
   readonly #knownNames: KnownNames;
   readonly #epochs: Map<number, number>;
   /** What of the settings no change changes. */
-  readonly #fixed: Pick<Settings, 'unknown' | 'hostNetns' | 'shortestTtlS'>;
+  readonly #fixed: Omit<Settings, 'levels' | 'pods' | 'podsLevel'>;
   /** Cookies of the namespaces whose way out is guarded, by cgroup. */
   readonly #guarded: Map<bigint, bigint>;
   #settings: Settings;
@@ -115,7 +125,7 @@ export class Applier {
    */
   constructor(
     object: NativeObject,
-    { unknown, hostNetns, dnsMinTtlS: shortestTtlS = SHORTEST_TTL_S }: ApplierOptions,
+    { unknown, hostNetns, dnsMinTtlS: shortestTtlS = SHORTEST_TTL_S, queryBounds }: ApplierOptions,
     inherited: Inheritance | null = null,
     ledger: Ledger | null = null,
   ) {
@@ -130,7 +140,10 @@ export class Applier {
     const inheritedSlots = new Set(held.map(([, { slot }]) => slot));
     this.#counters = new Counters(object, this.names, ledger, inheritedSlots);
     this.#guarded = new Map(held.flatMap(([cgroup, { netns }]) => (netns === 0n ? [] : [[cgroup, netns]])));
-    this.#fixed = { unknown: unknown === 'deny' ? UNKNOWN_DENY : UNKNOWN_ALLOW, hostNetns, shortestTtlS };
+    this.#fixed = {
+      ...{ unknown: unknown === 'deny' ? UNKNOWN_DENY : UNKNOWN_ALLOW, hostNetns, shortestTtlS },
+      ...{ longestQuery: queryBounds?.nameBytes ?? 0, queriesPerSecond: queryBounds?.perSecond ?? 0 },
+    };
     this.#epochs = new Map([...(inherited?.epochs ?? [])].filter(([slot]) => hasRoom(slot)));
     // Of slots that were given up: whoever gets one must not know what another was told.
     if (inherited !== null) this.#knownNames.forgetOthers(inheritedSlots);
@@ -243,8 +256,12 @@ export class Applier {
         names.remove(changes.names.deletes, late);
         this.#knownNames.reclassify(names.entries);
       }
-      const isTimed = before.shortestTtlS === this.#fixed.shortestTtlS;
-      if ((before.levels | levels) !== before.levels || !isRuled || !isTimed) {
+      const { shortestTtlS, longestQuery, queriesPerSecond } = this.#fixed;
+      const isSet =
+        before.shortestTtlS === shortestTtlS &&
+        before.longestQuery === longestQuery &&
+        before.queriesPerSecond === queriesPerSecond;
+      if ((before.levels | levels) !== before.levels || !isRuled || !isSet) {
         late(() => this.#write(before));
         this.#write({ ...before, levels: before.levels | levels, ...this.#fixed });
       }

@@ -180,6 +180,8 @@ export class Maps {
         pods: fields.pods ?? 0n,
         podsLevel: fields.podsLevel ?? 0,
         shortestTtlS: fields.shortestTtlS ?? 0,
+        longestQuery: fields.longestQuery ?? 0,
+        queriesPerSecond: fields.queriesPerSecond ?? 0,
       },
       value,
     );

@@ -189,6 +189,21 @@ async function send(datagram: Buffer): Promise<string> {
   return (await pod.exec(process.execPath, ['-e', SEND, RESOLVER[0], datagram.toString('hex')])).stdout.trim();
 }
 
+/** Sends a datagram many times; of each the code that is answered, or E for an error, in any order. */
+const FLOOD = `const [address, hex, times] = process.argv.slice(1);
+const socket = require('node:dgram').createSocket('udp4');
+let told = '';
+const tell = (text) => {
+  told += text;
+  if (told.length >= times) { console.log(told); process.exit(); }
+};
+socket.on('message', (answer) => tell(answer[3] & 15));
+socket.connect(53, address, async () => {
+  for (let n = 0; n < times; n += 1) {
+    await new Promise((resolve) => socket.send(Buffer.from(hex, 'hex'), (error) => { if (error) tell('E'); resolve(); }));
+  }
+});`;
+
 /** Writes pieces to one connection, 100 ms apart; how many messages were answered. */
 const WRITE = `const [address, ...pieces] = process.argv.slice(1);
 const socket = require('node:net').connect({ port: 53, host: address, noDelay: true });
@@ -413,6 +428,41 @@ except OSError as error:
     assert.deepEqual(await heard(), ['TXT evil.example', 'TXT evil.example']);
     assert.equal((await dig(pod, 'api.shop.example')).status, 'NOERROR');
     assert.deepEqual(events(), []);
+  });
+
+  test(`${where}: names longer than the node says, and more of them, are refused to whoever has a policy`, async () => {
+    await fill(guarded);
+    const netns = loadNative().netnsCookie(pod.netns);
+    const bounds = (more: { longestQuery?: number; queriesPerSecond?: number }) =>
+      maps.settings({ shortestTtlS: 60, hostNetns: guarded ? 1n : netns, ...more });
+    maps.bind(SHADOW, SHADOW, guarded ? netns : 0n);
+    maps.bumpEpoch();
+    bounds({ longestQuery: 20 });
+    const ask = async (name: string, ...more: readonly string[]) => (await dig(pod, name, ...more)).status;
+    assert.equal(await ask('a.bcdefg.any.example'), 'NXDOMAIN', '20 bytes');
+    assert.equal(await ask('a.bcdefgh.any.example'), refused);
+    assert.equal(await ask('a.bcdefgh.any.example', '+tcp'), 'exit 9');
+    for (const { reason, name } of events()) {
+      assert.deepEqual([reason, name], ['query_too_long', 'a.bcdefgh.any.example']);
+    }
+    assert(maps.packets('query_too_long') >= 2);
+    await pod.exec('ss', ['--kill', 'dport', '=', '53']);
+    events();
+    bounds({ queriesPerSecond: 1 });
+    const codes = (
+      await pod.exec(process.execPath, ['-e', FLOOD, RESOLVER[0], message(['any.example']).toString('hex'), '200'])
+    ).stdout.trim();
+    assert.match(codes, guarded ? /^[35]{200}$/ : /^[3E]{200}$/);
+    const passed = codes.replaceAll(/[^3]/g, '').length;
+    assert(passed >= 2 && passed < 200, `twice as many at once: ${codes}`);
+    assert.equal(maps.packets('query_rate'), 200 - passed);
+    assert(events().every(({ reason, name }) => reason === 'query_rate' && name === 'any.example'));
+    bounds({});
+    assert.equal(await send(message(['any.example'])), 'code 3');
+    bounds({ longestQuery: 5, queriesPerSecond: 1 });
+    maps.bind(id(0), id(0), guarded ? netns : 0n);
+    maps.bumpEpoch();
+    for (let n = 0; n < 5; n += 1) assert.equal(await send(message(['any.example'])), 'code 3', 'without a policy');
   });
 
   test(`${where}: who is no resolver may be asked anything, where a rule allows to`, async () => {
