@@ -4,7 +4,7 @@
 
 import { SPACE_NETWORKS, SPACE_NOT_WORLD } from '#build/generated/abi.ts';
 import type { List } from '../model/list-change.ts';
-import { CLUSTER_DOMAIN, type NamePattern, QUERIES_ENFORCED } from '../model/name.ts';
+import { CLUSTER_DOMAIN, type NamePattern } from '../model/name.ts';
 import type { Pod, Policy, Problem, Snapshot } from '../model/objects.ts';
 import {
   type AddressKey,
@@ -38,8 +38,6 @@ export interface Options {
   readonly local?: List<Pod>;
   /** Pods that a NetworkPolicy holds may reach their own node, as upstream's text has it. Default: no. */
   readonly ownNode?: boolean;
-  /** Which names may be asked counts. Default: as far as users are concerned. */
-  readonly queries?: boolean;
   /** Asked of destinations beside what the rulesets ask; never changes a verdict. */
   readonly extraDemand?: Demand;
   /** Rulesets whose packets may still be judged: what they reach is held, too. */
@@ -171,11 +169,11 @@ export function portSetsOf(rows: Iterable<Row>): Map<Id, readonly PortPrefix[]> 
 /** Pods of other nodes come and go without a part in it. */
 function heldBy(snapshot: Snapshot, options: Options): Held {
   const { namespaces, nodes, policies, host, pods } = snapshot;
-  const { local = pods, ownNode = false, queries = QUERIES_ENFORCED } = options;
-  const from = [local, namespaces, nodes, policies, host, ownNode, queries];
+  const { local = pods, ownNode = false } = options;
+  const from = [local, namespaces, nodes, policies, host, ownNode];
   const known = options.state?.held;
   if (known?.from.every((part, index) => part === from[index])) return known;
-  const made = workloadsOf(snapshot, local, { ownNode, queries });
+  const made = workloadsOf(snapshot, local, ownNode);
   const infos = new Map([...made.rulesets].map(([id, { info }]) => [id, info]));
   return { from, ...made, infos, demand: demandOf(made.rulesets.values()) };
 }
@@ -183,7 +181,7 @@ function heldBy(snapshot: Snapshot, options: Options): Held {
 function workloadsOf(
   snapshot: Snapshot,
   local: List<Pod>,
-  { ownNode, queries }: { readonly ownNode: boolean; readonly queries: boolean },
+  ownNode: boolean,
 ): Pick<Held, 'workloads' | 'rulesets' | 'problems' | 'overfull'> {
   const select = selections(snapshot);
   const nodes = new Set(snapshot.nodes.map(({ name }) => name));
@@ -222,7 +220,7 @@ function workloadsOf(
     const [enforced, shadow] = [selected.enforced, selected.shadow].map((each) =>
       ownNode ? andOwnNode(each) : each,
     ) as [readonly Policy[], readonly Policy[]];
-    const place: Place = { hostNetwork: pod.hostNetwork, hosts: hostsOf(pod, snapshot, nodes), queries, domains };
+    const place: Place = { hostNetwork: pod.hostNetwork, hosts: hostsOf(pod, snapshot, nodes), domains };
     const enforcedId = idFor(enforced, place);
     workloads.set(`${pod.namespace}/${pod.name}`, {
       ...{ namespace: pod.namespace, name: pod.name, uid: pod.uid, cgroup: pod.cgroup, hostNetwork: pod.hostNetwork },
@@ -232,7 +230,7 @@ function workloadsOf(
     });
   }
   const here: Place = {
-    ...{ hostNetwork: true, hosts: hostsOf({ node: snapshot.host.node }, snapshot, nodes), queries, domains },
+    ...{ hostNetwork: true, hosts: hostsOf({ node: snapshot.host.node }, snapshot, nodes), domains },
   };
   for (const [unit, selection] of unitSelections(snapshot)) {
     const { enforced, shadow } = selection;

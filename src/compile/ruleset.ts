@@ -77,8 +77,6 @@ export interface Ruleset {
 export interface Place {
   readonly hostNetwork: boolean;
   readonly hosts: readonly string[];
-  /** Which names may be asked counts; else all may be. */
-  readonly queries: boolean;
   readonly domains: Domains;
 }
 
@@ -114,7 +112,7 @@ function asksHost(policy: Policy): boolean {
 export function rulesetContent(policies: readonly Policy[], place: Place): string {
   const hosts = policies.some(asksHost) ? place.hosts : [];
   const where = place.hostNetwork ? 'host' : 'pod';
-  const domains = place.queries && policies.some(limitsQueries) ? JSON.stringify(place.domains) : '';
+  const domains = policies.some(limitsQueries) ? JSON.stringify(place.domains) : '';
   return `${where}${domains}\n${JSON.stringify(hosts)}\n${policies.map(contentOf).join('\n')}`;
 }
 
@@ -169,7 +167,7 @@ export function ruleset(all: readonly Policy[], place: Place): Ruleset {
     baseline: flatten('baseline', tier('Baseline')),
     limits: held.map(ref),
     isolating: isolating.map(ref),
-    asking: place.queries ? all.filter((policy) => isOfUnion(policy) && limitsQueries(policy)).map(ref) : [],
+    asking: all.filter((policy) => isOfUnion(policy) && limitsQueries(policy)).map(ref),
   };
   held.forEach((policy, bit) => {
     for (const rule of policy.rules) {
@@ -187,7 +185,7 @@ export function ruleset(all: readonly Policy[], place: Place): Ruleset {
     limitsSilent: held.reduce((mask, { onDeny }, bit) => (onDeny === 'Drop' ? mask | (1 << bit) : mask), 0),
     hostNetwork: place.hostNetwork,
     hosts: policies.some(asksHost) ? place.hosts : [],
-    asking: place.queries ? askingOf(all.filter(isOfUnion), held, place.domains) : null,
+    asking: askingOf(all.filter(isOfUnion), held, place.domains),
   };
 }
 

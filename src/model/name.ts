@@ -5,12 +5,6 @@
 /** `api.example.com`, or `*.example.org`: one or more whole labels before it, never the bare domain. */
 export type NamePattern = string;
 
-/**
- * Whether `dns.queries: AllowedNamesOnly` holds yet: the one place where that is said. While it does not, every name may be asked, and users
- * are told so.
- */
-export const QUERIES_ENFORCED: boolean = false;
-
 /** Bytes of the longest name, dots between labels included (RFC 1035, section 2.3.4, less length bytes and root). */
 export const NAME_BYTES = 253;
 export const LABEL_BYTES = 63;

@@ -2,7 +2,6 @@
 // Is this an EgressPolicy or ClusterEgressPolicy by its CRD (schema, defaults, CEL rules), and beyond what a CRD can say? Also: which of its
 // features are not enforced yet.
 import { addressKey, contains } from '../model/address.ts';
-import { NAMES_ENFORCED } from '../model/name.ts';
 import type { Path } from '../yaml/documents.ts';
 import { brokenRules } from './cel.ts';
 import { checkCidr, readCidr } from './cidr.ts';
@@ -89,10 +88,6 @@ function checkSpec(kind: OwnKind, spec: Record<string, unknown>): Finding[] {
     }
   }
   if (isObject(spec.dns)) {
-    if (!NAMES_ENFORCED && spec.dns.queries === 'AllowedNamesOnly') {
-      const message = 'AllowedNamesOnly is not yet enforced: every name may be asked';
-      findings.push(doubtful('not_yet_enforced', ['spec', 'dns', 'queries'], message, 'do not rely on it yet'));
-    }
     findings.push(...checkNames(spec.dns.names, ['spec', 'dns', 'names']));
   }
   const named = new Map<string, number>();

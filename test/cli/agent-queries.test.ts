@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // From `dns.queries: AllowedNamesOnly` to what a pod's resolver is asked: the agent on a folder, a pod behind its guard, dnsmasq, dig and glibc.
 import assert from 'node:assert/strict';
-import path from 'node:path';
 import test from 'node:test';
 import { launchAgentIn, PolicyFolder } from '../support/agent.ts';
 import { Lab, type Place } from '../support/lab.ts';
@@ -9,7 +8,6 @@ import { Lab, type Place } from '../support/lab.ts';
 const RESOLVER = '198.18.200.53';
 const SITE = '198.18.200.1';
 const POD = '198.18.1.1';
-const PRELOAD = path.join(import.meta.dirname, '../support/with-names.ts');
 
 const OBJECTS = (cgroup: string) => `apiVersion: v1
 kind: Pod
@@ -56,7 +54,7 @@ test('a pod may ask for what its policies list, and is refused all else at once'
   folder.write('pods.yaml', OBJECTS(pod.cgroupPath));
   folder.write('policy.yaml', POLICY('{queries: AllowedNamesOnly}'));
   const agent = launchAgentIn(
-    { netns: lab.outside.netns, root: lab.root, env: { NODE_OPTIONS: `--import=${PRELOAD}` } },
+    { netns: lab.outside.netns, root: lab.root },
     ...([lab, folder] as const),
     ...['--resolver', RESOLVER],
   );

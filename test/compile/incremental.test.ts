@@ -67,10 +67,9 @@ test('after any changes the tables are those of a fresh compile', () => {
     for (let change = 0; change < CHANGES; change++) {
       const { steps, compiled }: ReturnType<typeof transition> = transition(enforced, snapshot, {
         local: followed.of(snapshot.pods),
-        queries: true,
       });
       const at = `POSTERN_SEED=${seed}, change ${change}`;
-      const fresh = compile(snapshot, { local: snapshot.pods.filter(isLocal), queries: true });
+      const fresh = compile(snapshot, { local: snapshot.pods.filter(isLocal) });
       assert.deepEqual(plain(compiled.tables), plain(fresh.tables), at);
       assert.equal(steps.at(-1)?.tables, compiled.tables, at);
       assert.deepEqual(compiled.problems, fresh.problems, at);

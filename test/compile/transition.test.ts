@@ -336,10 +336,10 @@ function checkReplacement(policies: fc.Arbitrary<Policy[]>, stride: number, numR
 
 function checked(from: fc.Arbitrary<Policy[]>, to: fc.Arbitrary<Policy[]>, stride: number): fc.IProperty<unknown> {
   return fc.property(from, to, fc.integer({ min: 1 }), (before, after, seed) => {
-    const a = transition(null, { ...BASE, policies: before }, { queries: true });
+    const a = transition(null, { ...BASE, policies: before });
     const maps = new Maps();
     for (const step of a.steps) for (const writes of phases(maps, step)) for (const write of writes) write();
-    const b = transition(a.compiled, { ...BASE, policies: after }, { queries: true });
+    const b = transition(a.compiled, { ...BASE, policies: after });
     const old = verdicts(a.compiled);
     const fresh = verdicts(b.compiled);
     let writesDone = 0;

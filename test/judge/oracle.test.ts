@@ -25,7 +25,7 @@ function snapshotOf(objects: readonly unknown[], host: Host): Snapshot {
 
 const product: Product = (objects, host) => {
   const snapshot = snapshotOf(objects, host);
-  const compiled = compile(snapshot, { queries: true });
+  const compiled = compile(snapshot);
   assert.deepEqual(compiled.problems, []);
   const { answer } = explainer(snapshot, compiled);
   return (query) => {

@@ -173,6 +173,8 @@ test(
       pods: 0n,
       podsLevel: 0,
       shortestTtlS: abi.SHORTEST_TTL_S,
+      longestQuery: 0,
+      queriesPerSecond: 0,
     });
     applier.expectPods({ cgroup: 12n, level: 1 });
     assert.deepEqual([applier.readSettings().pods, applier.readSettings().podsLevel], [12n, 1]);

@@ -48,7 +48,7 @@ function enforce(seed: number): Enforced {
   const text = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects });
   const files = [{ path: 'case.json', text, hash: '' }];
   const { snapshot } = new ObjectStore(null).update({ files, unreadable: [] }, host);
-  const { steps, compiled } = transition(null, snapshot, { queries: true });
+  const { steps, compiled } = transition(null, snapshot);
   const folders = new Map<string, string>();
   const bindings = new Map<string, CgroupBinding>();
   for (const name of compiled.tables.workloads.keys()) {

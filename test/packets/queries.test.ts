@@ -50,7 +50,7 @@ before(async () => {
   await lab.addOutside(...RESOLVER, SITE);
   pod = await lab.workload('w', { addresses: [LOCAL4, LOCAL6] });
   assert(pod.cgroup !== null);
-  maps = new Maps(pod.cgroup, {}, { learns_names: 1 });
+  maps = new Maps(pod.cgroup);
   attachPrograms(maps.object, lab.root);
   guards = new Guards(maps, lab);
   guards.attach(LINK, pod);
