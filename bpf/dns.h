@@ -168,7 +168,7 @@ static __noinline int read_name(struct __sk_buff *skb, struct dns_work *work)
 }
 
 /* Reads a message to the end of its question, whose text is then in the work. A dns_loss, or a dns_outcome. */
-static __noinline int read_question(struct __sk_buff *skb, struct dns_work *work)
+static __always_inline int read_question(struct __sk_buff *skb, struct dns_work *work)
 {
 	struct dns_header header;
 	__be16 question[2];

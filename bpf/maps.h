@@ -250,9 +250,7 @@ struct dns_work {
 	__u32 segment_end; /* of TCP, as the next two */
 	__u32 sequence; /* where the next message begins */
 	__u32 is_lost; /* it does not begin anywhere that is known */
-	__u32 is_limited; /* policy says which names may be asked */
-	__u32 is_bounded; /* the node says how long names may be, or how many */
-	__u32 is_learning; /* what is answered may teach */
+	__u32 interest; /* enum interest of query.h */
 	__u32 records; /* of the answer, not read yet */
 	__u32 addresses; /* in those that were */
 	__s32 loss; /* why it teaches nothing: dns_loss, or a dns_outcome */

@@ -32,6 +32,12 @@
  */
 #define STREAM_FOLLOWED (1ULL << 32)
 
+enum interest {
+	INTEREST_LEARNING = 1, /* what is answered may teach */
+	INTEREST_LIMITED = 2, /* policy says which names may be asked */
+	INTEREST_BOUNDED = 4, /* the node says how long names may be, or how many */
+};
+
 static __always_inline bool may_query(const struct packet *packet)
 {
 	return packet->protocol == IPPROTO_UDP || packet->protocol == IPPROTO_TCP;
@@ -127,27 +133,27 @@ static __noinline int judge_message(struct __sk_buff *skb, struct dns_work *work
 
 	if (!is_question)
 		lose_dns(DNS_UNREADABLE_QUESTION);
-	if (work->is_bounded) {
+	if (work->interest & INTEREST_BOUNDED) {
 		__u32 reason = exceeds(work, subject->slot, is_question);
 
 		if (reason)
 			refuse_unread(subject, decision, reason);
 	}
-	if (work->is_limited && decision->verdict != VERDICT_DENY) {
+	if (work->interest & INTEREST_LIMITED && decision->verdict != VERDICT_DENY) {
 		class = is_question ? bpf_map_lookup_elem(&names, key_of_text(work, NAME_BYTES * 8)) : NULL;
 		if (settle(subject, decision, class ? *class : 0, is_question ? 0 : REASON_QUERY_UNREADABLE))
 			answer = DNS_RCODE_NO_NAME;
 	}
 	if (decision->verdict == VERDICT_DENY)
 		return read != DNS_TRUNCATED_MESSAGE && !(work->flags & DNS_FLAG_ANSWER) ? DNS_RCODE_REFUSED : 0;
-	if (is_question && read == DNS_READ && work->is_learning)
+	if (is_question && read == DNS_READ && work->interest & INTEREST_LEARNING)
 		keep_question(work);
 	return answer;
 }
 
 /* All messages of a segment, and that there is nothing else in it. */
-static __noinline int judge_segment(struct __sk_buff *skb, const struct packet *packet, struct dns_work *work,
-				    const struct subject *subject, struct decision *decision)
+static __always_inline int judge_segment(struct __sk_buff *skb, const struct packet *packet, struct dns_work *work,
+					 const struct subject *subject, struct decision *decision)
 {
 	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
 	struct record *record = sk && is_between(sk, packet) ? record_of(sk) : NULL;
@@ -166,7 +172,7 @@ static __noinline int judge_segment(struct __sk_buff *skb, const struct packet *
 	}
 	if (!length)
 		return 0;
-	if (work->is_limited) {
+	if (work->interest & INTEREST_LIMITED) {
 		if (!record || !(record->reserved[1] & STREAM_FOLLOWED))
 			goto in_pieces;
 		ahead = (__u32)record->reserved[1] - work->sequence;
@@ -182,7 +188,7 @@ static __noinline int judge_segment(struct __sk_buff *skb, const struct packet *
 		if (decision->verdict == VERDICT_DENY)
 			return 0;
 	}
-	if (!work->is_limited)
+	if (!(work->interest & INTEREST_LIMITED))
 		return 0;
 	if (work->is_lost || work->end != work->segment_end)
 		goto in_pieces;
@@ -190,9 +196,24 @@ static __noinline int judge_segment(struct __sk_buff *skb, const struct packet *
 		record->reserved[1] = STREAM_FOLLOWED | work->sequence;
 	return 0;
 in_pieces:
-	if (work->is_limited)
+	if (work->interest & INTEREST_LIMITED)
 		settle(subject, decision, 0, REASON_QUERY_IN_PIECES);
 	return 0;
+}
+
+/* Why what a packet asks is to be read. Apart from its caller, as what that calls: there is little stack. */
+static __noinline int interest_in(struct __sk_buff *skb, const struct packet *packet, const struct subject *subject,
+				  enum asked_kind kind)
+{
+	int interest = (limits_queries(subject) ? INTEREST_LIMITED : 0) | (is_bounded(subject) ? INTEREST_BOUNDED : 0);
+	__u64 netns;
+
+	if (kind == ASKED_OF_GUARD)
+		return interest | INTEREST_LEARNING;
+	netns = netns_of(skb, subject);
+	if (!is_judged_here(packet, subject, netns))
+		interest = 0;
+	return interest | (is_learning_here(subject, netns) ? INTEREST_LEARNING : 0);
 }
 
 /*
@@ -203,50 +224,37 @@ in_pieces:
 __noinline int judge_question(struct __sk_buff *skb, struct packet *packet, const struct subject *subject,
 			      struct decision *decision, enum asked_kind kind)
 {
-	bool learns = true, limited, bounded;
 	struct dns_work *work;
 	__u32 index;
-	int answer = 0;
+	int interest, answer = 0;
 
 	if (!packet || !subject || !decision)
 		return 0;
 	if (!subject->slot || packet->reason || packet->fragment == FRAGMENT_LATER ||
 	    !is_resolver(&packet->remote, packet->remote_port))
 		return 0;
-	limited = limits_queries(subject);
-	bounded = is_bounded(subject);
-	if (kind == ASKED_OF_SOCKET) {
-		__u64 netns = netns_of(skb, subject);
-
-		learns = is_learning_here(subject, netns);
-		if (!is_judged_here(packet, subject, netns))
-			limited = bounded = false;
-	}
-	if (!learns && !limited && !bounded)
+	interest = interest_in(skb, packet, subject, kind);
+	if (!interest)
 		return 0;
 	/* Of a batch of datagrams only the first would be read. */
 	if (packet->fragment || (packet->protocol == IPPROTO_UDP && skb->gso_segs > 1)) {
 		lose_dns(DNS_FRAGMENT);
-		if (limited)
-			settle(subject, decision, 0, REASON_QUERY_IN_PIECES);
+		settle(subject, decision, 0, REASON_QUERY_IN_PIECES);
 		return 0;
 	}
 	index = take_work();
 	work = bpf_map_lookup_elem(&dns_works, &index);
 	if (!work) {
-		if (limited)
-			settle(subject, decision, 0, REASON_NO_MEMORY);
+		settle(subject, decision, 0, REASON_NO_MEMORY);
 		return 0;
 	}
-	work->is_limited = limited;
-	work->is_bounded = bounded;
-	work->is_learning = learns;
+	work->interest = interest;
 	set_key(work, packet, kind == ASKED_OF_GUARD ? subject->netns : bpf_get_socket_cookie(skb), subject->slot, kind);
 	if (packet->protocol == IPPROTO_TCP)
 		judge_segment(skb, packet, work, subject, decision);
 	else if (find_in_datagram(skb, packet, work))
 		answer = judge_message(skb, work, subject, decision);
-	else if (limited)
+	else
 		settle(subject, decision, 0, REASON_QUERY_UNREADABLE);
 	if (decision->reason == REASON_NAME_NOT_ALLOWED || decision->reason == REASON_QUERY_TOO_LONG ||
 	    decision->reason == REASON_QUERY_RATE)

@@ -10,7 +10,7 @@ export interface Refusal {
   /** Where an unknown workload runs: the folder of its cgroup, absolute. null: of a known one, or it is gone or cannot be told. */
   readonly cgroup: string | null;
   readonly address: string;
-  /** The name by which the workload knew the address, as DNS told it; null: it told none, or that was forgotten since. */
+  /** The name by which the workload knew the address, as DNS told it, or that it may not ask DNS for; null: it told none, or that was forgotten since. */
   readonly name: string | null;
   /** 0 where the protocol has none. */
   readonly port: number;
