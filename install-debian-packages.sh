@@ -33,6 +33,8 @@ if [ "${1:-}" != image ]; then
 	want /usr/sbin/nginx nginx
 	want /usr/sbin/dnsmasq dnsmasq-base
 	want /usr/sbin/unbound unbound
+	want musl-gcc musl-tools
+	want python3 python3-minimal
 	want promtool prometheus
 fi
 if [ "${1:-}" = bench ]; then

@@ -2,6 +2,7 @@
 // What may be asked is asked, and nothing else reaches a resolver: dnsmasq outside, which logs what it is asked; dig, glibc, Node's own resolver and
 // sockets inside, behind a guard, which answers what it refuses, and without one.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -38,6 +39,8 @@ const LINK = 'w1';
 const LONGEST = `${`${'l'.repeat(60)}.`.repeat(3)}${'l'.repeat(57)}.shop.example`;
 
 let folder: string;
+/** A client of musl's. */
+let resolve: string;
 let lab: Lab;
 let maps: Maps;
 let guards: Guards;
@@ -46,6 +49,8 @@ let marks = 0;
 
 before(async () => {
   folder = mkdtempSync(path.join(tmpdir(), `postern-${process.pid}-`));
+  resolve = path.join(folder, 'resolve');
+  execFileSync('musl-gcc', ['-static', '-o', resolve, path.join(import.meta.dirname, 'resolve.c')]);
   lab = await Lab.create();
   await lab.addOutside(...RESOLVER, SITE);
   pod = await lab.workload('w', { addresses: [LOCAL4, LOCAL6] });
@@ -85,7 +90,9 @@ async function dig(
   ...more: readonly string[]
 ): Promise<{ status: string; result: Result }> {
   const server = more.some((word) => word.startsWith('@')) ? [] : [`@${RESOLVER[0]}`];
-  const result = await place.exec('dig', [...server, '+tries=1', '+time=1', ...more, name]);
+  const result = await place.exec('dig', [...server, '+tries=1', '+time=20', ...more, name], {
+    timeoutMs: 60_000,
+  });
   return { status: /status: (\w+)/.exec(result.stdout)?.[1] ?? `exit ${result.status}`, result };
 }
 
@@ -175,18 +182,19 @@ function message(names: readonly string[], { flags = 0x0100, padding = 0 } = {})
 
 const framed = (one: Buffer): Buffer => Buffer.concat([Buffer.from([one.length >> 8, one.length & 0xff]), one]);
 
-/** Sends a datagram; `code N` of what is answered, the error, or `silence`. */
-const SEND = `const [address, hex] = process.argv.slice(1);
+/** Sends a datagram; `code N` of what is answered, the error, or `silence`, for which it waits so long. */
+const SEND = `const [address, hex, waitMs] = process.argv.slice(1);
 const socket = require('node:dgram').createSocket(address.includes(':') ? 'udp6' : 'udp4');
 const end = (text) => { console.log(text); process.exit(); };
 socket.on('message', (answer) => end('code ' + (answer[3] & 15)));
 socket.on('error', (error) => end(error.code));
 socket.connect(53, address, () => {
   socket.send(Buffer.from(hex, 'hex'), (error) => { if (error) end(error.code); });
-  setTimeout(() => end('silence'), 500);
+  setTimeout(() => end('silence'), Number(waitMs));
 });`;
-async function send(datagram: Buffer): Promise<string> {
-  return (await pod.exec(process.execPath, ['-e', SEND, RESOLVER[0], datagram.toString('hex')])).stdout.trim();
+async function send(datagram: Buffer, waitMs = 20_000): Promise<string> {
+  const words = [RESOLVER[0], datagram.toString('hex'), String(waitMs)];
+  return (await pod.exec(process.execPath, ['-e', SEND, ...words], { timeoutMs: 60_000 })).stdout.trim();
 }
 
 /** Sends a datagram many times; of each the code that is answered, or E for an error, in any order. */
@@ -204,8 +212,8 @@ socket.connect(53, address, async () => {
   }
 });`;
 
-/** Writes pieces to one connection, 100 ms apart; how many messages were answered. */
-const WRITE = `const [address, ...pieces] = process.argv.slice(1);
+/** Writes pieces to one connection, 100 ms apart; how many messages were answered, if they are to be so many: else a moment later. */
+const WRITE = `const [address, most, ...pieces] = process.argv.slice(1);
 const socket = require('node:net').connect({ port: 53, host: address, noDelay: true });
 let got = Buffer.alloc(0);
 socket.on('data', (data) => { got = Buffer.concat([got, data]); });
@@ -215,15 +223,20 @@ socket.on('connect', async () => {
     socket.write(Buffer.from(piece, 'hex'));
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
-  await new Promise((resolve) => setTimeout(resolve, 300));
-  let count = 0;
-  for (let at = 0; at + 2 <= got.length; at += 2 + got.readUInt16BE(at)) count += 1;
-  console.log(count);
+  const count = () => {
+    let whole = 0;
+    for (let at = 0; at + 2 <= got.length; at += 2 + got.readUInt16BE(at)) whole += 1;
+    return whole;
+  };
+  for (let n = 0; n < 1000 && count() < most; n += 1) await new Promise((resolve) => setTimeout(resolve, 20));
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  console.log(count());
   process.exit();
 });`;
-async function write(...pieces: readonly Buffer[]): Promise<string> {
+async function write(answers: number, ...pieces: readonly Buffer[]): Promise<number> {
   const hex = pieces.map((piece) => piece.toString('hex'));
-  return (await pod.exec(process.execPath, ['-e', WRITE, RESOLVER[0], ...hex])).stdout.trim();
+  const words = [RESOLVER[0], String(answers), ...hex];
+  return Number((await pod.exec(process.execPath, ['-e', WRITE, ...words], { timeoutMs: 60_000 })).stdout);
 }
 
 const NODE = `const dns = require('node:dns').promises; const [resolver, name] = process.argv.slice(1);
@@ -233,6 +246,8 @@ dns.resolve4(name).then(([address]) => console.log(address), (error) => console.
 for (const guarded of [true, false]) {
   const where = guarded ? 'behind a guard' : 'without a guard';
   const refused = guarded ? 'REFUSED' : 'exit 9';
+  /** dig does not mind EPERM, and waits. */
+  const soon = guarded ? [] : ['+time=1'];
 
   for (const resolver of RESOLVER) {
     test(`${where}, ${resolver}: dig may ask what is listed, of any type, and nothing else`, async () => {
@@ -244,7 +259,14 @@ for (const guarded of [true, false]) {
       await heard();
       for (const type of ['A', 'TXT', 'NULL', 'SRV']) {
         for (const more of [[], ['+noedns'], ['+nocookie', '+dnssec']]) {
-          const { status, result } = await dig(pod, 'dGhpcyBpcyBh.Evil.example', `@${resolver}`, type, ...more);
+          const { status, result } = await dig(
+            pod,
+            'dGhpcyBpcyBh.Evil.example',
+            `@${resolver}`,
+            type,
+            ...soon,
+            ...more,
+          );
           assert.equal(status, refused, result.stdout + result.stderr);
           if (guarded) assert.doesNotMatch(result.stdout, /mismatch|malformed|WARNING/i);
         }
@@ -264,7 +286,7 @@ for (const guarded of [true, false]) {
     await fill(guarded);
     assert.equal(LONGEST.length, 253);
     assert.equal((await dig(pod, LONGEST)).status, 'NOERROR');
-    assert.equal((await dig(pod, LONGEST.replace('shop', 'evil'))).status, refused);
+    assert.equal((await dig(pod, LONGEST.replace('shop', 'evil'), ...soon)).status, refused);
     assert.deepEqual(await heard(), [`A ${LONGEST}`]);
     assert.equal(events()[0]?.name, LONGEST.replace('shop', 'evil'));
   });
@@ -273,7 +295,7 @@ for (const guarded of [true, false]) {
     await fill(guarded);
     for (const resolver of RESOLVER) {
       assert.equal((await dig(pod, 'api.shop.example', `@${resolver}`, '+tcp')).status, 'NOERROR');
-      assert.equal((await dig(pod, 'evil.example', `@${resolver}`, '+tcp', 'TXT')).status, 'exit 9');
+      assert.equal((await dig(pod, 'evil.example', `@${resolver}`, '+tcp', '+time=1', 'TXT')).status, 'exit 9');
     }
     assert.deepEqual(await heard(), ['A api.shop.example', 'A api.shop.example']);
     const [told] = events();
@@ -284,9 +306,9 @@ for (const guarded of [true, false]) {
   test(`${where}: whole messages on one connection, up to the first that may not be asked`, async () => {
     await fill(guarded);
     const [good, bad] = [framed(message(['api.shop.example'])), framed(message(['evil.example']))];
-    assert.equal(await write(good, Buffer.concat([good, good]), good), '4');
-    assert.equal(await write(good, bad, good), '1');
-    assert.equal(await write(Buffer.concat([good, bad])), '0');
+    assert.equal(await write(4, good, Buffer.concat([good, good]), good), 4);
+    assert.equal(await write(1, good, bad, good), 1);
+    assert.equal(await write(0, Buffer.concat([good, bad])), 0);
     assert.deepEqual(await heard(), Array(5).fill('A api.shop.example'));
   });
 
@@ -295,7 +317,7 @@ for (const guarded of [true, false]) {
     const [good, bad] = [framed(message(['api.shop.example'])), framed(message(['evil.example']))];
     // Whole again, once TCP sends both pieces as one, it may pass.
     for (const cut of [1, 2, 20, good.length - 1]) {
-      await write(good.subarray(0, cut), good.subarray(cut));
+      await write(0, good.subarray(0, cut), good.subarray(cut));
       assert(isTold('query_in_pieces'), String(cut));
     }
     // By itself the second piece is whole, and asks for what is listed: with the first before it, it is not.
@@ -307,7 +329,7 @@ for (const guarded of [true, false]) {
       [Buffer.from([0]), hiding],
       [before.subarray(0, 40), hiding],
     ]) {
-      await write(...pieces);
+      await write(0, ...pieces);
       assert(isTold('query_in_pieces'));
     }
     assert.deepEqual(
@@ -336,7 +358,7 @@ for (const guarded of [true, false]) {
     await fill(guarded);
     if (guarded) {
       // Without a guard the packet is judged before it is cut: it is whole.
-      assert.equal(await send(message(['api.shop.example'], { padding: 2000 })), 'silence');
+      assert.equal(await send(message(['api.shop.example'], { padding: 2000 }), 300), 'silence');
       assert.equal(events()[0]?.reason, 'query_in_pieces');
     }
     const [one, other] = [message(['api.shop.example']), message(['www.evil.example'])];
@@ -372,7 +394,7 @@ except OSError as error:
       [Buffer.from('tunnel'), never],
       [Buffer.alloc(0), never],
     ] as const) {
-      assert.equal(await send(datagram), expected, datagram.toString('hex'));
+      assert.equal(await send(datagram, expected === 'silence' ? 300 : undefined), expected, datagram.toString('hex'));
       assert.deepEqual(
         events().map(({ reason }) => reason),
         ['query_unreadable'],
@@ -394,6 +416,16 @@ except OSError as error:
     assert.deepEqual(await heard(), []);
   });
 
+  test(`${where}: musl, too, finds a listed name behind search domains`, async () => {
+    await fill(guarded);
+    const conf = `nameserver ${RESOLVER[0]}\nsearch corp.example\noptions ndots:5 attempts:1 timeout:1\n`;
+    assert.equal((await withResolver(conf, resolve, 'api.shop.example')).stdout, `${SITE}\n`);
+    await heard();
+    // It takes REFUSED for no answer, and waits for another.
+    assert.equal((await withResolver(conf, resolve, 'evil.example')).stdout, 'AGAIN\n');
+    assert.deepEqual(await heard(), []);
+  });
+
   test(`${where}: Node's own resolver`, async () => {
     await fill(guarded);
     const ask = async (name: string) =>
@@ -405,7 +437,7 @@ except OSError as error:
 
   test(`${where}: silence where the policies say Drop`, async () => {
     await fill(guarded, true);
-    assert.equal(await send(message(['evil.example'])), 'silence');
+    assert.equal(await send(message(['evil.example']), 300), 'silence');
     assert.equal(events()[0]?.reason, 'name_not_allowed');
     assert.deepEqual(await heard(), []);
   });
@@ -440,8 +472,8 @@ except OSError as error:
     bounds({ longestQuery: 20 });
     const ask = async (name: string, ...more: readonly string[]) => (await dig(pod, name, ...more)).status;
     assert.equal(await ask('a.bcdefg.any.example'), 'NXDOMAIN', '20 bytes');
-    assert.equal(await ask('a.bcdefgh.any.example'), refused);
-    assert.equal(await ask('a.bcdefgh.any.example', '+tcp'), 'exit 9');
+    assert.equal(await ask('a.bcdefgh.any.example', ...soon), refused);
+    assert.equal(await ask('a.bcdefgh.any.example', '+tcp', '+time=1'), 'exit 9');
     for (const { reason, name } of events()) {
       assert.deepEqual([reason, name], ['query_too_long', 'a.bcdefgh.any.example']);
     }
