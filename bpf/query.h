@@ -164,11 +164,10 @@ static __always_inline int judge_segment(struct __sk_buff *skb, const struct pac
 	work->is_lost = 0;
 	length = work->segment_end - work->end;
 	if (packet->tcp_flags & TCP_FLAG_BYTE_SYN) {
+		/* Fast Open: what it carries follows it (RFC 7413). */
+		work->sequence++;
 		if (record)
-			record->reserved[1] = STREAM_FOLLOWED | (__u32)(work->sequence + 1);
-		if (!length)
-			return 0;
-		goto in_pieces;
+			record->reserved[1] = STREAM_FOLLOWED | work->sequence;
 	}
 	if (!length)
 		return 0;

@@ -239,6 +239,16 @@ async function write(answers: number, ...pieces: readonly Buffer[]): Promise<num
   return Number((await pod.exec(process.execPath, ['-e', WRITE, ...words], { timeoutMs: 60_000 })).stdout);
 }
 
+/** Without a cookie, as the namespace's setting says. */
+const FAST_OPEN = `import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+s.settimeout(20 if b'shop' in bytes.fromhex(sys.argv[2]) else 1)
+try:
+  s.sendto(bytes.fromhex(sys.argv[2]), socket.MSG_FASTOPEN, (sys.argv[1], 53))
+  print('answer' if s.recv(1000) else 'end')
+except OSError:
+  print('none')`;
+
 const NODE = `const dns = require('node:dns').promises; const [resolver, name] = process.argv.slice(1);
 dns.setServers([resolver]);
 dns.resolve4(name).then(([address]) => console.log(address), (error) => console.log(error.code));`;
@@ -336,6 +346,20 @@ for (const guarded of [true, false]) {
       (await heard()).filter((line) => line !== 'A api.shop.example'),
       [],
     );
+  });
+
+  test(`${where}: a question on a SYN`, async () => {
+    await fill(guarded);
+    await pod.exec('sh', ['-c', 'echo 5 > /proc/sys/net/ipv4/tcp_fastopen']);
+    const ask = (name: string) =>
+      pod.exec('python3', ['-c', FAST_OPEN, RESOLVER[0], framed(message([name])).toString('hex')], {
+        timeoutMs: 60_000,
+      });
+    assert.match((await ask('api.shop.example')).stdout, /^answer/);
+    assert.deepEqual(events(), []);
+    assert.equal((await ask('evil.example')).stdout, 'none\n');
+    assert(isTold('name_not_allowed'));
+    assert.deepEqual(await heard(), ['A api.shop.example']);
   });
 
   test(`${where}: a connection that was there before may ask nothing more`, async () => {
