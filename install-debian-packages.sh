@@ -41,6 +41,7 @@ if [ "${1:-}" = bench ]; then
 	want /usr/sbin/nft nftables
 	want /usr/sbin/iptables iptables
 	want /usr/sbin/ipset ipset
+	want dnsperf dnsperf
 fi
 
 [ -n "$missing" ] || exit 0

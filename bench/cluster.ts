@@ -14,6 +14,7 @@ import { loadPrograms } from '../src/kernel/programs.ts';
 import { TestAgent } from '../test/support/agent.ts';
 import { ApiServer, type JsonObject } from '../test/support/apiserver/server.ts';
 import { Lab } from '../test/support/lab.ts';
+import { kernelMiB, processMiB } from './memory.ts';
 import { rounded } from './statistics.ts';
 
 export interface ClusterCosts {
@@ -250,16 +251,6 @@ function delays(late: ReturnType<typeof monitorEventLoopDelay>): Quantiles {
   return { median: ms(late.percentile(50)), p99: ms(late.percentile(99)), max: ms(late.max), count: late.count };
 }
 
-/** A line of /proc/PID/status or /proc/meminfo, in MiB. */
-function mib(file: string, name: string): number {
-  const line = readFileSync(file, 'utf8').match(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm'));
-  return Number(line?.[1] ?? Number.NaN) / 1024;
-}
-
-function kernelMib(): number {
-  return mib('/proc/meminfo', 'SUnreclaim') + mib('/proc/meminfo', 'Percpu');
-}
-
 /** CPU time of a process, in seconds: proc(5), fields 14 and 15 in ticks of 10 ms. */
 function cpuSeconds(pid: number): number {
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
@@ -285,7 +276,7 @@ const api = await ApiServer.start({ objects: objects(), history: 100_000 });
 try {
   for (let index = 0; index < PER_NODE; index++) lab.cgroup(`kubepods/burstable/pod0000-${index}`);
   const bytes = (): number => api.log.reduce((sum, { responseBytes }) => sum + responseBytes, 0);
-  const before = kernelMib();
+  const before = kernelMiB();
   const started = performance.now();
   const options = [
     '--kube',
@@ -318,8 +309,8 @@ try {
   const pid = child.pid ?? 0;
   const listMiB = bytes() / 2 ** 20;
   await sleep(isQuick ? 1000 : 10_000);
-  const settledMiB = mib(`/proc/${pid}/status`, 'VmRSS');
-  const kernelMiB = kernelMib() - before;
+  const settledMiB = processMiB(pid, 'VmRSS');
+  const grownMiB = kernelMiB() - before;
 
   const edits: number[] = [];
   for (let edit = 0; edit < SIZE.edits; edit++) {
@@ -366,7 +357,7 @@ try {
   clearInterval(asking);
   const apiBytesPerSecond = (bytes() - bytesBefore) / seconds;
   await sleep(1000);
-  const peakMiB = mib(`/proc/${pid}/status`, 'VmHWM');
+  const peakMiB = processMiB(pid, 'VmHWM');
   const enforced = agent.lines
     .slice(from)
     .filter(({ event }) => event === 'applied')
@@ -378,7 +369,7 @@ try {
       readyMs: rounded(readyMs),
       peakMiB: rounded(peakMiB),
       settledMiB: rounded(settledMiB),
-      kernelMiB: rounded(kernelMiB),
+      kernelMiB: rounded(grownMiB),
       listMiB: rounded(listMiB),
     },
     policyEditMs: quantiles(edits),

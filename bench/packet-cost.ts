@@ -6,11 +6,9 @@
 
 import { fileURLToPath } from 'node:url';
 import { decodeCounterKey, REASON_RULE } from '#build/generated/abi.ts';
-import { encodeEntries, GUARDS, SOURCES, type SourceKey } from '../src/kernel/encode.ts';
 import { loadNative, type NativeObject } from '../src/kernel/native.ts';
-import { addressKey } from '../src/model/address.ts';
-import { enforce } from './enforce.ts';
-import { frame, OWN4, OWN6 } from './frame.ts';
+import { enforce, putGuard } from './enforce.ts';
+import { frame } from './frame.ts';
 import * as policy from './policy.ts';
 import { median, type Spread, spread } from './statistics.ts';
 
@@ -83,17 +81,6 @@ function load(path: string, scenario: policy.Scenario, constants: Record<string,
   return object;
 }
 
-/** Behind the loopback, which test runs come through. */
-function putGuard(object: NativeObject): void {
-  const LOOPBACK = 1;
-  const guard = { cgroup: native.cgroupId(cgroup), netns: 1n, nsid: -1, flags: 0, hardwareAddress: '000000000000' };
-  const guards = encodeEntries(GUARDS, [[LOOPBACK, guard]]);
-  object.update(GUARDS.map, guards.keys, guards.values, guards.count, 0);
-  const own = [OWN4, OWN6].map((address): [SourceKey, true] => [`${LOOPBACK}/${addressKey(address) ?? ''}`, true]);
-  const sources = encodeEntries(SOURCES, own);
-  object.update(SOURCES.map, sources.keys, sources.values, sources.count, 0);
-}
-
 function way(object: NativeObject, program: string, packet: Buffer, passes = true): Way {
   return { object, program, packet, passes, ns: [] };
 }
@@ -102,7 +89,7 @@ const everything = policy.everything();
 const product = load(PRODUCT, everything, {});
 /** With the guard's programs as they are, but for what they would ask of a socket that a test run's has not. */
 const guarded = load(BENCH, everything, {});
-putGuard(guarded);
+putGuard(native, guarded, cgroup);
 const { address, port } = everything.allowed;
 const tcp = { protocol: 'TCP', address, port } as const;
 const udp = { protocol: 'UDP', address, port } as const;

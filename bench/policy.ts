@@ -46,6 +46,28 @@ export function everything(): Scenario {
   };
 }
 
+/** Where names are asked for, and where what looks the same is no question. */
+export const RESOLVER = '198.18.0.53';
+export const NO_RESOLVER = '198.18.0.54';
+/** The names that policy speaks of are below it. */
+export const DOMAIN = 'bench.example';
+
+/** The same, and names: each may be asked, or only those that are allowed. What they allow is allowed anyway, so that all pass alike. */
+export function names({ only }: { readonly only: boolean }): Scenario {
+  const port = 443;
+  const rules = [
+    rule([networks(['10.0.0.0/8'])], [tcp(port)]),
+    rule([networks([`${RESOLVER}/32`, `${NO_RESOLVER}/32`])], [{ protocol: 'UDP', port: 53, endPort: null }]),
+    rule([{ type: 'domainNames', names: [`*.${DOMAIN}`], anywhere: false }], [tcp(port)]),
+  ];
+  const { host, ...rest } = snapshot([{ ...policy('names', rules), allowedNames: { only, names: [] } }], []);
+  return {
+    snapshot: { ...rest, host: { ...host, resolvers: [RESOLVER] } },
+    anywhere: anywhere(1, 24),
+    allowed: { address: '10.0.0.1', port },
+  };
+}
+
 /** `count` addresses of pods, eight of each app; one rule allows them all. As many identities and verdict rows as apps. */
 export function podAddresses(count: number): Scenario {
   const pods = Array.from({ length: count }, (_, index) =>

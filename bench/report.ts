@@ -4,7 +4,7 @@
 import { table } from '../src/cli/table.ts';
 import type { ClusterCosts, Quantiles } from './cluster.ts';
 import type { FloodCost } from './floods.ts';
-import type { Results } from './results.ts';
+import type { Names, Results } from './results.ts';
 import { rounded, type Spread } from './statistics.ts';
 import { type FilterName, MEASURES } from './traffic.ts';
 
@@ -17,7 +17,17 @@ const FILTERS: Readonly<Record<FilterName, string>> = {
   ipset: 'iptables, ipset',
 };
 
-export function report({ goals, growth, trafficRatios, packet, traffic, cluster, floods, machine }: Results): string {
+export function report({
+  goals,
+  growth,
+  trafficRatios,
+  packet,
+  traffic,
+  cluster,
+  floods,
+  names,
+  machine,
+}: Results): string {
   const { kernel, cpu, cpus, date, commit } = machine;
   return [
     `${cpu}, ${cpus} CPUs, Linux ${kernel}, ${date}, commit ${commit}\n`,
@@ -54,6 +64,7 @@ export function report({ goals, growth, trafficRatios, packet, traffic, cluster,
     `postern agent --kube, ${cluster.pods} pods of ${cluster.podBytes} bytes, ${cluster.services} Services, ${cluster.policies} policies, ${cluster.localPods} pods here\n`,
     table(['CLUSTER', 'VALUE'], clusterRows(cluster)),
     floodTable(floods),
+    ...(names === null ? [] : [namesTable(names)]),
     table(
       ['GOAL', '', 'LIMIT', 'VALUE', ''],
       goals.map(({ goal, bound, limit, value, met }) => [
@@ -74,6 +85,33 @@ export function floodTable(floods: readonly FloodCost[]): string {
       ...[of, String(count), String(perSecond), String(rounded(agentCpu * 100)), String(told)],
     ]),
   );
+}
+
+export function namesTable({ ns, rounds, repeats, traffic }: Names): string {
+  const { entries, workloads, kernelMiB, mapsMiB, agentMiB } = traffic.memory;
+  return [
+    `Names, ns over the same datagram that is nothing to learn from, of a flow over the empty program: median of ${rounds} rounds of ${repeats}\n`,
+    table(
+      ['NAMES', 'NS'],
+      Object.entries(ns).map(([way, value]) => [way, String(value)]),
+    ),
+    'Questions a second to dnsmasq, median (least to most), of what it answers without Postern\n',
+    table(
+      ['NAMES', 'WITHOUT', 'WITH', 'RATIO'],
+      traffic.rates.map(({ names, bare, held, ofBare }) => [
+        ...[String(names), range(bare, 1), range(held, 1), ofBare.toFixed(3)],
+      ]),
+    ),
+    `${entries} addresses that names led to, of ${workloads} workloads\n`,
+    table(
+      ['MEMORY', 'MIB'],
+      [
+        ['the kernel, in all', String(kernelMiB)],
+        ...Object.entries(mapsMiB).map(([map, mib]) => [`by its own account, ${map}`, String(mib)]),
+        ['the agent before, after, at its peak', `${agentMiB.before}, ${agentMiB.after}, ${agentMiB.peak}`],
+      ],
+    ),
+  ].join('\n');
 }
 
 function range({ median, min, max }: Spread, unit: number): string {

@@ -5,6 +5,8 @@ import { execFileSync } from 'node:child_process';
 import { cpus, release } from 'node:os';
 import type { ClusterCosts } from './cluster.ts';
 import type { FloodCost } from './floods.ts';
+import type { NamesCost, WayName } from './names-cost.ts';
+import type { NamesTraffic } from './names-traffic.ts';
 import type { PacketCosts, Series } from './packet-cost.ts';
 import { rounded, type Spread } from './statistics.ts';
 import { type FilterName, MEASURES, type Measure, type Outcome, type TrafficPlan } from './traffic.ts';
@@ -65,7 +67,18 @@ export interface Results {
   readonly cluster: ClusterCosts;
   /** One workload's, and what the agent runs for meanwhile. */
   readonly floods: readonly FloodCost[];
+  /** null: not measured yet. */
+  readonly names: Names | null;
   readonly machine: Machine;
+}
+
+/** What it costs that DNS is listened to. */
+export interface Names {
+  /** Medians, as names-cost.ts says over what. */
+  readonly ns: Readonly<Record<WayName, number>>;
+  readonly rounds: number;
+  readonly repeats: number;
+  readonly traffic: NamesTraffic;
 }
 
 export interface Machine {
@@ -89,10 +102,16 @@ export interface Measurements {
   readonly plan: TrafficPlan;
   readonly cluster: ClusterCosts;
   readonly floods: readonly FloodCost[];
+  readonly names: Names;
   readonly machine: Machine;
 }
 
-export function resultsOf({ costs, traffic, plan, cluster, floods, machine }: Measurements): Results {
+export function namesOf({ ways, rounds, repeats }: NamesCost, traffic: NamesTraffic): Names {
+  const ns = Object.fromEntries(Object.entries(ways).map(([name, { median }]) => [name, Math.round(median)]));
+  return { ns: ns as Names['ns'], rounds, repeats, traffic };
+}
+
+export function resultsOf({ costs, traffic, plan, cluster, floods, names, machine }: Measurements): Results {
   const { rounds, turnMs } = plan;
   const growth = costs.series.map(growthOf);
   return {
@@ -106,7 +125,7 @@ export function resultsOf({ costs, traffic, plan, cluster, floods, machine }: Me
       ...{ rounds: costs.rounds, repeats: costs.repeats },
     },
     traffic: { rates: traffic.map(ratesOf), rounds, turnMs },
-    ...{ cluster, floods, machine },
+    ...{ cluster, floods, names, machine },
   };
 }
 

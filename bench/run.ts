@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `make bench`: what Postern costs, by the packet, on real traffic beside other filters, and on a large cluster. Prints a table and writes results.json and
-// prefixes.svg beside this file. Needs root. `--quick` only shows that it works: few rounds and sizes, written below build/.
-// `--floods` measures these alone, and puts what they come to into the results.json that is there.
+// prefixes.svg beside this file, and the README's table of costs. Needs root. `--quick` only shows that it works: few rounds and sizes, written
+// below build/. `--floods` and `--names` measure these alone, and put what they come to into the results.json that is there.
 
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -11,20 +11,28 @@ import { parseArgs } from 'node:util';
 import { loadNative, type NativeObject } from '../src/kernel/native.ts';
 import { Lab, resultOf } from '../test/support/lab.ts';
 import type { ClusterCosts } from './cluster.ts';
+import { withCosts } from './costs.ts';
 import { type FloodCost, measureFloods } from './floods.ts';
+import { measureNames, PLANS as NAMES_PLANS } from './names-cost.ts';
+import { measureNamesTraffic, PLANS as NAMES_TRAFFIC_PLANS } from './names-traffic.ts';
 import type { PacketCosts } from './packet-cost.ts';
 import { plot } from './plot.ts';
-import { floodTable, report } from './report.ts';
-import { machineOf, type Results, resultsOf } from './results.ts';
+import { floodTable, namesTable, report } from './report.ts';
+import { machineOf, type Names, namesOf, type Results, resultsOf } from './results.ts';
 import { measureTraffic, type Outcome, type TrafficPlan } from './traffic.ts';
 
 const { values } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, floods: { type: 'boolean', default: false } },
+  options: {
+    quick: { type: 'boolean', default: false },
+    floods: { type: 'boolean', default: false },
+    names: { type: 'boolean', default: false },
+  },
 });
 const plan: TrafficPlan = values.quick
   ? { sizes: [1000], rounds: 20, turnMs: 20 }
   : { sizes: [1000, 100_000], rounds: 160, turnMs: 40 };
 const folder = values.quick ? path.join(import.meta.dirname, '../build/bench') : import.meta.dirname;
+const files = { results: path.join(folder, 'results.json'), plot: path.join(folder, 'prefixes.svg') };
 /** Both parts together take a fraction of it; past it, something hangs. */
 const PACKETS_MS = 480_000;
 
@@ -61,6 +69,27 @@ async function clusterCosts(lab: Lab): Promise<ClusterCosts> {
   return JSON.parse(stdout) as ClusterCosts;
 }
 
+async function namesCosts(lab: Lab): Promise<Names> {
+  progress('names, by the packet');
+  const size = values.quick ? 'quick' : 'full';
+  const costs = measureNames(loadNative(), lab.cgroup('names'), NAMES_PLANS[size]);
+  progress('names, by traffic');
+  return namesOf(costs, await measureNamesTraffic(NAMES_TRAFFIC_PLANS[size]));
+}
+
+/** The README's table says what results.json does. */
+function write(results: Results): void {
+  writeFileSync(files.results, `${JSON.stringify(results, null, 2)}\n`);
+  if (values.quick) return;
+  const readme = path.join(import.meta.dirname, '../README.md');
+  writeFileSync(readme, withCosts(readFileSync(readme, 'utf8'), results));
+}
+
+/** Into the results that are there: what `--quick` comes to is nothing to keep. */
+function amend(part: Partial<Results>): void {
+  if (!values.quick) write({ ...(JSON.parse(readFileSync(files.results, 'utf8')) as Results), ...part });
+}
+
 // The lab removes at exit whatever it has made.
 for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => process.exit(128 + constants.signals[signal]));
@@ -69,22 +98,29 @@ for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) {
 const flooded = values.quick ? 10_000 : 1_000_000;
 if (values.floods) {
   const floods = await measureFloods(flooded);
-  const file = path.join(import.meta.dirname, 'results.json');
-  const results = JSON.parse(readFileSync(file, 'utf8')) as Results;
-  if (!values.quick) writeFileSync(file, `${JSON.stringify({ ...results, floods }, null, 2)}\n`);
+  amend({ floods });
   process.stdout.write(floodTable(floods));
   process.exit();
 }
 
 const lab = await Lab.create();
+if (values.names) {
+  const names = await namesCosts(lab).finally(() => lab.close());
+  amend({ names });
+  process.stdout.write(namesTable(names));
+  process.exit();
+}
+
 const objects: NativeObject[] = [];
 let costs: PacketCosts;
 let traffic: Outcome[];
 let cluster: ClusterCosts;
 let floods: readonly FloodCost[];
+let names: Names;
 try {
   // First: the kernel gives back only slowly what the millions of entries below take, and its memory is measured here.
   cluster = await clusterCosts(lab);
+  names = await namesCosts(lab);
   costs = await packetCosts(lab);
   progress('floods');
   floods = await measureFloods(flooded);
@@ -94,10 +130,9 @@ try {
   await lab.close();
 }
 
-const results = resultsOf({ costs, traffic, plan, cluster, floods, machine: machineOf() });
+const results = resultsOf({ costs, traffic, plan, cluster, floods, names, machine: machineOf() });
 const { cpu, kernel, date } = results.machine;
-const files = { results: path.join(folder, 'results.json'), plot: path.join(folder, 'prefixes.svg') };
-writeFileSync(files.results, `${JSON.stringify(results, null, 2)}\n`);
+write(results);
 writeFileSync(files.plot, plot(costs.series, `${cpu}, Linux ${kernel}, ${date}`));
 process.stdout.write(report(results));
 process.stdout.write(`\nWritten: ${path.relative('.', files.results)}, ${path.relative('.', files.plot)}\n`);

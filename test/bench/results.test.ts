@@ -8,6 +8,7 @@ import { plot } from '../../bench/plot.ts';
 import { type Goal, type Machine, resultsOf } from '../../bench/results.ts';
 import { rounded, spread } from '../../bench/statistics.ts';
 import type { Measured, Outcome, TrafficPlan } from '../../bench/traffic.ts';
+import { names } from './names.ts';
 
 const machine: Machine = {
   ...{ kernel: '6.18', cpu: 'any', cpus: 2, nftables: '', iptables: '', ipset: '', date: '2026-01-01', commit: '0' },
@@ -63,7 +64,7 @@ function outcome(ofNone: number, ofOthers: number): Outcome {
 }
 
 const results = (packets: PacketCosts, traffic: readonly Outcome[], clusters: ClusterCosts) =>
-  resultsOf({ costs: packets, traffic, plan, cluster: clusters, floods: [], machine });
+  resultsOf({ costs: packets, traffic, plan, cluster: clusters, floods: [], names, machine });
 
 function missed(goals: readonly Goal[]): string[] {
   return goals.filter(({ met }) => !met).map(({ goal }) => goal);
