@@ -35,6 +35,7 @@ enum map_limit {
 	MAX_ASKED = 65536, /* what 32 workloads may hold, see enum names_budget; of the next two, 64 */
 	MAX_TEXTS = 65536,
 	MAX_LEARNED = 262144,
+	MAX_BEGUN = 4096, /* what 256 workloads may hold; up to 16 KiB each, while they are held */
 	EVENTS_BYTES = 1 << 20,
 };
 
@@ -236,7 +237,8 @@ enum reason {
 	REASON_UNKNOWN_ALLOWED = 10, /* workload unknown, --unknown allow */
 	REASON_UNKNOWN_HOST = 11, /* workload unknown, in the host's network namespace or outside the cgroup of all pods */
 	REASON_FRAGMENT = 12, /* later fragment of a datagram that was allowed */
-	REASON_SEARCH_DOMAIN = 14, /* asks DNS for an allowed name with a search domain behind it: a guard answers that there is none */
+	REASON_SEARCH_DOMAIN =
+		14, /* asks DNS for an allowed name with a search domain behind it: a guard answers that there is none */
 
 	REASON_DENIED = 32, /* not a reason: the first number of refusals */
 	REASON_NO_RULE = 32, /* isolated, and no rule allows it: default deny */
@@ -268,7 +270,8 @@ enum reason {
 	/* Questions to a resolver, where policies say which names may be asked (`dns.queries: AllowedNamesOnly`). */
 	REASON_NAME_NOT_ALLOWED = 72, /* a name that no policy lists */
 	REASON_QUERY_UNREADABLE = 73, /* no single standard question, so that nobody can tell what is asked */
-	REASON_QUERY_IN_PIECES = 74, /* its question is not whole in one packet, or not where its connection's next message begins */
+	REASON_QUERY_IN_PIECES =
+		74, /* its question is not whole in one packet, or not where its connection's next message begins */
 	/* And whatever they say: settings.longest_query, settings.queries_per_second. */
 	REASON_QUERY_TOO_LONG = 75,
 	REASON_QUERY_RATE = 76,
@@ -303,7 +306,8 @@ struct record {
 	__u8 flags; /* record_flags */
 	__u16 sequence; /* every writer adds one; direction, flags and this are one aligned word */
 	__u32 pid; /* who last called connect; 0: nobody did */
-	__u64 reserved[2]; /* [0]: number of the name that led here, 0 none; [1]: see query.h. Another spelling would be another layout. */
+	__u64 reserved
+		[2]; /* [0]: number of the name that led here, 0 none; [1]: see query.h. Another spelling would be another layout. */
 };
 
 /* flows: what has no socket storage or needs it by 5-tuple: inbound UDP and ICMP, outbound UDP of sockets with many peers, fragments. */
@@ -384,7 +388,7 @@ struct resolver_key {
 enum asked_kind {
 	ASKED_OF_SOCKET = 0, /* of its cgroup's programs: addresses and ports are 0, since they see one way translated */
 	ASKED_OF_GUARD = 1,
-	ASKED_BY_STREAM = 2, /* or that: a TCP connection itself, its id 0, whose `next` says where its next answer begins */
+	ASKED_BY_STREAM = 2, /* or that: a TCP connection itself, its id 0: what has come on it */
 };
 struct asked_key {
 	__u64 owner; /* cookie of the socket; of ASKED_OF_GUARD, of the namespace */
@@ -405,8 +409,11 @@ struct asked {
 	__u16 type; /* of the question */
 	__u32 asked_s;
 	__u32 order; /* number in asked_order */
-	__u32 next; /* of ASKED_BY_STREAM: the sequence number there */
-	__u32 reserved;
+	/* Of ASKED_BY_STREAM; sequence numbers of what answers. */
+	__u32 first;
+	__u32 next; /* of the byte that is read next */
+	__u32 begun; /* number of the message that has begun; 0: none has */
+	__u32 early; /* segments that came before their turn, since one last came in turn */
 	char name[NAME_BYTES];
 };
 
@@ -454,7 +461,7 @@ struct learned {
 	__u32 reserved;
 };
 
-/* asked_order, told_order, learned_order: a workload's n-th of each, as flow_order has it. */
+/* asked_order, told_order, learned_order: a workload's n-th of each, as flow_order has it. begun: by its place, below BEGUN_PER_WORKLOAD. */
 struct order_key {
 	__u32 slot;
 	__u32 number;
@@ -463,11 +470,13 @@ enum names_budget {
 	ASKED_PER_WORKLOAD = 2048,
 	TEXTS_PER_WORKLOAD = 1024,
 	LEARNED_PER_WORKLOAD = 4096,
+	BEGUN_PER_WORKLOAD = 16, /* answers over TCP of which a part has come */
 };
 enum names_bound {
 	ASKED_S = 30, /* how long a question waits for its answer */
 	SHORTEST_TTL_S = 60, /* default of settings.shortest_ttl_s */
 	MAX_TTL_S = 604800, /* RFC 8767, 4: a week */
+	BEGUN_BYTES = 15360, /* of such an answer, its length among them */
 };
 
 #define FLOW_INBOUND_NS (180ULL * 1000000000ULL)
@@ -546,7 +555,7 @@ struct budget {
 	__u32 numbers; /* of texts, given so far */
 	__u64 queries_refilled_ns; /* the same token bucket, of questions to resolvers */
 	__u32 query_tokens;
-	__u32 reserved;
+	__u32 begun; /* as asked */
 };
 #define CROWDED_TURNS (FLOW_INBOUND_NS >> 30)
 
@@ -581,8 +590,11 @@ enum dns_loss {
 	DNS_FRAGMENT = 8, /* in fragments: what is behind the first can't be known to belong to it */
 	DNS_NOT_WORLD = 9, /* addresses outside of World: kept, but only policies that say `answers: Any` follow them */
 	DNS_BUSY = 10, /* no room to work in: others were at it on the same processor */
-	DNS_SEGMENTED = 11, /* over TCP, in more than one segment */
-	DNS_LOSS_COUNT = 12,
+	DNS_SEGMENTED =
+		11, /* over TCP, in more than one segment: a question, or an answer whose beginning could not be kept till its end came */
+	DNS_OUT_OF_ORDER = 12, /* a segment that came before its turn: it is not let through, and will be sent again */
+	DNS_TOO_LONG = 13, /* over TCP, in more than one segment, and longer than BEGUN_BYTES */
+	DNS_LOSS_COUNT = 14,
 };
 
 /* settings: ARRAY of one. */

@@ -57,6 +57,14 @@ struct dns_record {
 
 /* The smallest record: its owner the root, or less than a pointer; without data. */
 #define DNS_MIN_RECORD_BYTES (1 + sizeof(struct dns_record))
+/* What one frame may hold: of TCP, each with its length. */
+#define DNS_SEGMENT_MESSAGES (MAX_DATAGRAM / (sizeof(__be16) + sizeof(struct dns_header)))
+/*
+ * After so many segments before their turn, or for so long, and none in turn, it is not the sender that is behind: the workload has what
+ * was not read here, and would wait for ever. A lost segment is sent again after some 200 ms.
+ */
+#define DNS_EARLY_SEGMENTS 64
+#define DNS_EARLY_S 3
 #define DNS_MAX_RECORDS (MAX_DATAGRAM / DNS_MIN_RECORD_BYTES)
 
 static __always_inline void lose_dns(enum dns_loss loss)
@@ -105,6 +113,35 @@ struct dns_reader {
 	struct __sk_buff *skb;
 	struct dns_work *work;
 };
+
+/* What the message holds at an offset, wherever it is. 0: done. */
+static __always_inline long load(struct __sk_buff *skb, struct dns_work *work, bool in_packet, __u32 at, void *to, __u32 bytes)
+{
+	const struct begun *message;
+
+	if (in_packet || !work->is_begun)
+		return bpf_skb_load_bytes(skb, at, to, bytes);
+	message = bpf_map_lookup_elem(&begun, &work->begun);
+	if (!message || at > BEGUN_BYTES)
+		return -1;
+	__builtin_memcpy(to, message->bytes + at, bytes);
+	return 0;
+}
+
+/* The same into `wire`. What is read of a message that has begun may be behind its end: it is not looked at. */
+static __always_inline long load_wire(struct __sk_buff *skb, struct dns_work *work, __u32 bytes)
+{
+	const struct begun *message;
+
+	/* In a form that the verifier can bound. */
+	if (!work->is_begun)
+		return bpf_skb_load_bytes(skb, work->at, work->wire, ((bytes - 1) & (DNS_WIRE_BYTES - 1)) + 1);
+	message = bpf_map_lookup_elem(&begun, &work->begun);
+	if (!message || work->at > BEGUN_BYTES)
+		return -1;
+	copy_name((char *)work->wire, message->bytes + work->at);
+	return 0;
+}
 
 /*
  * One byte of the name in `wire`, into the text: labels from the last to the first. Bytes that no name of a host has are not taken:
@@ -158,23 +195,24 @@ static __noinline int read_name(struct __sk_buff *skb, struct dns_work *work)
 	work->left = 0;
 	work->name_end = 0;
 	work->text_begin = TEXT_END;
-	/* In a form that the verifier can bound. */
-	length = ((length - 1) & (DNS_WIRE_BYTES - 1)) + 1;
-	if (bpf_skb_load_bytes(skb, work->at, work->wire, length))
+	if (load_wire(skb, work, length))
 		return false;
 	bpf_loop(DNS_NAME_BYTES, read_name_byte, &reader, 0);
 	work->at += work->name_end;
 	return work->name_end > 1;
 }
 
-/* Reads a message to the end of its question, whose text is then in the work. A dns_loss, or a dns_outcome. */
-static __always_inline int read_question(struct __sk_buff *skb, struct dns_work *work)
+/*
+ * Reads a message to the end of its question, whose text is then in the work. A dns_loss, or a dns_outcome. Who knows that it is `in_packet`
+ * says so: there is little stack where questions are judged.
+ */
+static __always_inline int read_question(struct __sk_buff *skb, struct dns_work *work, bool in_packet)
 {
 	struct dns_header header;
 	__be16 question[2];
 
 	work->at = work->begin + sizeof(header);
-	if (work->at > work->end || bpf_skb_load_bytes(skb, work->begin, &header, sizeof(header)))
+	if (work->at > work->end || load(skb, work, in_packet, work->begin, &header, sizeof(header)))
 		return DNS_TRUNCATED_MESSAGE;
 	work->key.id = header.id;
 	work->flags = bpf_ntohs(header.flags);
@@ -183,7 +221,7 @@ static __always_inline int read_question(struct __sk_buff *skb, struct dns_work 
 		return DNS_BAD_HEADER;
 	if (!read_name(skb, work))
 		return DNS_BAD_NAME;
-	if (work->at + sizeof(question) > work->end || bpf_skb_load_bytes(skb, work->at, question, sizeof(question)))
+	if (work->at + sizeof(question) > work->end || load(skb, work, in_packet, work->at, question, sizeof(question)))
 		return DNS_TRUNCATED_MESSAGE;
 	work->at += sizeof(question);
 	work->type = bpf_ntohs(question[0]);
@@ -211,44 +249,36 @@ static __always_inline bool find_in_segment(struct __sk_buff *skb, const struct 
 	__u8 header;
 
 	work->segment_end = packet->base + packet->end;
-	work->end = packet->base + packet->offset;
-	if (bpf_skb_load_bytes(skb, work->end + 4, &work->sequence, sizeof(work->sequence)) ||
-	    bpf_skb_load_bytes(skb, work->end + 12, &header, 1))
+	work->unread = packet->base + packet->offset;
+	if (bpf_skb_load_bytes(skb, work->unread + 4, &work->sequence, sizeof(work->sequence)) ||
+	    bpf_skb_load_bytes(skb, work->unread + 12, &header, 1))
 		return false;
-	work->end += (header >> 4) * 4;
+	work->unread += (header >> 4) * 4;
 	work->sequence = bpf_ntohl(work->sequence);
 	return true;
 }
 
-/* Asked for both families at once, and once more for a rainy day. */
-#define DNS_SEGMENT_MESSAGES 4
-
-/* The next message of a segment (RFC 1035, 4.2.2); false: there is none, or not all of it. `sequence` then is where the one behind begins. */
+/* The next message of a segment (RFC 1035, 4.2.2); false: there is none, or not all of it. */
 static __noinline int next_in_segment(struct __sk_buff *skb, struct dns_work *work)
 {
 	__be16 length;
 
-	if (work->end >= work->segment_end)
+	if (work->unread + sizeof(length) > work->segment_end || bpf_skb_load_bytes(skb, work->unread, &length, sizeof(length)))
 		return false;
-	if (work->end + sizeof(length) > work->segment_end || bpf_skb_load_bytes(skb, work->end, &length, sizeof(length))) {
-		/* Where the next one begins will never be known. */
-		work->is_lost = 1;
-		lose_dns(DNS_SEGMENTED);
-		return false;
-	}
-	work->begin = work->end + sizeof(length);
+	work->begin = work->unread + sizeof(length);
 	work->end = work->begin + bpf_ntohs(length);
-	work->sequence += sizeof(length) + bpf_ntohs(length);
-	if (work->end <= work->segment_end)
-		return true;
-	lose_dns(DNS_SEGMENTED);
-	return false;
+	if (work->end > work->segment_end)
+		return false;
+	work->sequence += work->end - work->unread;
+	work->unread = work->end;
+	return true;
 }
 
 static __always_inline void set_key(struct dns_work *work, const struct packet *packet, __u64 owner, __u32 slot,
 				    enum asked_kind kind)
 {
 	__builtin_memset(&work->key, 0, sizeof(work->key));
+	work->is_begun = 0;
 	work->key.owner = owner;
 	work->key.slot = slot;
 	work->key.kind = kind;
@@ -276,7 +306,7 @@ static long skip_label(__u32 index, struct dns_reader *reader)
 	__u8 label[2];
 	__u32 target;
 
-	if (work->at >= work->end || bpf_skb_load_bytes(reader->skb, work->at, label, 1))
+	if (work->at >= work->end || load(reader->skb, work, false, work->at, label, 1))
 		return 1;
 	if (!label[0]) {
 		work->at++;
@@ -289,7 +319,7 @@ static long skip_label(__u32 index, struct dns_reader *reader)
 		return 0;
 	}
 	if ((label[0] & DNS_POINTER) != DNS_POINTER || work->at + 2 > work->end ||
-	    bpf_skb_load_bytes(reader->skb, work->at, label, 2))
+	    load(reader->skb, work, false, work->at, label, 2))
 		return 1;
 	/* Each further back than where its name began: or it could be followed for ever. */
 	target = work->begin + ((label[0] & ~DNS_POINTER) << 8 | label[1]);
@@ -342,10 +372,10 @@ static __always_inline int learn_address(struct __sk_buff *skb, struct dns_work 
 	if (type == DNS_TYPE_A) {
 		__be32 ipv4;
 
-		if (bpf_skb_load_bytes(skb, work->at, &ipv4, sizeof(ipv4)))
+		if (load(skb, work, false, work->at, &ipv4, sizeof(ipv4)))
 			return DNS_TRUNCATED_MESSAGE;
 		map_ipv4(address, ipv4);
-	} else if (bpf_skb_load_bytes(skb, work->at, address, sizeof(*address))) {
+	} else if (load(skb, work, false, work->at, address, sizeof(*address))) {
 		return DNS_TRUNCATED_MESSAGE;
 	}
 	if (class_of(address, SPACE_NOT_WORLD))
@@ -374,7 +404,7 @@ static long read_record(__u32 index, struct dns_reader *reader)
 		work->loss = DNS_BAD_NAME;
 		return 1;
 	}
-	if (work->at + sizeof(record) > work->end || bpf_skb_load_bytes(reader->skb, work->at, &record, sizeof(record))) {
+	if (work->at + sizeof(record) > work->end || load(reader->skb, work, false, work->at, &record, sizeof(record))) {
 		work->loss = DNS_TRUNCATED_MESSAGE;
 		return 1;
 	}
@@ -471,11 +501,15 @@ static __always_inline int learn(struct __sk_buff *skb, struct dns_work *work)
 	return work->loss;
 }
 
-/* A message from a resolver. */
-static __noinline int learn_message(struct __sk_buff *skb, struct dns_work *work)
+/* A message from a resolver. A global function, as put_learned. */
+__noinline int learn_message(struct __sk_buff *skb, __u32 index)
 {
-	int loss = read_question(skb, work);
+	struct dns_work *work = bpf_map_lookup_elem(&dns_works, &index);
+	int loss;
 
+	if (!work)
+		return 0;
+	loss = read_question(skb, work, false);
 	if (loss == DNS_READ) {
 		work->now_s = coarse_s();
 		loss = work->flags & DNS_FLAG_ANSWER ? learn(skb, work) : DNS_BAD_HEADER;
@@ -485,74 +519,326 @@ static __noinline int learn_message(struct __sk_buff *skb, struct dns_work *work
 	return 0;
 }
 
-/*
- * A resolver's segment. Only what begins where a message begins is read as one, and that is known from the connection's first byte on: or
- * the text of one answer, which anybody may have written, could play another.
- */
-static __always_inline void learn_segment(struct __sk_buff *skb, const struct packet *packet, struct dns_work *work)
-{
-	struct asked *stream;
+/* How a message that has begun stands. */
+enum standing {
+	STANDING_BEGUN, /* more is to come */
+	STANDING_OVER, /* nothing of it, and its room is given back */
+	STANDING_LOST, /* and where it ends is not known */
+};
 
-	if (!find_in_segment(skb, packet, work))
-		return;
-	work->key.kind |= ASKED_BY_STREAM;
-	work->key.id = 0;
-	work->is_lost = 0;
-	if (packet->tcp_flags & TCP_FLAG_BYTE_SYN) {
-		work->type = 0;
-		work->text_begin = TEXT_END;
-		work->asked.next = work->sequence + 1;
-		keep_question(work);
-		return;
-	}
-	if (work->end >= work->segment_end)
-		return;
-	stream = bpf_map_lookup_elem(&asked, &work->key);
-	if (!stream) {
-		lose_dns(DNS_UNASKED);
-		return;
-	}
-	if (stream->owner != work->key.owner || stream->slot != work->key.slot || stream->type ||
-	    stream->next != work->sequence) {
-		lose_dns(DNS_SEGMENTED);
-		return;
-	}
-	work->key.kind &= ~ASKED_BY_STREAM;
-	for (int i = 0; i < DNS_SEGMENT_MESSAGES && next_in_segment(skb, work); i++)
-		learn_message(skb, work);
-	/* What is behind them was not read: from here on nothing is. */
-	if (work->is_lost || work->end < work->segment_end) {
-		work->key.kind |= ASKED_BY_STREAM;
-		work->key.id = 0;
-		bpf_map_delete_elem(&asked, &work->key);
-		return;
-	}
-	stream->next = work->sequence;
+static long append_piece(__u32 index, struct dns_reader *reader)
+{
+	struct dns_work *work = reader->work;
+	struct begun *message = bpf_map_lookup_elem(&begun, &work->begun);
+	__u32 bytes = work->missing, at;
+
+	if (!message || !bytes)
+		return 1;
+	at = message->length;
+	if (at > BEGUN_BYTES)
+		return 1;
+	if (bytes > BEGUN_PIECE)
+		bytes = BEGUN_PIECE;
+	/* In a form that the verifier can bound. */
+	bytes = ((bytes - 1) & (BEGUN_PIECE - 1)) + 1;
+	if (bpf_skb_load_bytes(reader->skb, work->unread, message->bytes + at, bytes))
+		return 1;
+	message->length += bytes;
+	work->unread += bytes;
+	work->sequence += bytes;
+	work->missing -= bytes;
+	return 0;
 }
 
-/* What comes from a resolver. A global function, as above. */
+/* So many bytes of the segment belong behind those that have come. False: it does not have them all. */
+static __always_inline bool append(struct __sk_buff *skb, struct dns_work *work, __u32 bytes)
+{
+	struct dns_reader reader = {.skb = skb, .work = work};
+	bool is_all = bytes <= work->segment_end - work->unread;
+
+	work->missing = is_all ? bytes : work->segment_end - work->unread;
+	bpf_loop(BEGUN_BYTES / BEGUN_PIECE + 1, append_piece, &reader, 0);
+	return is_all && !work->missing;
+}
+
+/*
+ * Takes of the segment what belongs to the message that has begun, and learns it once it is whole. An enum standing. A global function, as
+ * above; whoever calls it has taken the message.
+ */
+__noinline int go_on(struct __sk_buff *skb, __u32 index)
+{
+	struct dns_work *work = bpf_map_lookup_elem(&dns_works, &index);
+	struct begun *message;
+	__u32 whole;
+
+	if (!work)
+		return STANDING_LOST;
+	message = bpf_map_lookup_elem(&begun, &work->begun);
+	if (!message)
+		return STANDING_LOST;
+	work->missing = 0;
+	if (message->length < sizeof(__be16) && !append(skb, work, sizeof(__be16) - message->length))
+		goto more;
+	whole = sizeof(__be16) + (message->bytes[0] << 8 | message->bytes[1]);
+	if (whole > BEGUN_BYTES) {
+		lose_dns(DNS_TOO_LONG);
+		/* It ends there, whatever it says. */
+		work->unread += whole - message->length;
+		work->sequence += whole - message->length;
+		goto over;
+	}
+	if (!append(skb, work, whole - message->length))
+		goto more;
+	work->is_begun = 1;
+	work->begin = sizeof(__be16);
+	work->end = whole;
+	learn_message(skb, index);
+	work->is_begun = 0;
+over:
+	bpf_map_delete_elem(&begun, &work->begun);
+	return STANDING_OVER;
+more:
+	if (work->missing) {
+		bpf_map_delete_elem(&begun, &work->begun);
+		return STANDING_LOST;
+	}
+	message->next = work->sequence;
+	return STANDING_BEGUN;
+}
+
+#define BEGUN_PLACE_BITS 4
+_Static_assert(BEGUN_PER_WORKLOAD == 1 << BEGUN_PLACE_BITS, "a number says its place");
+
+static __always_inline bool take_begun(struct begun *message)
+{
+	return !__sync_val_compare_and_swap(&message->taken, 0, 1);
+}
+
+static __always_inline void give_begun(struct begun *message)
+{
+	__sync_lock_test_and_set(&message->taken, 0);
+}
+
+enum taking { TAKEN, TAKEN_BY_ANOTHER, TAKEN_NOT_THERE };
+
+/* Takes the message of this number. An enum taking. */
+static __always_inline int find_begun(struct dns_work *work, __u32 number)
+{
+	struct begun *message;
+
+	work->begun.slot = work->key.slot;
+	work->begun.number = number & (BEGUN_PER_WORKLOAD - 1);
+	message = bpf_map_lookup_elem(&begun, &work->begun);
+	if (!message)
+		return TAKEN_NOT_THERE;
+	if (!take_begun(message))
+		return TAKEN_BY_ANOTHER;
+	if (message->number == number && message->slot == work->key.slot)
+		return TAKEN;
+	give_begun(message);
+	return TAKEN_NOT_THERE;
+}
+
+/* Room for a message that begins: a free place of its workload's, or that of its oldest. Its number, and the message taken; 0: there is none. */
+static __noinline __u32 begin_message(struct dns_work *work)
+{
+	__u32 slot = work->key.slot, zero = 0, oldest = 0, n;
+	struct budget *budget = bpf_map_lookup_elem(&budgets, &slot);
+	const struct begun *blank = bpf_map_lookup_elem(&begun_blank, &zero);
+	struct begun *message = NULL;
+
+	if (!budget || !blank)
+		return 0;
+	work->begun.slot = slot;
+	n = (__sync_fetch_and_add(&budget->begun, 1) + 1) << BEGUN_PLACE_BITS;
+	for (__u32 i = 0; i < BEGUN_PER_WORKLOAD; i++) {
+		work->begun.number = i;
+		message = bpf_map_lookup_elem(&begun, &work->begun);
+		if (!message && !bpf_map_update_elem(&begun, &work->begun, blank, BPF_NOEXIST))
+			break;
+		if (message && (!i || (__s32)(message->number - oldest) < 0))
+			oldest = message->number;
+	}
+	if (message)
+		work->begun.number = oldest & (BEGUN_PER_WORKLOAD - 1);
+	message = bpf_map_lookup_elem(&begun, &work->begun);
+	if (!message || !take_begun(message))
+		return 0;
+	message->number = n | work->begun.number;
+	message->slot = slot;
+	message->length = 0;
+	return message->number;
+}
+
+/* Of this connection nothing is known from here on. */
+static __noinline int forget_stream(struct dns_work *work)
+{
+	const struct asked *stream;
+
+	work->key.kind |= ASKED_BY_STREAM;
+	work->key.id = 0;
+	stream = bpf_map_lookup_elem(&asked, &work->key);
+	if (!stream)
+		return 0;
+	if (stream->begun && find_begun(work, stream->begun) == TAKEN)
+		bpf_map_delete_elem(&begun, &work->begun);
+	bpf_map_delete_elem(&asked, &work->key);
+	return 0;
+}
+
+static long learn_next(__u32 index, struct dns_reader *reader)
+{
+	if (!next_in_segment(reader->skb, reader->work))
+		return 1;
+	learn_message(reader->skb, reader->work->index);
+	return 0;
+}
+
+/* All that a segment tells, from `unread` on. The number of the message that has begun in `begun`: before, and after. An enum standing. */
+static __always_inline int learn_stream(struct __sk_buff *skb, struct dns_work *work, struct asked *stream)
+{
+	struct dns_reader reader = {.skb = skb, .work = work};
+	__u32 number = stream->begun;
+	struct begun *message;
+	int standing = STANDING_OVER;
+
+	work->key.kind &= ~ASKED_BY_STREAM;
+	if (number) {
+		standing = go_on(skb, work->index);
+		if (standing == STANDING_LOST)
+			return STANDING_LOST;
+	}
+	if (standing == STANDING_OVER) {
+		number = 0;
+		bpf_loop(DNS_SEGMENT_MESSAGES, learn_next, &reader, 0);
+		if (work->unread < work->segment_end) {
+			number = begin_message(work);
+			if (!number)
+				return STANDING_LOST;
+			standing = go_on(skb, work->index);
+			if (standing == STANDING_LOST)
+				return STANDING_LOST;
+			if (standing == STANDING_OVER)
+				number = 0;
+		}
+	}
+	stream->begun = number;
+	stream->next = work->sequence;
+	message = number ? bpf_map_lookup_elem(&begun, &work->begun) : NULL;
+	if (message)
+		give_begun(message);
+	return STANDING_OVER;
+}
+
+/*
+ * A resolver's segment. Only what begins where a message begins is read as one, and that is known from the connection's first byte on: or
+ * the text of one answer, which anybody may have written, could play another. What comes before its turn is to be sent again: true. Else
+ * the workload would read what was not learned.
+ */
+static __always_inline bool learn_segment(struct __sk_buff *skb, const struct packet *packet, struct dns_work *work)
+{
+	struct asked *stream;
+	struct begun *message;
+	__u32 ahead;
+
+	if (!find_in_segment(skb, packet, work))
+		return false;
+	work->key.kind |= ASKED_BY_STREAM;
+	work->key.id = 0;
+	stream = bpf_map_lookup_elem(&asked, &work->key);
+	if (stream && (stream->owner != work->key.owner || stream->slot != work->key.slot || stream->type))
+		stream = NULL;
+	if (packet->tcp_flags & TCP_FLAG_BYTE_SYN) {
+		work->sequence++;
+		/* It may come again. */
+		if (!stream || stream->first != work->sequence) {
+			if (stream)
+				forget_stream(work);
+			work->type = 0;
+			work->text_begin = TEXT_END;
+			work->asked.first = work->asked.next = work->sequence;
+			work->asked.begun = work->asked.early = 0;
+			keep_question(work);
+			stream = bpf_map_lookup_elem(&asked, &work->key);
+		}
+	}
+	ahead = stream ? stream->next - work->sequence : 0;
+	if (work->unread >= work->segment_end) {
+		if (stream && !ahead && packet->tcp_flags & (TCP_FLAG_BYTE_FIN | TCP_FLAG_BYTE_RST))
+			forget_stream(work);
+		return false;
+	}
+	if (!stream) {
+		lose_dns(DNS_UNASKED);
+		return false;
+	}
+	if (ahead >> 31)
+		goto early;
+	/* It comes again, or it is what was not worth keeping. */
+	if (ahead >= work->segment_end - work->unread)
+		return false;
+	work->unread += ahead;
+	work->sequence += ahead;
+	if (stream->begun) {
+		int taking = find_begun(work, stream->begun);
+
+		if (taking == TAKEN_BY_ANOTHER)
+			goto early;
+		message = taking == TAKEN ? bpf_map_lookup_elem(&begun, &work->begun) : NULL;
+		if (!message)
+			goto lost;
+		if (message->next != work->sequence) {
+			give_begun(message);
+			/* Another processor has just read the same. */
+			if (stream->next != work->sequence)
+				goto early;
+			goto lost;
+		}
+	}
+	stream->early = 0;
+	if (learn_stream(skb, work, stream) != STANDING_LOST)
+		return false;
+lost:
+	lose_dns(DNS_SEGMENTED);
+	forget_stream(work);
+	return false;
+early:
+	lose_dns(DNS_OUT_OF_ORDER);
+	if (!stream->early)
+		stream->asked_s = coarse_s();
+	if (stream->early++ < DNS_EARLY_SEGMENTS && coarse_s() - stream->asked_s <= DNS_EARLY_S)
+		return true;
+	forget_stream(work);
+	return false;
+}
+
+/* What comes from a resolver. True: it must not go on now, and will be sent again. A global function, as above. */
 __noinline int learn_answer(struct __sk_buff *skb, const struct packet *packet, __u64 owner, __u32 slot, enum asked_kind kind)
 {
 	struct dns_work *work;
 	__u32 index;
+	bool is_again = false;
 
 	if (!packet)
 		return 0;
 	if (packet->fragment) {
 		lose_dns(DNS_FRAGMENT);
-		return 0;
+		if (packet->protocol != IPPROTO_TCP)
+			return 0;
 	}
 	index = take_work();
 	work = bpf_map_lookup_elem(&dns_works, &index);
 	if (!work)
-		return 0;
+		return packet->protocol == IPPROTO_TCP;
 	set_key(work, packet, owner, slot, kind);
-	if (packet->protocol == IPPROTO_TCP)
-		learn_segment(skb, packet, work);
+	if (packet->fragment)
+		forget_stream(work);
+	else if (packet->protocol == IPPROTO_TCP)
+		is_again = learn_segment(skb, packet, work);
 	else if (find_in_datagram(skb, packet, work))
-		learn_message(skb, work);
+		learn_message(skb, work->index);
 	give_work(work);
-	return 0;
+	return is_again;
 }
 
 #endif

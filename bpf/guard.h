@@ -37,9 +37,6 @@
 #define CHECKSUM_MASK 3
 #define SHORTEST_CONTENT 46
 
-#define TCP_FLAG_BYTE_FIN 0x01
-#define TCP_FLAG_BYTE_RST 0x04
-
 /* RFC 826, for IPv4 over Ethernet. */
 struct arp {
 	__be16 hardware;
@@ -545,17 +542,18 @@ learn:
 	return 0;
 }
 
-static __always_inline void watch_frame(struct __sk_buff *skb)
+/* False: it must not go on now, and will be sent again. */
+static __always_inline bool watch_frame(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct asker asker = {};
 	bool asks = false;
 
 	if (is_tagged(skb) || !is_ip(skb))
-		return;
+		return true;
 	parse(skb, ETH_HLEN, &packet, DIRECTION_INGRESS);
 	if (packet.reason || packet.fragment == FRAGMENT_LATER)
-		return;
+		return true;
 	switch (packet.protocol) {
 	case IPPROTO_TCP:
 		if (packet.tcp_flags & TCP_FLAG_BYTE_ACK)
@@ -572,8 +570,7 @@ static __always_inline void watch_frame(struct __sk_buff *skb)
 	}
 	if (asks)
 		guard_inbound(skb, &packet, &asker);
-	if (asker.is_known)
-		learn_answer(skb, &packet, asker.owner, asker.slot, ASKED_OF_GUARD);
+	return !asker.is_known || !learn_answer(skb, &packet, asker.owner, asker.slot, ASKED_OF_GUARD);
 }
 
 #endif

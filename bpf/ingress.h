@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * cgroup_skb/ingress: notes what comes in, so that answers to it pass. Refuses nothing.
+ * cgroup_skb/ingress: notes what comes in, so that answers to it pass. Refuses nothing but what a resolver has to send again.
  */
 #ifndef POSTERN_INGRESS_H
 #define POSTERN_INGRESS_H
@@ -76,11 +76,11 @@ __noinline int note_answer(struct __sk_buff *skb, const struct packet *packet)
 	if (!packet || !setting || !is_resolver(&packet->remote, packet->remote_port) || !find_by_socket(skb, &subject) ||
 	    !is_learning_here(&subject, netns_of(skb, &subject)))
 		return 0;
-	learn_answer(skb, packet, bpf_get_socket_cookie(skb), subject.slot, ASKED_OF_SOCKET);
-	return 0;
+	return learn_answer(skb, packet, bpf_get_socket_cookie(skb), subject.slot, ASKED_OF_SOCKET);
 }
 
-static __always_inline void watch_ingress(struct __sk_buff *skb)
+/* False: it must not go on now, and will be sent again. */
+static __always_inline bool watch_ingress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct bpf_sock *sk;
@@ -88,21 +88,21 @@ static __always_inline void watch_ingress(struct __sk_buff *skb)
 	bool known;
 
 	if (!skb->sk)
-		return;
+		return true;
 	sk = bpf_sk_fullsock(skb->sk);
 	/* Of connections only their beginnings matter, and those come to listeners; but for those to a resolver. */
 	if (!sk || (sk->type == SOCKET_STREAM && sk->state != BPF_TCP_LISTEN && sk->dst_port != bpf_htons(DNS_PORT)))
-		return;
+		return true;
 	parse(skb, 0, &packet, DIRECTION_INGRESS);
 	if (packet.reason || packet.fragment)
-		return;
+		return true;
 	switch (packet.protocol) {
 	case IPPROTO_TCP:
 		if (sk->state == BPF_TCP_LISTEN && sk->type == SOCKET_STREAM &&
 		    (packet.tcp_flags & (TCP_FLAG_BYTE_SYN | TCP_FLAG_BYTE_ACK)) == TCP_FLAG_BYTE_SYN)
 			mark_listener(skb, sk);
 		else if (packet.remote_port == bpf_htons(DNS_PORT))
-			note_answer(skb, &packet);
+			return !note_answer(skb, &packet);
 		break;
 	case IPPROTO_UDP:
 		record = record_of(sk);
@@ -117,6 +117,7 @@ static __always_inline void watch_ingress(struct __sk_buff *skb)
 			note_inbound(skb, &packet);
 		break;
 	}
+	return true;
 }
 
 #endif

@@ -180,6 +180,36 @@ struct {
 	__type(value, struct learned_key);
 } learned_order SEC(".maps");
 
+/*
+ * What has come of an answer over TCP of which more is to come, as it came: its length, and so many bytes. Who has `taken` it may write it,
+ * make it another's or delete it, and nobody else: what is deleted is used again at once. With what the kernel has for an element of its
+ * own it fits 16 KiB.
+ */
+enum begun_room { BEGUN_PIECE = 512 };
+struct begun {
+	__u32 number; /* n-th << 4 | place: no other of its slot has had it */
+	__u32 slot;
+	__u32 next; /* sequence number of the byte that belongs behind them */
+	__u32 length; /* bytes that have come */
+	__u8 bytes[BEGUN_BYTES + BEGUN_PIECE];
+	__u32 taken; /* last: whoever fills in an element does so in the order of its bytes */
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_BEGUN);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct order_key);
+	__type(value, struct begun);
+} begun SEC(".maps");
+
+/* What a new one is made of. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct begun);
+} begun_blank SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, MAX_COUNTERS);
@@ -248,8 +278,11 @@ struct dns_work {
 	__u16 flags;
 	__u16 type; /* of the question */
 	__u32 segment_end; /* of TCP, as the next two */
-	__u32 sequence; /* where the next message begins */
-	__u32 is_lost; /* it does not begin anywhere that is known */
+	__u32 unread; /* what of it was not read yet */
+	__u32 sequence; /* the same as TCP counts */
+	__u32 is_begun; /* the message is not in the packet but in `begun`; offsets count from there */
+	struct order_key begun;
+	__u32 missing; /* bytes of the packet that are to be put there */
 	__u32 interest; /* enum interest of query.h */
 	__u32 records; /* of the answer, not read yet */
 	__u32 addresses; /* in those that were */

@@ -20,8 +20,7 @@ int egress(struct __sk_buff *skb)
 SEC("cgroup_skb/ingress")
 int ingress(struct __sk_buff *skb)
 {
-	watch_ingress(skb);
-	return PASS;
+	return watch_ingress(skb) ? PASS : REFUSE;
 }
 
 SEC("cgroup/connect4")
@@ -65,8 +64,7 @@ int guard_out(struct __sk_buff *skb)
 SEC("tc")
 int guard_in(struct __sk_buff *skb)
 {
-	watch_frame(skb);
-	return GUARD_PASS;
+	return watch_frame(skb) ? GUARD_PASS : GUARD_REFUSE;
 }
 
 const char LICENSE[] SEC("license") = "Dual BSD/GPL";

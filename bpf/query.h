@@ -32,6 +32,9 @@
  */
 #define STREAM_FOLLOWED (1ULL << 32)
 
+/* Asked for both families at once, and once more for a rainy day. */
+#define DNS_SEGMENT_QUESTIONS 4
+
 enum interest {
 	INTEREST_LEARNING = 1, /* what is answered may teach */
 	INTEREST_LIMITED = 2, /* policy says which names may be asked */
@@ -127,7 +130,7 @@ static __always_inline bool is_bounded(const struct subject *subject)
 static __noinline int judge_message(struct __sk_buff *skb, struct dns_work *work, const struct subject *subject,
 				    struct decision *decision)
 {
-	int read = read_question(skb, work), answer = 0;
+	int read = read_question(skb, work, true), answer = 0;
 	bool is_question = read < 0 && !(work->flags & DNS_FLAG_ANSWER);
 	const __u64 *class;
 
@@ -159,10 +162,9 @@ static __always_inline int judge_segment(struct __sk_buff *skb, const struct pac
 	struct record *record = sk && is_between(sk, packet) ? record_of(sk) : NULL;
 	__u32 length, ahead;
 
-	if (!find_in_segment(skb, packet, work) || work->end > work->segment_end)
+	if (!find_in_segment(skb, packet, work) || work->unread > work->segment_end)
 		goto in_pieces;
-	work->is_lost = 0;
-	length = work->segment_end - work->end;
+	length = work->segment_end - work->unread;
 	if (packet->tcp_flags & TCP_FLAG_BYTE_SYN) {
 		/* Fast Open: what it carries follows it (RFC 7413). */
 		work->sequence++;
@@ -179,17 +181,19 @@ static __always_inline int judge_segment(struct __sk_buff *skb, const struct pac
 			goto in_pieces;
 		if (ahead >= length)
 			return 0;
-		work->end += ahead;
+		work->unread += ahead;
 		work->sequence += ahead;
 	}
-	for (int i = 0; i < DNS_SEGMENT_MESSAGES && next_in_segment(skb, work); i++) {
+	for (int i = 0; i < DNS_SEGMENT_QUESTIONS && next_in_segment(skb, work); i++) {
 		judge_message(skb, work, subject, decision);
 		if (decision->verdict == VERDICT_DENY)
 			return 0;
 	}
+	if (work->unread != work->segment_end)
+		lose_dns(DNS_SEGMENTED);
 	if (!(work->interest & INTEREST_LIMITED))
 		return 0;
-	if (work->is_lost || work->end != work->segment_end)
+	if (work->unread != work->segment_end)
 		goto in_pieces;
 	if (record)
 		record->reserved[1] = STREAM_FOLLOWED | work->sequence;

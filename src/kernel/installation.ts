@@ -21,7 +21,7 @@ const GRACE = 'grace';
  */
 const KEPT: readonly (readonly string[])[] = [
   [SOCKETS],
-  ['budgets', 'asked', 'asked_order', 'texts', 'told', 'told_order', 'learned', 'learned_order'],
+  ['budgets', 'asked', 'asked_order', 'texts', 'told', 'told_order', 'learned', 'learned_order', 'begun'],
   // Numbered by budgets, and so never kept without them.
   ['flows', 'flow_order'],
   ['counters'],

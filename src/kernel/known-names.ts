@@ -4,7 +4,9 @@
 
 import {
   ASKED_PER_WORKLOAD,
+  BEGUN_PER_WORKLOAD,
   BUDGET_BYTES,
+  type Budget,
   decodeBudget,
   decodeLearned,
   decodeTold,
@@ -97,7 +99,8 @@ export class KnownNames {
     }
   }
 
-  #forget(slot: number, { asked, told, learned }: { asked: number; told: number; learned: number }): void {
+  #forget(slot: number, { asked, told, learned, begun }: Budget): void {
+    if (begun > 0) this.#forgetBegun(slot);
     this.#forgetOrdered('asked', slot, asked, ASKED_PER_WORKLOAD);
     this.#forgetOrdered('learned', slot, learned, LEARNED_PER_WORKLOAD);
     const numbers = this.#ordered('told_order', slot, told, TEXTS_PER_WORKLOAD);
@@ -112,6 +115,14 @@ export class KnownNames {
       }
       this.#object.remove('told_order', order, 1);
     }
+  }
+
+  #forgetBegun(slot: number): void {
+    const places = Buffer.alloc(ORDER_KEY_BYTES * BEGUN_PER_WORKLOAD);
+    for (let number = 0; number < BEGUN_PER_WORKLOAD; number++) {
+      encodeOrderKey({ slot, number }, places, number * ORDER_KEY_BYTES);
+    }
+    this.#object.remove('begun', places, BEGUN_PER_WORKLOAD);
   }
 
   #forgetOrdered(map: 'asked' | 'learned', slot: number, count: number, budget: number): void {

@@ -14,6 +14,8 @@ const FIXED = ['epochs', 'budgets', 'flow_order', 'losses', 'settings', 'sockets
 const NAMES = [
   'asked',
   'asked_order',
+  'begun',
+  'begun_blank',
   'dns_losses',
   'dns_works',
   'learned',

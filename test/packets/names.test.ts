@@ -647,7 +647,28 @@ function taughtBy(bytes: Buffer): string[] | null {
   return addresses.length === 0 ? null : [...new Set(addresses)].toSorted();
 }
 
-test('20,000 mutated answers teach what the obvious reading of them says, or nothing', () => {
+/** The same question over TCP, on a connection of its own; its answer, in as many segments as there are cuts, and one. */
+function arriveInSegments(bytes: Buffer, first: number, cuts: readonly number[]): void {
+  const send = (program: string, sequence: number, flags: ('syn' | 'ack')[], carried: Buffer) => {
+    const part = tcp({ from: 53, to: 40000, sequence: sequence >>> 0, flags, bytes: carried });
+    const frame = ipv4({ from: RESOLVER4, to: LOCAL4 }, part);
+    assert.equal(programs.object.testRun(program, frame, 1).retval | 0, PASSES);
+  };
+  const prefixed = (of: Buffer) => Buffer.concat([Buffer.from([of.length >> 8, of.length & 0xff]), of]);
+  send('guard_in', first - 1, ['syn', 'ack'], Buffer.alloc(0));
+  const question = encode({ type: 'query', id: 7, questions: [{ type: 'A', name: 'api.stripe.com' }] });
+  programs.object.testRun('guard_out', ipv4({ to: RESOLVER4 }, tcp({ to: 53, bytes: prefixed(question) })), 1);
+  programs.forgetCounts();
+  const stream = prefixed(bytes);
+  const ends = [...cuts.filter((at) => at < stream.length), stream.length].toSorted((a, b) => a - b);
+  for (const [index, end] of ends.entries()) {
+    const from = ends[index - 1] ?? 0;
+    send('guard_in', first + from, ['ack'], stream.subarray(from, end));
+  }
+}
+
+test('20,000 mutated answers teach what the obvious reading of them says, or nothing, in a datagram and in segments', () => {
+  programs.row({ ruleset: RULESET, flags: ROW_ISOLATED | ROW_NAMES, entries: [DNS, on(6, 53, 53, { policy: 0 })] });
   const good = message('api.stripe.com', [
     cname('api.stripe.com', 'edge.cdn.example'),
     a('edge.cdn.example', SITE4),
@@ -678,8 +699,13 @@ test('20,000 mutated answers teach what the obvious reading of them says, or not
       const at = begin + random(bytes.length - begin);
       bytes[at] = random(2) === 0 ? random(256) : (bytes[at] ?? 0) ^ (1 << random(8));
     }
-    ask('api.stripe.com');
-    arrive(bytes);
+    if (round % 4 < 2) {
+      ask('api.stripe.com');
+      arrive(bytes);
+    } else {
+      const cuts = Array.from({ length: random(4) }, () => random(bytes.length + 2));
+      arriveInSegments(bytes, random(2 ** 32), cuts);
+    }
     const addresses = programs.learned().map(({ address }) => address);
     assert.deepEqual(addresses.length === 0 ? null : addresses.toSorted(), taughtBy(bytes), bytes.toString('hex'));
     if (addresses.length === 0) continue;
@@ -691,84 +717,6 @@ test('20,000 mutated answers teach what the obvious reading of them says, or not
     programs.forgetNames();
   }
   assert(taught > 1000 && taught < 19_000, `${taught} taught something`);
-});
-
-describe('over TCP', () => {
-  const FIRST = 0xffff_fff0;
-  const prefixed = (...messages: readonly Buffer[]) =>
-    Buffer.concat(messages.flatMap((bytes) => [Buffer.from([bytes.length >> 8, bytes.length & 0xff]), bytes]));
-  const query = (name: string, number: number) =>
-    encode({ type: 'query', id: number, questions: [{ type: 'A', name }] });
-  const leave = (bytes: Buffer) => {
-    programs.object.testRun('guard_out', ipv4({ to: RESOLVER4 }, tcp({ to: 53, bytes })), 1);
-    programs.forgetCounts();
-  };
-  let sequence: number;
-  const come = (bytes: Buffer, at = sequence) => {
-    const part = tcp({ from: 53, to: 40000, sequence: at, bytes });
-    programs.object.testRun('guard_in', ipv4({ from: RESOLVER4, to: LOCAL4 }, part), 1);
-    sequence = (sequence + bytes.length) >>> 0;
-  };
-  const answerTo = (name: string, number: number, address: string) => message(name, [a(name, address)], { id: number });
-  beforeEach(() => {
-    programs.row({
-      ruleset: RULESET,
-      flags: ROW_ISOLATED | ROW_NAMES,
-      entries: [DNS, on(6, 53, 53, { policy: 0 })],
-    });
-    const part = tcp({ from: 53, to: 40000, sequence: FIRST, flags: ['syn', 'ack'] });
-    programs.object.testRun('guard_in', ipv4({ from: RESOLVER4, to: LOCAL4 }, part), 1);
-    sequence = FIRST + 1;
-  });
-
-  test('two questions in a segment, two answers in one, and a third later', () => {
-    leave(prefixed(query('api.stripe.com', 1), query('a.buckets.example', 2)));
-    come(prefixed(answerTo('api.stripe.com', 1, SITE4), answerTo('a.buckets.example', 2, SITE4)));
-    leave(prefixed(query('b.buckets.example', 3)));
-    come(prefixed(answerTo('b.buckets.example', 3, '198.18.2.9')));
-    assert.deepEqual([connect(SITE4, 443), connect(SITE4, 80), connect('198.18.2.9', 80)], ['rule', 'rule', 'rule']);
-    assert.deepEqual(untaught(), {});
-  });
-
-  test('what plays an answer in the middle of another teaches nothing; what follows that one does', () => {
-    leave(prefixed(query('api.stripe.com', 1), query('a.buckets.example', 2)));
-    const forged = prefixed(answerTo('api.stripe.com', 1, SITE4));
-    const head = Buffer.concat([Buffer.from([0, 100 + forged.length]), Buffer.alloc(100)]);
-    come(head);
-    come(forged);
-    assert.deepEqual(untaught(), { segmented: 2 });
-    assert.deepEqual(programs.learned(), []);
-    come(prefixed(answerTo('a.buckets.example', 2, SITE4)));
-    assert.deepEqual([connect(SITE4, 443), connect(SITE4, 80)], ['no_rule', 'rule']);
-  });
-
-  test('a segment that comes again, or too early, teaches nothing', () => {
-    leave(prefixed(query('api.stripe.com', 1)));
-    const bytes = prefixed(answerTo('api.stripe.com', 1, SITE4));
-    come(bytes, sequence + 1);
-    come(bytes, sequence - 1);
-    assert.deepEqual([untaught(), programs.learned()], [{ segmented: 2 }, []]);
-  });
-
-  test('half a length, and nothing behind it is known', () => {
-    leave(prefixed(query('api.stripe.com', 1)));
-    come(Buffer.from([0]));
-    come(prefixed(answerTo('api.stripe.com', 1, SITE4)));
-    assert.deepEqual([untaught(), programs.learned()], [{ segmented: 1, unasked: 1 }, []]);
-  });
-
-  test('of a connection whose beginning nobody saw nothing is known', () => {
-    programs.forgetNames();
-    leave(prefixed(query('api.stripe.com', 1)));
-    come(prefixed(answerTo('api.stripe.com', 1, SITE4)));
-    assert.deepEqual([untaught(), programs.learned()], [{ unasked: 1 }, []]);
-  });
-
-  test('a question over TCP is not answered by a datagram', () => {
-    leave(prefixed(query('api.stripe.com', 7)));
-    arrive(message('api.stripe.com', [a('api.stripe.com', SITE4)]));
-    assert.deepEqual([untaught(), programs.learned()], [{ unasked: 1 }, []]);
-  });
 });
 
 test('what one workload was told is nothing to another', () => {

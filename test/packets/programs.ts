@@ -9,11 +9,13 @@ import {
   ASKED_BYTES,
   ASKED_KEY_BYTES,
   type Asked,
+  BEGUN_PER_WORKLOAD,
   BUDGET_BYTES,
   COUNTER_BYTES,
   COUNTER_KEY_BYTES,
   DNS_LOSS_NAMES,
   decodeAsked,
+  decodeBudget,
   decodeCounter,
   decodeCounterKey,
   decodeEvent,
@@ -30,6 +32,7 @@ import {
   encodeIdentity,
   encodeNameKey,
   encodeNetworkKey,
+  encodeOrderKey,
   encodePortKey,
   encodeResolverKey,
   encodeRow,
@@ -48,6 +51,7 @@ import {
   LEARNED_KEY_BYTES,
   type Learned,
   NAME_KEY_BYTES,
+  ORDER_KEY_BYTES,
   REASON_NAMES,
   RESOLVER_KEY_BYTES,
   ROW_PORT_SET,
@@ -168,6 +172,24 @@ export class Maps {
   /** Nothing was asked, and nothing was told. */
   forgetNames(): void {
     this.#empty(['asked', 'asked_order', 'texts', 'told', 'told_order', 'learned', 'learned_order']);
+    this.forgetBegun();
+  }
+
+  /** How many answers over TCP were kept in pieces, ever. */
+  begun(): number {
+    const key = Buffer.alloc(4);
+    key.writeUInt32LE(SLOT);
+    const budget = this.object.lookup('budgets', key);
+    return budget === null ? 0 : decodeBudget(budget).begun;
+  }
+
+  /** How many of them waited for more, until now. */
+  forgetBegun(): number {
+    const places = Buffer.alloc(ORDER_KEY_BYTES * BEGUN_PER_WORKLOAD);
+    for (let number = 0; number < BEGUN_PER_WORKLOAD; number += 1) {
+      encodeOrderKey({ slot: SLOT, number }, places, number * ORDER_KEY_BYTES);
+    }
+    return this.object.remove('begun', places, BEGUN_PER_WORKLOAD);
   }
 
   settings(fields: Partial<Settings>): void {

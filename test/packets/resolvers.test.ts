@@ -253,6 +253,44 @@ for (const guarded of [true, false]) {
     assert.deepEqual(maps.untaught(untaughtBefore), new Map());
   });
 
+  test(`${where}: a hundred addresses over TCP in small segments, and more after them`, async () => {
+    fill(guarded);
+    // Neither what the pod takes nor what the resolver's device does makes one big segment of them.
+    const cut = (segments: number, option: string) =>
+      Promise.all([
+        lab.ip(null, [`link set ${LINK} gso_max_segs ${segments}`]),
+        lab.ip(path.basename(pod.netns), [
+          `route change 198.18.0.0/15 via 198.18.0.1 dev eth0 ${option}`,
+          `route change fd00::/8 via fd00:18::1 dev eth0 ${option}`,
+        ]),
+      ]);
+    await cut(1, 'advmss 536');
+    try {
+      for (const resolver of UNBOUND) {
+        const asked = [
+          'many.shop.example',
+          'api.shop.example',
+          'many.shop.example',
+          'AAAA',
+          'api.shop.example',
+          'AAAA',
+        ];
+        const before = maps.begun();
+        const told = await pod.exec('dig', [`@${resolver}`, '+short', '+tcp', '+keepopen', ...asked]);
+        const addresses = told.stdout.trim().split('\n');
+        assert.equal(addresses.length, 102, told.stderr);
+        assert.equal(maps.learned().length, 102);
+        assert.deepEqual([await connect(SITE4), await connect(SITE6)], ['ok', 'ok']);
+        assert(maps.begun() > before, 'none was in one piece');
+        maps.forgetNames();
+        maps.bumpEpoch();
+      }
+      assert.deepEqual(maps.untaught(untaughtBefore), new Map());
+    } finally {
+      await cut(65535, '');
+    }
+  });
+
   test(`${where}: a resolver of the workload's own making, in a namespace of its own, teaches nothing`, async () => {
     fill(guarded);
     const script = `ip link set lo up && ip addr add ${DNSMASQ[0]}/32 dev lo && ip addr add ${UNBOUND[0]}/32 dev lo &&
