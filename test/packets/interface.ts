@@ -5,10 +5,13 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { GUARD_HARDWARE_ADDRESS } from '#build/generated/abi.ts';
 import { loadNative } from '#src/kernel/native.ts';
 import type { Lab, Place } from '../support/lab.ts';
 import type { Maps } from './programs.ts';
+
+const LOSS = fileURLToPath(new URL('../../build/test/packets/loss.bpf.o', import.meta.url));
 
 interface Link {
   readonly ifindex: number;
@@ -76,7 +79,18 @@ export class Guards {
       ['ingress', 'guard_out'],
     ] as const) {
       const pin = path.join(this.#folder, program);
-      this.#onHost('tc', 'filter', 'add', 'dev', name, side, 'prio', '1', 'bpf', 'direct-action', 'object-pinned', pin);
+      this.#onHost('tc', 'filter', 'add', 'dev', name, side, 'prio', '2', 'bpf', 'direct-action', 'object-pinned', pin);
+    }
+  }
+
+  /** Before the guard, on the way to the pod: runs `during` while a wire loses every fifth segment that a resolver sends. */
+  async lossy(name: string, during: () => Promise<void>): Promise<void> {
+    const side = ['dev', name, 'egress', 'prio', '1'];
+    this.#onHost('tc', 'filter', 'add', ...side, 'bpf', 'direct-action', 'object-file', LOSS, 'section', 'tc');
+    try {
+      await during();
+    } finally {
+      this.#onHost('tc', 'filter', 'del', ...side);
     }
   }
 

@@ -286,6 +286,15 @@ for (const guarded of [true, false]) {
         maps.bumpEpoch();
       }
       assert.deepEqual(maps.untaught(untaughtBefore), new Map());
+      await guards.lossy(LINK, async () => {
+        for (const resolver of UNBOUND) {
+          const told = await pod.exec('dig', [`@${resolver}`, '+short', '+tcp', '+time=20', 'many.shop.example']);
+          assert.equal(told.stdout.trim().split('\n').length, 100, told.stderr);
+          assert.equal(maps.learned().length, 100, 'also where segments were lost on the way');
+          maps.forgetNames();
+        }
+      });
+      assert.deepEqual([...maps.untaught(untaughtBefore).keys()], ['out_of_order']);
     } finally {
       await cut(65535, '');
     }
